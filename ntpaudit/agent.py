@@ -260,7 +260,6 @@ class Agent:
         self._notifier.ready()
 
     def _apply(self, setup: AgentSetup, outputs: OpenOutputs) -> None:
-        """Switch to another configuration."""
         for name, known in self._outputs.items():
             if outputs.get(name) != known:
                 known[1].close()
@@ -273,7 +272,6 @@ class Agent:
         self.handle(agent_events.Reconfigured(self._agent_settings(), self._runtime.now_ns(), random.random()))
 
     def _save_status(self, next_poll_ns: int | None) -> None:
-        """Save pid, version and intervals for `ntpaudit status`."""
         status = self.state.settings.intervals._asdict() | {
             "pid": os.getpid(),
             "version": __version__,
@@ -290,7 +288,6 @@ class Agent:
             self._lock.mark_as_current()
 
     def _announce_ready(self) -> None:
-        """Report to systemd that the agent is ready, and log what it does."""
         config, intervals = self._setup.config, self._setup.intervals
         sources = plural(len(config.sources.named), "source")
         if config.sources.from_host:
@@ -361,7 +358,6 @@ class Agent:
         return agent_events.ShellReport(health, oldest_ns, dropped, self._delivery.database_clock, is_stored)
 
     def _start_delivery(self) -> "DeliveryWorker | None":
-        """Create the delivery worker, if a database is configured."""
         influxdb = self._setup.config.influxdb
         if influxdb is None:
             return None

@@ -81,7 +81,6 @@ def _parts(path: str) -> deque[str]:
 
 
 def _begin(path: str) -> tuple[int, str]:
-    """Open the folder in which a path begins; return it and its name."""
     start = "/" if path.startswith("/") else "."
     return os.open(start, _FOLDER), start if start == "/" else os.getcwd()
 

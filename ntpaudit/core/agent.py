@@ -66,13 +66,13 @@ def _start(state: AgentState, now: ClockReading, kernel: KernelState | Unavailab
 
 def _recover(state: AgentState, event: agent_events.Recovered) -> Decided:
     """Judge an observation of this boot in sequence, one of another boot by itself, by the poll interval then."""
-    observation, kind, report = event
+    observation, kind, _ = event
     settings, polls = state.settings.judging, state.clock.poll_interval
     if polls is not None:
         settings = settings._replace(interval_s=polls.interval_s)
     boot_id = observation.host.boot_id
     if boot_id is not None and boot_id == state.clock.boot_id:
-        state, to_do, _ = _judge(state, agent_events.Observed(observation, kind, report), settings)
+        state, to_do, _ = _judge(state, agent_events.Observed(*event), settings)
         return state, to_do
     other_boot = ClockState(boot_id, observation.taken, observation.taken.boottime_ns)
     record = evaluate(other_boot, observation, kind, settings, Health()).record
@@ -107,7 +107,6 @@ def _judge(
         kind,
         settings,
         _health(state, report, now),
-        dropped=dropped.total - dropped.reported,
         database=report.database,
         can_confirm=report.is_stored or not state.settings.is_single,
     )
@@ -162,7 +161,6 @@ def _detect_clock_change(
 
 
 def _store_step(state: AgentState, events: tuple[Event, ...], to_do: tuple[Action, ...]) -> Decided:
-    """Store and send the event of a step between two audits."""
     if not events:
         return state, to_do
     stored = actions.StoreEvents(state.identity, events, state.record)

@@ -62,7 +62,6 @@ def _restore_stronger_agreement(state: ClockState, now: ClockReading, selection:
 
 
 def _contradicting(before: Agreement, selection: Selection) -> frozenset[str]:
-    """Return the sources whose replies contradict an earlier agreement, if their own agreement contradicts it."""
     agreement = selection.agreement
     if agreement is None or agreement.interval.intersect(before.interval) is not None:
         return frozenset()
@@ -100,7 +99,6 @@ def _drop_contradicted(
 
 
 def _reject(selection: Selection, contradicting: frozenset[str]) -> Selection:
-    """Mark the sources that contradict the earlier agreement as falsetickers."""
     classified = [
         one._replace(status="falseticker", reason="disagrees")
         if one.status == "agreeing" and _source_key(one) in contradicting

@@ -62,14 +62,13 @@ def evaluate(
     settings: AuditSettings,
     health: Health,
     *,
-    dropped: int = 0,
     database: DatabaseClock | None = None,
     can_confirm: bool = True,
 ) -> AuditResult:
     """Judge one observation with the state before it.
 
-    `dropped` is the number of records that were dropped recently. `database` is the database's clock by its last reply,
-    None without one. `can_confirm` is False if no later audit will have the returned state.
+    `database` is the database's clock by its last reply, None without one. `can_confirm` is False if no later audit
+    will have the returned state.
     """
     now = observation.taken
     state = watch_host(state, observation, settings.max_drift_ppm)
@@ -87,7 +86,7 @@ def evaluate(
         steps=state.steps,
         stale_s=stale_s(state, now),
         drift=state.drift,
-        dropped_records=dropped,
+        dropped_records=state.dropped.total - state.dropped.reported,
         contradiction=measured.contradiction,
         dropped_agreement=_listed_contradiction(state, now),
         database=_date_of(state, database, now, measured.drift_ppm),
@@ -161,8 +160,8 @@ def _measure(state: ClockState, observation: Observation, kind: AuditKind, setti
 def _gap(state: ClockState, now: ClockReading, measured: Agreement | None) -> Gap | None:
     """Return the gap that lasts until now, or that this measurement ends; None if nothing was measured before it.
 
-    It begins with the last measurement, or with this agent's start if there was none. After a measurement in an earlier
-    boot its length is known from the true time; while that is unknown it is at least this boot's uptime.
+    It begins with the last measurement, else with this agent's start. After a measurement in an earlier boot its length
+    follows from the true time; while that is unknown it is at least this boot's uptime.
     """
     polls, watched_s = state.poll_interval, (now.boottime_ns - state.started_ns) / NS_PER_S
     assert polls is not None, "see with_poll_interval"
@@ -193,7 +192,6 @@ def _is_correcting(last: LastAgreement | None, now: ClockReading, agreement: Agr
 def _drift(
     state: ClockState, observation: Observation, agreement: Agreement, profile: Profile, drift_ppm: float
 ) -> Drift:
-    """Estimate the drift, and when the clock will exceed its tolerance."""
     kernel = observation.kernel
     return estimate_drift(
         state.samples,

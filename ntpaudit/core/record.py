@@ -317,7 +317,6 @@ def _offset(agreement: Agreement, drift_ppm: float) -> OffsetRecord:
 
 
 def _source(classified: ClassifiedSource) -> SourceRecord:
-    """Make the record of one source; its offset and interval are those at the common instant."""
     source, candidate, best = classified.source, classified.candidate, classified.best
     record = SourceRecord(source.name, source.address, source.port, classified.status, classified.reason)
     if candidate is None or best is None:
@@ -357,7 +356,6 @@ def _kernel(kernel: KernelState | Unavailable) -> dict[str, Any]:
 
 
 def _read(cls: Any, data: Mapping[str, Any] | None) -> Any:
-    """Make a value from the entries that are fields of its class."""
     return None if data is None else cls(**{key: value for key, value in data.items() if key in cls._fields})
 
 

@@ -200,32 +200,24 @@ def estimate_drift(
     line = line or fit(samples)
     if kernel_ppm is not None and not isfinite(kernel_ppm):
         kernel_ppm = None
-    margin_s = tolerance_s - bound_s - abs(pending_s)
-    if line is None or kernel_ppm is None:
-        breach = Breach(None, None, None, _guaranteed_s(margin_s, kernel_ppm, drift_ppm), steered, calibrated=False)
-        if line is None:
-            return Drift(None, None, UNKNOWN_SKEW_PPM, len(_newest_first(samples)), breach)
-        return Drift(None, line.frequency_ppm, line.skew_ppm, line.samples, breach, line.span_s)
-    rate_ppm = line.frequency_ppm - kernel_ppm
-    near_s, central_s, far_s = _times_to_breach(line, rate_ppm, now_raw_ns, estimate_ns, tolerance_s, back_test)
-    least_s = _guaranteed_s(margin_s, kernel_ppm, drift_ppm, rate_ppm)
-    calibrated = len(back_test.ratios[_row(FORECAST_LIMIT_S if near_s is None else near_s)]) >= MIN_BACK_TESTS
-    if not calibrated:
-        near_s = far_s = None  # R9
-    elif near_s is not None:  # the band of few samples may be so wide that it includes the impossible
-        near_s = max(near_s, least_s if central_s is None else min(least_s, central_s))
+    rate_ppm = None if line is None or kernel_ppm is None else line.frequency_ppm - kernel_ppm
+    # F7, R3: the kernel's correction stays in force after the time daemon has stopped, and may not compensate the drift
+    correction_ppm = MAX_KERNEL_PPM if kernel_ppm is None else abs(kernel_ppm)
+    worst_ppm, margin_s = max(drift_ppm + correction_ppm, abs(rate_ppm or 0.0)), tolerance_s - bound_s - abs(pending_s)
+    least_s = margin_s / (worst_ppm * 1e-6) if 0 < margin_s < inf else 0.0
+    near_s = central_s = far_s = None
+    calibrated = False
+    if line is not None and rate_ppm is not None:
+        near_s, central_s, far_s = _times_to_breach(line, rate_ppm, now_raw_ns, estimate_ns, tolerance_s, back_test)
+        calibrated = len(back_test.ratios[_row(FORECAST_LIMIT_S if near_s is None else near_s)]) >= MIN_BACK_TESTS
+        if not calibrated:
+            near_s = far_s = None  # R9
+        elif near_s is not None:  # the band of few samples may be so wide that it includes the impossible
+            near_s = max(near_s, least_s if central_s is None else min(least_s, central_s))
     breach = Breach(near_s, central_s, far_s, least_s, steered, calibrated)
+    if line is None:
+        return Drift(None, None, UNKNOWN_SKEW_PPM, len(_newest_first(samples)), breach)
     return Drift(rate_ppm, line.frequency_ppm, line.skew_ppm, line.samples, breach, line.span_s)
-
-
-def _guaranteed_s(margin_s: float, kernel_ppm: float | None, drift_ppm: float, rate_ppm: float = 0.0) -> float:
-    """Return the shortest time in which a margin can be used up (F7, R3).
-
-    The offset moves by the drift of the oscillator, and by the kernel's correction, which stays in force after the time
-    daemon has stopped and may or may not still compensate the drift. `rate_ppm` is the measured rate.
-    """
-    worst_ppm = max(drift_ppm + (MAX_KERNEL_PPM if kernel_ppm is None else abs(kernel_ppm)), abs(rate_ppm))
-    return margin_s / (worst_ppm * 1e-6) if 0 < margin_s < inf else 0.0
 
 
 def breach_after(breach: Breach, age_s: float) -> Breach:
@@ -362,7 +354,6 @@ def _band_s(line: Fit, raw_ns: int, factor: float = 1.0) -> float:
 
 
 def _is_pending(forecast: Forecast, raw_ns: int) -> bool:
-    """Whether the forecast can still be compared with a sample."""
     return 0 <= raw_ns - forecast.made_raw_ns <= _EXPIRY * forecast.horizon_s * NS_PER_S
 
 
@@ -382,7 +373,6 @@ def _widening(ratios: Sequence[float]) -> float:
 def _times_to_breach(
     line: Fit, rate_ppm: float, now_raw_ns: int, estimate_ns: int, tolerance_s: float, back_test: BackTest
 ) -> tuple[float | None, float | None, float | None]:
-    """Return the pessimistic, central and optimistic time until |offset| reaches the tolerance (F7)."""
     widenings = [_widening(ratios) for ratios in back_test.ratios]
 
     def size_s(ahead_s: float) -> float:
