@@ -52,11 +52,6 @@ class Spans(NamedTuple):
     absent: int = 0
     off: int = 0
 
-    @property
-    def length_s(self) -> int:
-        """The length of the period."""
-        return sum(self)
-
 
 def stretches(moments: Iterable[Moment], steps: Sequence[int] = (), until_s: int | None = None) -> Iterator[Stretch]:
     """Yield the time from the first moment to the last, and on to `until_s`, without a gap or an overlap.

@@ -19,9 +19,8 @@ _OWN_CHOICE = frozenset({"interval", "pool-limit", "same-server", "nts"})
 
 BEFORE_RELEASE = "before-release"  # the reason of a source whose time is before the pivot, a year before this release
 
-_TWIN_NOISE_NS = 200_000
-_TWIN_NOISE_SHARE = 10
-"""How far two paths to one server may differ in delay and offset: 0.2 ms, or a tenth of the delay (R10)."""
+_TWIN_NOISE_NS = 200_000  # two paths to one server may differ by this in delay and offset (R10),
+_TWIN_NOISE_SHARE = 10  # or by a tenth of the delay
 
 
 class Candidate(NamedTuple):

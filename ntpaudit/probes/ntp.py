@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from ntpaudit.core.clock.readings import ClockReading
 from ntpaudit.core.ntp.measurement import ExchangeTimestamps, Measurement, measure
-from ntpaudit.core.ntp.packet import KissOfDeath, UnusableReply, build_request, read_reply
+from ntpaudit.core.ntp.packet import UnusableReply, build_request, read_reply
 from ntpaudit.core.observation import SourceFailure
 from ntpaudit.probes.clock import Clock
 from ntpaudit.probes.resolve import Endpoint
@@ -164,11 +164,7 @@ class _Conversation:
         elif after.monotonic_ns - self._age_ns(stamp_ns, after) > self._deadline_ns:
             self.outcome = SourceFailure("rejected", "late", "the answer came after the deadline")  # V7
         else:
-            said = (
-                reply
-                if isinstance(reply, UnusableReply | KissOfDeath)
-                else measure(reply, self._stamps(stamp_ns, after))
-            )
+            said = reply if isinstance(reply, UnusableReply) else measure(reply, self._stamps(stamp_ns, after))
             self.outcome = said if isinstance(said, Measurement) else SourceFailure("rejected", said.reason)
 
     def _age_ns(self, stamp_ns: int | None, after: ClockReading) -> int:

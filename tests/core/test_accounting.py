@@ -97,7 +97,7 @@ def test_an_hour_has_3600_seconds(life: list[Turn], more_s: int) -> None:
     first_s = T0 // HOUR_S * HOUR_S
     assert sorted(hours) == list(range(first_s, until_s, HOUR_S))
     for hour_s, spans in hours.items():
-        assert spans.length_s == min(HOUR_S, until_s - hour_s)
+        assert sum(spans) == min(HOUR_S, until_s - hour_s)
     for number, state in enumerate(Spans._fields):
         expected = seconds.count(state)  # type: ignore[arg-type]
         last, is_late = moments[-1], more_s > GRACE * moments[-1].local_s
@@ -154,7 +154,7 @@ def test_a_jump_of_the_true_time_is_not_absence(jumps: list[tuple[int, float]], 
     assert [part.begin_s for part in parts] == [T0, *(part.end_s for part in parts[:-1])]
     until_s = max(moment.utc_s for moment in moments)
     hours = by_hour(parts, until_s)
-    assert all(spans.length_s == min(HOUR_S, until_s - hour_s) for hour_s, spans in hours.items())
+    assert all(sum(spans) == min(HOUR_S, until_s - hour_s) for hour_s, spans in hours.items())
     found = Spans(*(sum(spans) for spans in zip(*hours.values(), strict=True)))
     assert found == expected._replace(absent=T0 % HOUR_S)
 

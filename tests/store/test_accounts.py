@@ -24,7 +24,7 @@ def accounts(path: Path, *parts: tuple[World, range], until_minute: int) -> list
         write(path, world, minutes)
     with closing(open_database(str(path))) as connection:
         hours = read_accounts(connection, BEGIN_NS + until_minute * MINUTE_NS + NS_PER_S)
-    assert all(spans.length_s == HOUR_S for spans in list(hours.values())[:-1])
+    assert all(sum(spans) == HOUR_S for spans in list(hours.values())[:-1])
     return list(hours.values())
 
 

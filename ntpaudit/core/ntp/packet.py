@@ -36,19 +36,8 @@ class Reply(NamedTuple):
     warnings: tuple[str, ...] = ()
 
 
-class KissOfDeath(NamedTuple):
-    """A reply of stratum 0 with a code: the server limits or refuses our queries (RFC 5905 §7.4)."""
-
-    code: str
-
-    @property
-    def reason(self) -> str:
-        """The reason code, for example `kod:RATE`."""
-        return f"kod:{self.code}"
-
-
 class UnusableReply(NamedTuple):
-    """A datagram that is not a usable reply, with its reason code.
+    """A datagram that is not a usable reply, with its reason code; that of a kiss-o'-death is `kod:` and its code.
 
     `ours`: it has our nonce, so it is the server's own reply and ends the wait. Any other datagram is stray or forged;
     it is counted, and the wait continues.
@@ -66,7 +55,7 @@ def build_request(nonce: int) -> bytes:
 
 def read_reply(
     datagram: bytes, nonce: int, *, own_ids: frozenset[bytes] = frozenset(), from_peer: bool = True
-) -> Reply | KissOfDeath | UnusableReply:
+) -> Reply | UnusableReply:
     """Parse one datagram as the reply to the request with `nonce`; the first failed check (V1 to V16) is the reason.
 
     `own_ids` are the reference ids of this host (V16); `from_peer`: it came from the address that was queried (V4).
@@ -90,7 +79,7 @@ def read_reply(
         return UnusableReply(reason, ours)
     reference_id = refid.to_bytes(4, "big")
     if stratum == 0 and refid != 0:  # without a code it is no kiss: chronyd and openntpd reply so while unsynchronised
-        return KissOfDeath(kiss_code(reference_id))  # V8, K1: only now that the origin is proven ours
+        return UnusableReply(f"kod:{kiss_code(reference_id)}", ours)  # V8, K1: the origin is proven ours
     reason = (
         ((received == 0 or transmitted == 0) and "zero-ts")  # V9
         # V10, V18: LI 0 is the normal value; only 3 means unsynchronised
