@@ -343,18 +343,11 @@ class Agent:
     def _report(self) -> agent_events.ShellReport:
         """Return what store and delivery report now."""
         dropped = self.store.read(saved_state.dropped)
-        health, is_stored = Health(store=self.store.error), not self.store.is_in_memory
+        store_error, is_stored = self.store.error, not self.store.is_in_memory
         if self._delivery is None:
-            return agent_events.ShellReport(health, None, dropped, None, is_stored)
+            return agent_events.ShellReport(Health(store=store_error), None, dropped, None, is_stored)
         backlog, oldest_ns, dead_letters = self.store.read(outbox.backlog)
-        status = self._delivery.health
-        health = health._replace(
-            backlog=backlog,
-            failures=status.failures,
-            failure=status.failure,
-            set_aside=dead_letters,
-            refusals=status.refusals,
-        )
+        health = self._delivery.health._replace(backlog=backlog, set_aside=dead_letters, store=store_error)
         return agent_events.ShellReport(health, oldest_ns, dropped, self._delivery.database_clock, is_stored)
 
     def _start_delivery(self) -> "DeliveryWorker | None":

@@ -5,12 +5,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from ntpaudit.config.schema import InfluxConfig
 from ntpaudit.core import delivery
 from ntpaudit.core.clock.database_clock import DatabaseClock, read_date
 from ntpaudit.core.clock.readings import ClockReading
+from ntpaudit.core.record import Health
 from ntpaudit.core.units import format_duration, plural
 from ntpaudit.errors import ConfigError, StoreError
 from ntpaudit.log import LazyLogger
@@ -35,19 +36,6 @@ class Transport(Protocol):
 
     def close(self) -> None:
         """Close the connection."""
-
-
-class DeliveryStatus(NamedTuple):
-    """The state of delivery: failed attempts since the last success, with the reason; entries delivered; dead letters.
-
-    `refusals` counts the replies that refused lines since any were accepted.
-    """
-
-    failures: int = 0
-    failure: str | None = None
-    delivered: int = 0
-    dead_letters: int = 0
-    refusals: int = 0
 
 
 def start_worker(
@@ -95,8 +83,9 @@ class DeliveryWorker:
         self._store_lock = threading.Lock()
         self._is_abandoned = False
         self._thread = threading.Thread(target=self._run, name="delivery", daemon=True)
-        self.health = DeliveryStatus()
-        """The state of delivery, replaced as a whole."""
+        self.delivered = self.dead_letters = 0
+        self.health = Health()
+        """`failures`, `failure` and `refusals` of the delivery, replaced as a whole."""
         self.database_clock: DatabaseClock | None = None
         """The database's clock by the last answer, replaced as a whole."""
         self.crash: BaseException | None = None
@@ -206,7 +195,7 @@ class DeliveryWorker:
         waited = store.read(outbox.backlog)[0] if self.health.failures else 0
         self.health = self.health._replace(failures=0, failure=None)  # before the agent sees the empty outbox
         store.ack(sent)
-        self.health = self.health._replace(delivered=self.health.delivered + len(sent))
+        self.delivered += len(sent)
         self._log.delivered(waited)
 
     def _dead_letter(self, entries: Sequence[OutboxEntry], reason: str) -> None:
@@ -214,8 +203,8 @@ class DeliveryWorker:
         for entry in entries:
             with self._using_store() as store:
                 store.write(outbox.dead_letter, entry, reason)
-        before, self.health = self.health, self.health._replace(dead_letters=self.health.dead_letters + len(entries))
-        self._log.dead_letter(before.dead_letters, self.health.dead_letters, reason)
+        before, self.dead_letters = self.dead_letters, self.dead_letters + len(entries)
+        self._log.dead_letter(before, self.dead_letters, reason)
 
     def _fail(self, kind: str, reason: str, wait_s: float) -> None:
         self.health = self.health._replace(failures=self.health.failures + 1, failure=reason)

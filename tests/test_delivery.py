@@ -211,7 +211,7 @@ def test_every_entry_arrives_once(
     with worker_for(store, database.url, timeout_s=timeout_s) as worker:
         until(lambda: store.read(outbox.backlog)[0] == 0)
         until(lambda: worker.health.failures == 0)
-        assert worker.health.delivered == 200
+        assert worker.delivered == 200
     assert clock_points(influxdb) == expected(range(200))
     assert all(oldest)
     assert dead_letters(store) == []
@@ -410,13 +410,13 @@ def test_a_refused_entry_becomes_a_dead_letter_and_blocks_nothing(
         post(store, *entries[1:])
         worker.wake()
         until(lambda: store.read(outbox.backlog)[0] == 1)
-        assert worker.health.dead_letters == 3
+        assert worker.dead_letters == 3
         until(lambda: worker.health.failures)
         assert worker.health.refusals > 1
-        assert worker.health.dead_letters == 3  # the last one may as well be the database's fault
+        assert worker.dead_letters == 3  # the last one may as well be the database's fault
         post(store, entry(1000))  # which takes another one
         until(lambda: store.read(outbox.backlog)[0] == 0)
-        assert worker.health.dead_letters == 4
+        assert worker.dead_letters == 4
         assert worker.health.refusals == 0
         assert worker.health.failures == 0
     assert [lines for lines, _ in dead_letters(store)] == [entries[number].lines for number in (17, 500, 501, 999)]
@@ -560,7 +560,7 @@ def test_failures_of_an_entry_do_not_count_for_the_next(store: StateStore) -> No
     assert logged == []
     assert refused_next == [entry(2).lines]
     assert dead_letters(store) == []
-    assert worker.health.delivered == 3
+    assert worker.delivered == 3
 
 
 def test_a_database_that_refuses_everything_makes_no_dead_letter(store: StateStore, database: FlakyDatabase) -> None:

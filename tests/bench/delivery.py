@@ -119,7 +119,7 @@ def _worker(file: Path) -> float:
         worker = start_worker(store, InfluxConfig(f"http://{address}"), None)
         began = time.perf_counter()
         worker.start()
-        while worker.health.delivered < ENTRIES:
+        while worker.delivered < ENTRIES:
             assert worker.crash is None
             time.sleep(0.05)
         took_s = time.perf_counter() - began

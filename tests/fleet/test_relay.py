@@ -69,7 +69,7 @@ def deliver(store: StateStore, url: str, sent: Sequence[OutboxEntry]) -> None:
     in_store(store, post)
     worker = start_worker(store, InfluxConfig(url), None)
     worker.start()
-    until(lambda: worker.health.delivered == len(sent))
+    until(lambda: worker.delivered == len(sent))
     worker.stop(5.0)
     assert store.read(outbox.backlog) == (0, None, 0)
 
