@@ -106,6 +106,7 @@ PURE_ROOTS = {
     "ipaddress",
     "itertools",
     "math",
+    "statistics",
     "struct",
     "types",
     "typing",
