@@ -15,10 +15,7 @@ ORDER_SCHEMA = "ntpaudit.fleet-order/1"
 
 
 def render(fleet: Fleet, shown: Sequence[HostStatus] | None = None, notes: Sequence[str] = ()) -> str:
-    """Write a fleet with the hosts `shown`, else all; unknown and infinite values are null.
-
-    `notes` are about the reading of the database.
-    """
+    """Write a fleet with the hosts `shown`, else all; `notes` are about the reading of the database."""
     return _line(
         {
             "schema": SCHEMA,

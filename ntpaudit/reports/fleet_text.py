@@ -1,7 +1,4 @@
-"""A fleet as text for a terminal: a summary, its findings, tables of hosts and sites.
-
-Also the order of events on two hosts.
-"""
+"""A fleet as text for a terminal: summary, findings, hosts and sites; and the order of events on two hosts."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -89,10 +86,7 @@ def render_order(
     width: int | None = None,
     colour: bool = False,
 ) -> str:
-    """Write how events on two hosts can be ordered at a time.
-
-    `estimates` are the offsets of the two, in seconds.
-    """
+    """Write how events on two hosts can be ordered at a time; `estimates` are their offsets in seconds."""
     prose = min(width or PROSE_WIDTH, PROSE_WIDTH)
     first, second = order.hosts
     clocks = (f"{name} is {format_offset(at_s)}" for name, at_s in zip(order.hosts, estimates, strict=True))

@@ -1,7 +1,4 @@
-"""A history as lines: tables for people, CSV (RFC 4180) and JSON Lines for programs; written line by line.
-
-Columns have a fixed width, because the last row is not known when the first is written.
-"""
+"""A history as tables, CSV (RFC 4180) and JSON Lines, written line by line; so columns have a fixed width."""
 
 import csv
 import json

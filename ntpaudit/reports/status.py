@@ -1,7 +1,4 @@
-"""The agent's last record as text, JSON or a plugin's line. Its age comes first: a stale record proves nothing.
-
-Where there is no record, the same three formats say so.
-"""
+"""The agent's last record, or why there is none, as text, JSON or a plugin's line. The age of a record comes first."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -56,10 +53,7 @@ def render_absence(
 
 
 def waiting(wait: Wait) -> str:
-    """Describe an agent that runs and has no measurement yet.
-
-    Where a measurement is overdue, the fix follows a semicolon.
-    """
+    """Describe an agent that runs and has no measurement yet; if that is overdue, the fix follows a semicolon."""
     start, due_s = f"the agent started {_age(wait.up_s)} ago", wait.poll_s + ANSWERS_WITHIN_S
     if due_s >= 0:
         return f"{start} and waits for its first measurement (due within {_age(due_s)})"

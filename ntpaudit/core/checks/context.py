@@ -42,10 +42,7 @@ class DroppedAgreement(NamedTuple):
 
 
 class DatabaseDate(NamedTuple):
-    """The interval of the offset if the database's clock is right, and the age of the database's reply.
-
-    `is_new` is False for a Date that is only carried forward from an earlier audit, which is not a new sample.
-    """
+    """The offset if the database's clock is right, and the age of its reply. `is_new`: no earlier audit has used it."""
 
     interval: Interval
     age_s: float
@@ -53,10 +50,7 @@ class DatabaseDate(NamedTuple):
 
 
 class Gap(NamedTuple):
-    """A time without a measurement: until now, or until this audit measured (`has_ended`).
-
-    `intervals` is its length in polling intervals; each part counts by the interval valid then.
-    """
+    """A time without a measurement, until now or until this audit (`has_ended`); `intervals`: in polling intervals."""
 
     span_s: float
     intervals: float
@@ -94,10 +88,7 @@ class EarlierState(NamedTuple):
 
 
 class AuditContext(NamedTuple):
-    """All inputs of a check. `counts` is of the audit that measured, if this one did not.
-
-    `max_drift_ppm` is the assumed largest drift of the oscillator, by which intervals grow (R4).
-    """
+    """All inputs of a check. `counts` is of the audit that measured, `max_drift_ppm` the assumed largest drift (R4)."""
 
     observation: Observation
     selection: Selection

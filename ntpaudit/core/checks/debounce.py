@@ -176,7 +176,9 @@ def _update(before: ConditionState, rank: int, now_ns: int, least_s: float, samp
         holds = [one >= level for one in samples]
         begun_ns = now_ns if then_ns is None else min(then_ns, now_ns)
         since_ns[level - 1] = begun_ns if any(holds[-MAJORITY:]) else None
-        if raised < level <= rank and _is_confirmed(holds, (now_ns - begun_ns) / NS_PER_S, least_s):
+        lasted_s = (now_ns - begun_ns) / NS_PER_S
+        is_enough = sum(holds) >= MAJORITY or (all(holds[-2:]) and lasted_s >= DWELL_S)
+        if raised < level <= rank and is_enough and lasted_s >= least_s:
             raised = level
     better_ns = None if rank >= before.raised else min(before.better_ns or now_ns, now_ns)
     if better_ns is not None and _is_over([one < before.raised for one in samples], now_ns - better_ns):
@@ -189,11 +191,6 @@ def _update(before: ConditionState, rank: int, now_ns: int, least_s: float, samp
 
 def _with_message(condition: ConditionState, sample: Raised | None) -> ConditionState:
     return condition if sample is None else condition._replace(message=sample.message, remedy=sample.remedy)
-
-
-def _is_confirmed(holds: Sequence[bool], lasted_s: float, least_s: float) -> bool:
-    is_twice = all(holds[-2:]) and lasted_s >= DWELL_S
-    return (is_twice or sum(holds) >= MAJORITY) and lasted_s >= least_s
 
 
 def _is_over(better: Sequence[bool], lasted_ns: int) -> bool:

@@ -105,18 +105,17 @@ def check_breach_forecast(context: AuditContext) -> Raised | None:
     drift = context.earlier.drift
     if drift is None or drift.raw_frequency_ppm is None:
         return None
-    breach, rate_ppm = drift.breach, drift.frequency_ppm
-    is_near = breach.central_s is not None and 0 < breach.central_s <= DAY_S  # a breach in the past is not a forecast
+    breach, central_s, rate_ppm = drift.breach, drift.breach.central_s, drift.frequency_ppm
+    is_near = central_s is not None and 0 < central_s <= DAY_S  # a breach in the past is not a forecast
     is_drift = rate_ppm is not None and abs(rate_ppm) > drift.skew_ppm  # a drift that may be zero gives no forecast
-    if rate_ppm is not None and breach.central_s is not None and is_near and is_drift and not breach.free_running:
-        early_s = breach.pessimistic_s  # None until past forecasts give the width of the band (R9)
-        early = (
-            "" if early_s is None else f"; with 95 % probability not before {format_duration(early_s, rounding='down')}"
-        )
+    if rate_ppm is not None and central_s is not None and is_near and is_drift and not breach.free_running:
+        early = ""
+        if breach.pessimistic_s is not None:  # past forecasts give the width of the band (R9)
+            early = f"; with 95 % probability not before {format_duration(breach.pessimistic_s, rounding='down')}"
         return Raised(
             "medium",
             f"the clock drifts by {format_duration(rate_ppm * DAY_S / 1e6)} a day and will be "
-            f"{format_duration(context.profile.critical_s)} wrong in about {format_duration(breach.central_s)}{early}",
+            f"{format_duration(context.profile.critical_s)} wrong in about {format_duration(central_s)}{early}",
         )
     if abs(drift.raw_frequency_ppm) - drift.skew_ppm > BAD_OSCILLATOR_PPM:
         return Raised(

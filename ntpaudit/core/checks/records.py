@@ -188,10 +188,7 @@ def check_time_disputed(context: AuditContext) -> Raised | None:
 
 
 def _has_new_date(context: AuditContext, _: Raised | None) -> bool:
-    """Each reply of the database is one sample.
-
-    Without a reply for a day, or since a suspend or the start, nothing disputes the servers' time.
-    """
+    """Each reply of the database is one sample; without one, nothing disputes the servers' time."""
     date = context.earlier.database
     return date is None or (context.disputed_s is not None and date.is_new)
 

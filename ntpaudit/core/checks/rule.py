@@ -20,10 +20,7 @@ _Result = TypeVar("_Result")
 
 
 class Raised(NamedTuple):
-    """The result of a check: a level, a message, and the fix if it is not the rule's.
-
-    The other fields are those of a fleet's finding.
-    """
+    """A check's result: level, message, and the fix if not the rule's; the other fields are those of a fleet."""
 
     level: Level
     message: str

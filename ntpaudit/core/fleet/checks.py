@@ -1,7 +1,4 @@
-"""Judge a fleet: the list of the rules about it, and the findings that they raise.
-
-The rules compare intervals. Each host's true offset lies in its interval; no rule claims more than that.
-"""
+"""Judge a fleet by its rules. They compare intervals; no rule claims more than these prove."""
 
 from collections import defaultdict
 from collections.abc import Iterable
@@ -9,7 +6,7 @@ from collections.abc import Iterable
 from ntpaudit.core.checks.rule import make_finding, worst_first
 from ntpaudit.core.fleet import disputes, missing, ordering_risk, shifts
 from ntpaudit.core.fleet.clock_shift import compare, moved_sites
-from ntpaudit.core.fleet.context import FleetContext, expected_hosts
+from ntpaudit.core.fleet.context import FleetContext
 from ntpaudit.core.fleet.members import build_members, by_site, count, cover, rank
 from ntpaudit.core.fleet.model import Fleet, FleetFinding, FleetPolicy, HostStatus, Site, Snapshot
 from ntpaudit.core.fleet.ordering import as_of, group_of
@@ -26,8 +23,8 @@ def judge_fleet(snapshot: Snapshot, policy: FleetPolicy) -> Fleet:
     groups = {site: group_of(hosts) for site, hosts in by_site(as_of(members, snapshot.now_ns))}
     compared = compare(snapshot, members)
     site_shifts = dict(moved_sites(compared, SITE_MOVED_SHARE * policy.warning_s))
-    coverage = cover(expected_hosts(members, unlisted))
-    context = FleetContext(snapshot, policy, members, unlisted, coverage, groups, compared.moved, site_shifts)
+    expected = [one for one in members if one.name not in frozenset(unlisted)]
+    context = FleetContext(snapshot, policy, members, unlisted, expected, groups, compared.moved, site_shifts)
     sites = tuple(
         Site(site, count(hosts), groups[site].ambiguity if site in groups else None) for site, hosts in by_site(members)
     )
@@ -39,7 +36,7 @@ def judge_fleet(snapshot: Snapshot, policy: FleetPolicy) -> Fleet:
         for rule in RULES
         for raised in rule.check(context)
     )
-    return Fleet(snapshot.now_ns, _suspect(members, findings), findings, coverage, sites, whole, unlisted_count)
+    return Fleet(snapshot.now_ns, _suspect(members, findings), findings, cover(expected), sites, whole, unlisted_count)
 
 
 def _suspect(members: tuple[HostStatus, ...], findings: Iterable[FleetFinding]) -> tuple[HostStatus, ...]:

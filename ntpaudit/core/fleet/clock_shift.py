@@ -17,10 +17,7 @@ _EXPLAINING = frozenset(rule.id for rule in RULES if rule.explains_shift)
 
 
 class ClockShift(NamedTuple):
-    """How far a host's clock moved within `span_s`, from one offset to another; positive if it fell behind.
-
-    `stepped`: its own agent reported a step since then.
-    """
+    """A clock's movement within `span_s`, positive if it fell behind. `stepped`: its agent reported a step in it."""
 
     member: HostStatus
     host: Host
@@ -86,10 +83,7 @@ class SiteShift(NamedTuple):
 
 
 def compare(snapshot: Snapshot, members: Iterable[HostStatus]) -> ComparedSites:
-    """Compare the disciplined clocks with the baseline.
-
-    Duplicate hosts and hosts with disputed time are left out.
-    """
+    """Compare disciplined clocks with the baseline, except duplicate hosts and those with disputed time."""
     duplicates = {duplicate.name for duplicate in snapshot.duplicate_hosts}
     stepped_ns: dict[str, int] = {}
     for alarm in snapshot.alarms:
@@ -126,10 +120,7 @@ def moved_sites(compared: ComparedSites, least_s: float) -> Iterator[tuple[str, 
 
 
 def max_overlap(moves: Sequence[ClockShift]) -> tuple[tuple[ClockShift, ...], float]:
-    """Return the point that most of the shifts' intervals contain (Marzullo), and the shifts that contain it.
-
-    Of several such points it is the one closest to zero.
-    """
+    """Return the most shifts whose intervals share a point (Marzullo), and the shared point that is closest to zero."""
     ends = sorted([(move.earliest_s, False) for move in moves] + [(move.latest_s, True) for move in moves])
     depth, begin_s, best = 0, 0.0, (0, 0.0, 0.0)
     for end_s, closes in ends:

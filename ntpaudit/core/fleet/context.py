@@ -1,10 +1,10 @@
 """The input of the rules about a fleet, and the words that their messages share."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from ntpaudit.core.fleet.clock_shift import ClockShift, SiteShift
-from ntpaudit.core.fleet.model import Coverage, FleetPolicy, HostStatus, Snapshot
+from ntpaudit.core.fleet.model import FleetPolicy, HostStatus, Snapshot
 from ntpaudit.core.fleet.ordering import Group
 from ntpaudit.core.units import joined
 
@@ -15,23 +15,18 @@ class FleetContext(NamedTuple):
     """The input of every rule.
 
     `members` are the hosts that count, worst first. `groups` has the measured ones by site. `unlisted` hosts report
-    but are not in the inventory. `shifts` are the clocks that moved, `site_shifts` the sites that moved.
+    but are not in the inventory; all others are `expected`. `shifts` are the clocks that moved,
+    `site_shifts` the sites.
     """
 
     snapshot: Snapshot
     policy: FleetPolicy
     members: tuple[HostStatus, ...]
     unlisted: tuple[str, ...]
-    coverage: Coverage
+    expected: Sequence[HostStatus]
     groups: Mapping[str | None, Group]
     shifts: Sequence[ClockShift]
     site_shifts: Mapping[str, SiteShift]
-
-
-def expected_hosts(members: Iterable[HostStatus], unlisted: Iterable[str]) -> Iterator[HostStatus]:
-    """Yield the hosts that should report."""
-    others = frozenset(unlisted)
-    return (one for one in members if one.name not in others)
 
 
 def at(site: str | None) -> str:

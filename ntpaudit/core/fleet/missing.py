@@ -5,8 +5,8 @@ from collections.abc import Iterator, Sequence
 
 from ntpaudit.core.checks.finding import Level
 from ntpaudit.core.checks.rule import NIS2, Raised, Rule
-from ntpaudit.core.fleet.context import MAX_NAMES_SHOWN, FleetContext, at, expected_hosts, listed, sorted_names
-from ntpaudit.core.fleet.members import by_site, is_covered, namesake
+from ntpaudit.core.fleet.context import MAX_NAMES_SHOWN, FleetContext, at, listed, sorted_names
+from ntpaudit.core.fleet.members import by_site, cover, is_covered, namesake
 from ntpaudit.core.fleet.model import Coverage, HostStatus
 from ntpaudit.core.units import DAY_S, format_duration, plural
 
@@ -115,13 +115,14 @@ EVIDENCE_GAP = Rule(
 
 def check_coverage(context: FleetContext) -> Iterator[Raised]:
     """Too few hosts are measured by two synchronised sources (CIS Controls 8.4); three are counted too (v7 6.1)."""
-    if context.coverage.by_two == context.coverage.hosts:
+    coverage = cover(context.expected)
+    if coverage.by_two == coverage.hosts:
         return
-    message = describe_coverage(context.coverage, is_listed=context.policy.inventory is not None)
-    short = [one for one in expected_hosts(context.members, context.unlisted) if not is_covered(one)]
+    message = describe_coverage(coverage, is_listed=context.policy.inventory is not None)
+    short = [one for one in context.expected if not is_covered(one)]
     are_silent = all(one.host is None or one.silent_s is not None for one in short)
     remedy = "make the silent hosts report again: see evidence-gap" if are_silent else None
-    level: Level = "low" if context.coverage.by_two >= FULL_SHARE * context.coverage.hosts else "medium"
+    level: Level = "low" if coverage.by_two >= FULL_SHARE * coverage.hosts else "medium"
     yield Raised(level, message, hosts=sorted_names(one.name for one in short), remedy=remedy)
 
 

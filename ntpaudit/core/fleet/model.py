@@ -150,10 +150,7 @@ class Snapshot(NamedTuple):
 
 
 class TimeBucket(NamedTuple):
-    """The points of a host in one interval of time: worst severity, mean offset, and the hull of its intervals.
-
-    `offset` is None if the host was not measured.
-    """
+    """A host in one interval of time: worst severity, mean offset (None: not measured), and hull of its intervals."""
 
     begin_ns: int
     severity: Severity

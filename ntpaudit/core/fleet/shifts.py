@@ -1,8 +1,7 @@
 """Findings about what hosts share: a wrong server, a site that moved; and about single clocks that move slowly."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from statistics import median
+from collections.abc import Iterable, Iterator, Sequence
 
 from ntpaudit.core.checks.rule import ISO, ISO_GUIDE, PCI, SC45, Raised, Rule
 from ntpaudit.core.fleet.clock_shift import MANY, ClockShift
@@ -34,7 +33,7 @@ def check_shared_falseticker(context: FleetContext) -> Iterator[Raised]:
         errors_s = [offset_s - own.estimate_s for name, offset_s in known.items() if (own := hosts[name].offset)]
         if len(by_host) >= MANY and _do_agree(errors_s, context.policy.warning_s):
             message = f"{source} is probably wrong: {_rejected(len(by_host), errors_s)}"
-            value_s = median(known.values()) if known else None
+            value_s = _median(known.values()) if known else None
             yield Raised("high", message, None, source, tuple(by_host), value_s)
 
 
@@ -42,9 +41,14 @@ def _rejected(hosts: int, errors_s: Sequence[float]) -> str:
     """Describe how a source differs from the others on those hosts; its error is positive where it is ahead."""
     if not errors_s:
         return f"{hosts} hosts reject it as a falseticker"
-    error_s = median(errors_s)
+    error_s = _median(errors_s)
     way = "ahead of" if error_s > 0 else "behind"
     return f"on {hosts} hosts it is {format_duration(error_s)} {way} the servers that agree (median)"
+
+
+def _median(values: Iterable[float]) -> float:
+    ordered = sorted(values)
+    return (ordered[(len(ordered) - 1) // 2] + ordered[len(ordered) // 2]) / 2
 
 
 def _do_agree(errors_s: Sequence[float], within_s: float) -> bool:
