@@ -11,8 +11,8 @@ HELD_BACK = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
 def main() -> None:
     """Run the command line and end the process.
 
-    An agent's signals are blocked before anything is imported that takes time; `System` unblocks them. Garbage is not
-    collected while modules are imported, for there is none; `LazyGroup` switches the collector on again.
+    The signals of an agent are blocked until `SystemRuntime` handles them. Garbage is not collected while modules are
+    imported, because there is none; `LazyGroup` enables the collector again.
     """
     gc.disable()
     if sys.argv[1:2] == ["agent"]:

@@ -162,7 +162,8 @@ class Agent:
 
     def _turn(self) -> bool:
         """Wait until something is due or happens, and handle it; return False to stop."""
-        wakeup = self._runtime.wait(self._wait_s())
+        wait_s = max(0.0, (self.state.due_ns - self._runtime.now_ns()) / NS_PER_S)
+        wakeup = self._runtime.wait(wait_s if self._watchdog_s is None else min(wait_s, self._watchdog_s))
         if wakeup.clock_set:
             self.handle(agent_events.ClockSet(self._runtime.clock.read(), self._runtime.kernel()))
         if wakeup.observation is not None:  # before any signal: the replies must not be lost
@@ -179,10 +180,6 @@ class Agent:
         self.handle(agent_events.TimePassed(now_ns, random.random()))
         self._feed_watchdog(now_ns)
         return True
-
-    def _wait_s(self) -> float:
-        wait_s = max(0.0, (self.state.due_ns - self._runtime.now_ns()) / NS_PER_S)
-        return wait_s if self._watchdog_s is None else min(wait_s, self._watchdog_s)
 
     def judge(self, observation: Observation) -> None:
         """Store the observation of a poll, then judge it."""

@@ -6,7 +6,6 @@ regular files are written, and in such a folder none with a second name. The ker
 folders only, and protected_hardlinks is off unless a distribution turns it on.
 """
 
-import contextlib
 import errno
 import os
 import re
@@ -14,7 +13,7 @@ import stat
 import time
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import BinaryIO, NamedTuple
 
 MAX_LINKS = 40  # a path with more symbolic links is refused, as the kernel does
@@ -98,7 +97,7 @@ def open_regular(path: str, flags: int, mode: int = 0o600) -> int:
     """Open a regular file, and nothing else; never waits. A new file has `mode`, whatever the umask. Raises OSError."""
     with find(path) as (folder, name, _):
         if flags & os.O_CREAT:
-            with contextlib.suppress(FileExistsError):
+            with suppress(FileExistsError):
                 handle = os.open(name, flags | os.O_EXCL | _CAREFULLY, 0o600, dir_fd=folder)
                 os.fchmod(handle, mode)
                 return handle
@@ -138,7 +137,7 @@ def write_atomically(path: str, text: str) -> None:
 def replacing(path: str, mode: int = 0o644) -> Iterator[BinaryIO]:
     """Write a new file beside a regular one; after the block it takes its place and its mode. Raises OSError."""
     with find(path) as place:
-        with contextlib.suppress(FileNotFoundError):
+        with suppress(FileNotFoundError):
             found = os.stat(place.name, dir_fd=place.folder, follow_symlinks=False)
             _check_regular(found)
             if found.st_uid in (0, os.geteuid()):  # the mode of another user's file may let that user write to ours
@@ -153,7 +152,7 @@ def replacing(path: str, mode: int = 0o644) -> Iterator[BinaryIO]:
                 os.fsync(handle)
             os.replace(temporary, place.name, src_dir_fd=place.folder, dst_dir_fd=place.folder)
         except BaseException:
-            with contextlib.suppress(FileNotFoundError):
+            with suppress(FileNotFoundError):
                 os.unlink(temporary, dir_fd=place.folder)
             raise
 

@@ -170,7 +170,9 @@ class PollRound:
             timer.cancel()
 
     def _choose_targets(self, states: ServerStates) -> ServerStates:
-        shares = _shares(sum(isinstance(source, Pool) and source.is_public for source in self._sources))
+        zones = sum(isinstance(source, Pool) and source.is_public for source in self._sources)
+        whole, rest = divmod(MAX_POOL_SERVERS, max(1, zones))
+        shares = (whole + (number < rest) for number in range(zones))  # P4: the servers of the public pool, divided
         for source in self._sources:
             match source:
                 case Server():
@@ -359,12 +361,6 @@ def _known_of(pool: Pool, states: ServerStates, offered: Container[str]) -> Serv
         elif port == str(pool.port) and address in offered:
             known[address] = state._replace(delay_ns=None, slot=None)
     return known
-
-
-def _shares(pools: int) -> Iterator[int]:
-    """Divide the servers a host may query in the public pool among its zones; the first zones get the rest (P4)."""
-    whole, rest = divmod(MAX_POOL_SERVERS, max(1, pools))
-    return (whole + (number < rest) for number in range(pools))
 
 
 def _endpoint(address: str, port: int) -> Endpoint:

@@ -239,8 +239,7 @@ def _last_poll(poll: Poll | None, now: ClockReading) -> LastPoll | None:
 def _date_of(
     state: ClockState, database: DatabaseClock | None, now: ClockReading, drift_ppm: float
 ) -> DatabaseDate | None:
-    interval = None if database is None else carry_date(database, now, drift_ppm)
-    if database is None or interval is None:
+    if database is None or (interval := carry_date(database, now, drift_ppm)) is None:
         return None
     raw_ns = database.reading.raw_ns
     return DatabaseDate(interval, (now.raw_ns - raw_ns) / NS_PER_S, is_new=raw_ns != state.dated_ns)

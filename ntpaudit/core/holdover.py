@@ -51,8 +51,8 @@ def _rate_ppm(state: ClockState) -> float:
     """Return the frequency that moves the estimate in holdover: the measured one, else the kernel's correction."""
     if state.line is not None and state.line.skew_ppm <= MAX_DRIFT_PPM:
         return state.line.frequency_ppm
-    is_likely = state.kernel_ppm is not None and abs(state.kernel_ppm) <= MAX_DRIFT_PPM  # else it is a slew
-    return state.kernel_ppm if state.kernel_ppm is not None and is_likely else 0.0
+    kernel_ppm = state.kernel_ppm or 0.0
+    return kernel_ppm if abs(kernel_ppm) <= MAX_DRIFT_PPM else 0.0  # a slew
 
 
 def drift_bound_ppm(line: Fit | None, drift_ppm: float) -> float:

@@ -56,8 +56,7 @@ def parse_source(text: str) -> Source:
         raise ValueError(
             f"{text}: NTS is not supported by this version; write it without nts:// to query it unauthenticated"
         )
-    if (meant := _meant(text)) is not None:
-        raise ValueError(meant)
+    _check_is_one_server(text)
     host, port = _split_port(text)
     if is_pool_name(host):
         if port != NTP_PORT:
@@ -98,17 +97,16 @@ def region(name: str) -> Pool:
     raise ValueError(f"no pool region {name!r}: use a continent ({', '.join(CONTINENTS)}) or a two-letter country code")
 
 
-def _meant(text: str) -> str | None:
-    """Return what to write instead of a URL, several servers, or nothing; None if the text may be a server."""
-    if not text.strip():
-        return f"{text!r} is no server: write HOST, HOST:PORT or [IPV6]:PORT"
+def _check_is_one_server(text: str) -> None:
+    """Raise ValueError for a URL, several servers, or nothing, with what to write instead."""
     _, separator, rest = text.partition("://")
     if separator:
         server = rest.partition("/")[0].rpartition("@")[2]
-        return f"{text!r} is no server but a URL: write {server or 'HOST or HOST:PORT'}"
+        raise ValueError(f"{text!r} is no server but a URL: write {server or 'HOST or HOST:PORT'}")
     if len(several := text.replace(",", " ").replace(";", " ").split()) > 1:
-        return f"{text!r} is no server but several: write each by itself, {' '.join(several)}"
-    return None
+        raise ValueError(f"{text!r} is no server but several: write each by itself, {' '.join(several)}")
+    if not text.strip():
+        raise ValueError(f"{text!r} is no server: write HOST, HOST:PORT or [IPV6]:PORT")
 
 
 def is_port(text: str) -> bool:
