@@ -7,8 +7,6 @@ from ntpaudit.core.units import DAY_S, NS_PER_S, direction, format_duration
 
 BAD_OSCILLATOR_PPM = 100.0
 
-_FIX_OSCILLATOR = "check the kernel's clocksource and the hypervisor; if neither is the cause, replace the hardware"
-
 
 def check_offset_out(context: AuditContext) -> Raised | None:
     """NTPA-01: the whole interval lies outside the critical tolerance, |offset| - bound > T."""
@@ -121,7 +119,7 @@ def check_breach_forecast(context: AuditContext) -> Raised | None:
         return Raised(
             "low",
             f"the oscillator is {abs(drift.raw_frequency_ppm):.0f} ppm off: faulty hardware or a faulty hypervisor",
-            remedy=_FIX_OSCILLATOR,
+            remedy="check the kernel's clocksource and the hypervisor; if neither is the cause, replace the hardware",
         )
     return None
 

@@ -13,10 +13,6 @@ from ntpaudit.core.units import DAY_S, NS_PER_S, format_duration, format_offset,
 
 GAP_INTERVALS = 3.3  # a gap is longer than this many polling intervals: three, and their jitter (NTPA-07)
 
-_FIX_LOST = (
-    "free disk space or raise history.max_size; check that the database accepts records (`ntpaudit status`, line "
-    "delivery)"
-)
 _FIX_NO_MAJORITY = "find out which servers are wrong: docs/record.md explains the status and reason of each source"
 _FIX_NO_ESTIMATE = "wait for the next network audit, or run `ntpaudit check` to query the servers now"
 
@@ -32,7 +28,8 @@ def check_evidence_gap(context: AuditContext) -> Raised | None:
             "high",
             f"{plural(earlier.dropped_records, 'record')} {was} lost before delivery: the history was full, or "
             "could not be written when the agent was killed",
-            remedy=_FIX_LOST,
+            remedy="free disk space or raise history.max_size; check that the database accepts records (`ntpaudit "
+            "status`, line delivery)",
         )
     gap = earlier.gap
     if gap is None or gap.intervals <= GAP_INTERVALS:

@@ -24,7 +24,7 @@ def judge_fleet(snapshot: Snapshot, policy: FleetPolicy) -> Fleet:
     compared = compare(snapshot, members)
     site_shifts = dict(moved_sites(compared, SITE_MOVED_SHARE * policy.warning_s))
     expected = [one for one in members if one.name not in frozenset(unlisted)]
-    context = FleetContext(snapshot, policy, members, unlisted, expected, groups, compared.moved, site_shifts)
+    context = FleetContext(snapshot, policy, members, unlisted, expected, groups, compared, site_shifts)
     sites = tuple(
         Site(site, count(hosts), groups[site].ambiguity if site in groups else None) for site, hosts in by_site(members)
     )

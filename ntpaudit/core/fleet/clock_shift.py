@@ -1,7 +1,6 @@
 """Which clocks certainly moved since an earlier time: single hosts, and sites whose hosts moved by one amount."""
 
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from ntpaudit.core.checks.host import RULES
@@ -48,7 +47,7 @@ class ClockShift(NamedTuple):
 
     @property
     def least_s(self) -> float:
-        """The proved shift: the value of the interval closest to 0."""
+        """The proved shift: the value of the interval closest to 0; 0 if the clock may not have moved."""
         return _nearest(self.earliest_s, self.latest_s)
 
     @property
@@ -60,13 +59,6 @@ class ClockShift(NamedTuple):
     def is_back(self) -> bool:
         """Whether the clock is certainly closer to the true time than before."""
         return max_error_s(self.now) < min_error_s(self.then)
-
-
-class ComparedSites(NamedTuple):
-    """How many clocks of each site were compared with the baseline, and which certainly moved."""
-
-    counts: Mapping[str | None, int]
-    moved: Sequence[ClockShift]
 
 
 class SiteShift(NamedTuple):
@@ -82,27 +74,23 @@ class SiteShift(NamedTuple):
         return min((move.least_s for move in self.moves), key=abs)
 
 
-def compare(snapshot: Snapshot, members: Iterable[HostStatus]) -> ComparedSites:
+def compare(snapshot: Snapshot, members: Iterable[HostStatus]) -> list[ClockShift]:
     """Compare disciplined clocks with the baseline, except duplicate hosts and those with disputed time."""
     duplicates = {duplicate.name for duplicate in snapshot.duplicate_hosts}
     stepped_ns: dict[str, int] = {}
     for alarm in snapshot.alarms:
         if alarm.kind in STEP_KINDS:
             stepped_ns[alarm.host] = max(alarm.since_ns, stepped_ns.get(alarm.host, alarm.since_ns))
-    counts: defaultdict[str | None, int] = defaultdict(int)
-    moved: list[ClockShift] = []
+    compared = []
     for one, host, now in measured(members):
         then = snapshot.baseline.get(one.name)
         if then is None or one.name in duplicates or one.disputed_s or any(map(_explains, one.alarms)):
             continue
-        counts[one.site] += 1
-        if has_moved(then, now):
-            # without the time of the baseline point, it is as old as the baseline
-            since_ns = snapshot.baseline_ns.get(host.name, host.last_ns - round(snapshot.baseline_s * NS_PER_S))
-            span_s = (host.last_ns - since_ns) / NS_PER_S
-            stepped = one.name in stepped_ns and stepped_ns[one.name] >= since_ns
-            moved.append(ClockShift(one, host, span_s, then, now, stepped))
-    return ComparedSites(counts, moved)
+        # without the time of the baseline point, it is as old as the baseline
+        since_ns = snapshot.baseline_ns.get(host.name, host.last_ns - round(snapshot.baseline_s * NS_PER_S))
+        stepped = one.name in stepped_ns and stepped_ns[one.name] >= since_ns
+        compared.append(ClockShift(one, host, (host.last_ns - since_ns) / NS_PER_S, then, now, stepped))
+    return compared
 
 
 def has_moved(then: Bounded, now: Bounded) -> bool:
@@ -110,13 +98,12 @@ def has_moved(then: Bounded, now: Bounded) -> bool:
     return now.earliest_s > then.latest_s or now.latest_s < then.earliest_s
 
 
-def moved_sites(compared: ComparedSites, least_s: float) -> Iterator[tuple[str, SiteShift]]:
+def moved_sites(shifts: Iterable[ClockShift], least_s: float) -> Iterator[tuple[str, SiteShift]]:
     """Yield the sites where most hosts certainly moved by at least `least_s`, and one amount fits all of them."""
-    for site, moved in by_site(compared.moved):
-        moves, amount_s = max_overlap([move for move in moved if abs(move.least_s) >= least_s])
-        count = compared.counts[site]
-        if site is not None and count >= MANY and 2 * len(moves) > count:
-            yield site, SiteShift(moves, count, amount_s)
+    for site, compared in by_site(shifts):
+        moves, amount_s = max_overlap([move for move in compared if move.least_s and abs(move.least_s) >= least_s])
+        if site is not None and len(compared) >= MANY and 2 * len(moves) > len(compared):
+            yield site, SiteShift(moves, len(compared), amount_s)
 
 
 def max_overlap(moves: Sequence[ClockShift]) -> tuple[tuple[ClockShift, ...], float]:

@@ -15,8 +15,8 @@ class FleetContext(NamedTuple):
     """The input of every rule.
 
     `members` are the hosts that count, worst first. `groups` has the measured ones by site. `unlisted` hosts report
-    but are not in the inventory; all others are `expected`. `shifts` are the clocks that moved,
-    `site_shifts` the sites.
+    but are not in the inventory; all others are `expected`. `shifts` are the clocks compared with an earlier time,
+    `site_shifts` the sites that moved.
     """
 
     snapshot: Snapshot
