@@ -10,7 +10,7 @@ from ntpaudit import __version__, audit
 from ntpaudit.agent_store import AgentStore
 from ntpaudit.config.load import load_config, with_environment
 from ntpaudit.config.schema import Config, JournalConfig
-from ntpaudit.config.secrets import read_token
+from ntpaudit.config.secrets import find_token
 from ntpaudit.config.warnings import config_warnings
 from ntpaudit.core import actions, agent_events
 from ntpaudit.core.agent import handle
@@ -83,7 +83,7 @@ def read_setup(path: str | None, environment: Mapping[str, str]) -> AgentSetup:
     config = with_environment(load_config(path), environment)
     if not config.sources.named and not config.sources.from_host:
         raise ConfigError(f"{path} names no servers; set sources.servers, pool, region or from_host", "sources")
-    token = None if config.influxdb is None else read_token(config.influxdb, environment)
+    token = None if config.influxdb is None else find_token(config.influxdb, environment).text
     return AgentSetup(config, environment, path, token)
 
 

@@ -13,7 +13,7 @@ from ntpaudit.cli import cli
 
 def pages(date: str) -> Iterator[tuple[str, str]]:
     """Yield the file name and the text of each page: one for `ntpaudit`, one for each command below it."""
-    for context in _contexts(click.Context(cli, info_name="ntpaudit")):
+    for context in _contexts(click.Context(cli, info_name="ntpaudit", **cli.context_settings)):
         yield f"{_name(context)}.1", _page(context, date)
 
 

@@ -26,7 +26,7 @@ from ntpaudit.config.schema import (
     OutputsConfig,
     ScheduleConfig,
 )
-from ntpaudit.config.secrets import Token, find_token, read_token
+from ntpaudit.config.secrets import Token, find_token
 from ntpaudit.config.text import show_json, show_toml, tables_of, write_file
 from ntpaudit.config.values import LANGUAGES, parse_url, write_duration
 from ntpaudit.core.ntp.sources import CONTINENTS, Server, parse_source, pool, region
@@ -309,12 +309,12 @@ def test_token_of_the_file_the_credential_or_the_environment(tmp_path: Path) -> 
     (folder / "influxdb-token").write_text("of-systemd")
     environment = {"CREDENTIALS_DIRECTORY": str(folder), "INFLUXDB_V2_TOKEN": "of-the-environment"}
     plain, named = InfluxConfig("http://x"), InfluxConfig("http://x", token_file=str(file))
-    assert read_token(named, environment) == "of-the-file"
-    assert read_token(plain, environment) == "of-systemd"
-    assert read_token(plain, {"INFLUXDB_V2_TOKEN": "of-the-environment"}) == "of-the-environment"
-    assert read_token(plain, {}) is None
+    assert find_token(named, environment).text == "of-the-file"
+    assert find_token(plain, environment).text == "of-systemd"
+    assert find_token(plain, {"INFLUXDB_V2_TOKEN": "of-the-environment"}).text == "of-the-environment"
+    assert find_token(plain, {}).text is None
     file.unlink()
-    assert read_token(named, environment) == "of-systemd"
+    assert find_token(named, environment).text == "of-systemd"
 
 
 @pytest.mark.parametrize(
@@ -354,7 +354,7 @@ def test_a_token_that_is_no_file_is_refused_at_once(tmp_path: Path) -> None:
         path = tmp_path / make.__name__
         make(path, 0o600)
         with pytest.raises(ConfigError, match=said):
-            read_token(InfluxConfig("http://x", token_file=str(path)), {})
+            find_token(InfluxConfig("http://x", token_file=str(path)), {})
 
 
 def test_the_default_token_file_follows_the_rules_of_any_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -386,7 +386,7 @@ def test_the_default_token_file_follows_the_rules_of_any_other(tmp_path: Path, m
 def test_a_token_of_the_environment_is_one_line_too(token: str) -> None:
     """What no file may hold the environment may not hold either."""
     with pytest.raises(ConfigError, match="INFLUXDB_V2_TOKEN"):
-        read_token(InfluxConfig("http://x"), {"INFLUXDB_V2_TOKEN": token})
+        find_token(InfluxConfig("http://x"), {"INFLUXDB_V2_TOKEN": token})
 
 
 @pytest.mark.parametrize(

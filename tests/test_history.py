@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from ntpaudit.cli.state import this_moment
+from ntpaudit.cli.state import this_host
 from ntpaudit.core.record import Record
 from ntpaudit.core.units import NS_PER_S, format_utc
 from ntpaudit.probes import service
@@ -34,7 +34,7 @@ MINUTES = DAY_MINUTES
 def day(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Record]]:
     """The state of a host whose last day had a step, an outage of its servers and a pause of its agent."""
     folder = tmp_path_factory.mktemp("day")
-    now = this_moment()
+    now = this_host().moment
     world = World(
         offset_s=lambda minute: 0.002 * math.sin(minute / 150),
         stepped_s=lambda minute: 2.5 if 1000 <= minute < 1010 else 0.0,
@@ -208,7 +208,7 @@ USAGE = {
 
 def test_without_a_true_time_no_hour_is_shown(tmp_path: Path) -> None:
     """The hours of stored audits are not shown again, also where no audit has a true time."""
-    now = this_moment()
+    now = this_host().moment
     lost = World(begin_ns=now.realtime_ns - 60 * MINUTE_NS, boot_id="another", answers=lambda minute: False)
     write(tmp_path / "state" / FILE_NAME, lost, range(60))
     ran = history(state=tmp_path)
@@ -250,7 +250,7 @@ def long(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The state of a host with some ten thousand audits, the last just now."""
     folder = tmp_path_factory.mktemp("long")
     file = folder / "state" / FILE_NAME
-    now = this_moment()
+    now = this_host().moment
     world = World(begin_ns=now.realtime_ns - 100 * MINUTE_NS, uptime_ns=now.boottime_ns, boot_id="another")
     write(file, world, range(100))
     connection = open_database(str(file))
@@ -352,7 +352,7 @@ def test_a_full_output_is_unknown(day: tuple[Path, list[Record]]) -> None:
 
 def test_a_host_that_believes_in_1970_has_a_plot_of_its_day(tmp_path: Path) -> None:
     """Audits without a known time do not stretch a plot over fifty years."""
-    now = this_moment()
+    now = this_host().moment
     lost = World(begin_ns=now.realtime_ns - 60 * MINUTE_NS, stepped_s=lambda minute: 1.7e9, boot_id="another",
                  answers=lambda minute: minute >= 30)  # fmt: skip
     write(tmp_path / "state" / FILE_NAME, lost, range(60))
@@ -383,7 +383,7 @@ def test_help_and_laziness(tmp_path: Path) -> None:
 
 def test_the_newest_time_counts_by_uptime(tmp_path: Path) -> None:
     """`--since` counts back from the true time, not from the clock: here that was a day ahead all the while."""
-    now = this_moment()
+    now = this_host().moment
     ahead = World(
         begin_ns=now.realtime_ns - 86_400 * NS_PER_S - 60 * MINUTE_NS, uptime_ns=now.boottime_ns - 60 * MINUTE_NS,
         boot_id=now.boot_id, stepped_s=lambda minute: -86_400.0,
@@ -394,7 +394,7 @@ def test_the_newest_time_counts_by_uptime(tmp_path: Path) -> None:
 
 def test_each_hour_accounts_for_its_seconds(tmp_path: Path) -> None:
     """An hour with 12 minutes unmeasured and the agent absent for longer says both, in every format."""
-    now = this_moment()
+    now = this_host().moment
     begin_ns = now.realtime_ns // (3600 * NS_PER_S) * 3600 * NS_PER_S - 2 * 3600 * NS_PER_S
     world = World(
         begin_ns=begin_ns, boot_id="another",

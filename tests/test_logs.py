@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 import pytest
 
-from ntpaudit.cli.logs import log_to_stderr
+from ntpaudit.cli.output import log_to_stderr
 from ntpaudit.demo.server import Behaviour, NtpServer
 from ntpaudit.log import LazyLogger
 from tests.command import ntpaudit
@@ -106,7 +106,8 @@ def test_an_agent_logs_to_standard_error_once(tmp_path: Path) -> None:
 def test_the_journal_gets_the_priority_of_each_line(tmp_path: Path, is_journal: bool) -> None:
     """`<N>` begins each line where JOURNAL_STREAM names standard error itself, and nowhere else (sd-daemon(3))."""
     program = (
-        "from ntpaudit.cli.logs import log_to_stderr; from ntpaudit.log import LazyLogger; log_to_stderr(verbose=True);"
+        "from ntpaudit.cli.output import log_to_stderr; from ntpaudit.log import LazyLogger;"
+        "log_to_stderr(verbose=True);"
         "log = LazyLogger('ntpaudit.x'); log.debug('a'); log.info('b'); log.warning('c\\nd')"
     )
     path = tmp_path / "stderr"

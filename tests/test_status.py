@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from ntpaudit.cli.state import this_host, this_moment
+from ntpaudit.cli.state import this_host
 from ntpaudit.core.clock.drift import Breach, Drift
 from ntpaudit.core.ntp.rate_limit import Instant
 from ntpaudit.core.policy import Severity
@@ -41,7 +41,7 @@ MINUTES = 33
 
 def recent(ago_s: float = 20.0, **changes: Any) -> World:
     """Return a world of this very boot, or another, whose last reading is this old."""
-    here = this_host(None)
+    here = this_host()
     now = here.moment
     since_ns = (MINUTES - 1) * MINUTE_NS + NS_PER_S + round(ago_s * NS_PER_S)
     begin = {
@@ -76,7 +76,7 @@ def said(ran: Ran | str) -> str:
 
 def test_what_an_agent_concluded_last(tmp_path: Path) -> None:
     """The text begins with severity and summary, then ages, servers, and the state of the agent; status as check."""
-    now = this_moment()
+    now = this_host().moment
     keep(
         tmp_path,
         recent(),
@@ -113,7 +113,7 @@ def test_what_an_agent_concluded_last(tmp_path: Path) -> None:
 
 def test_a_running_agent_is_shown_with_its_process(tmp_path: Path) -> None:
     """Its pid, and how long it had run at its last record; an agent that has ended is not running."""
-    now = this_moment()
+    now = this_host().moment
     started_ns = now.boottime_ns - 3600 * NS_PER_S
     keep(tmp_path, recent(), pid=812, boot_id=now.boot_id, started_boottime_ns=started_ns)
     lock = AgentLock(str(tmp_path / "state"))
@@ -128,7 +128,7 @@ def test_a_running_agent_is_shown_with_its_process(tmp_path: Path) -> None:
 def test_what_an_ended_agent_has_not_delivered_is_shown(tmp_path: Path) -> None:
     """The record says what waited when it was made; what waits for ever since the agent ended is in the outbox."""
     keep(tmp_path, recent())
-    now = this_moment()
+    now = this_host().moment
     entry = OutboxEntry(0, "ntpaudit_clock x=1i", now.realtime_ns - 120 * NS_PER_S, now.boot_id, now.boottime_ns, 1)
     with closing(open_database(str(tmp_path / "state" / FILE_NAME))) as connection:
         enqueue(connection, entry, None)
@@ -288,7 +288,7 @@ def held(folder: Path, *, is_known: bool = True) -> Iterator[None]:
 
 def begun(folder: Path, *, up_s: float = 2.0, poll_s: float = 8.0) -> None:
     """Leave behind what an agent does that has just begun."""
-    now = this_moment()
+    now = this_host().moment
     connection = open_database(str(folder / "state" / FILE_NAME))
     state = {
         "pid": 812,
@@ -337,7 +337,7 @@ def test_an_agent_that_has_begun_since_another_boot(tmp_path: Path) -> None:
 @pytest.mark.parametrize("boot_id", ["another", None])
 def test_an_agent_that_starts_does_not_vouch_for_the_boot_before(boot_id: str | None, tmp_path: Path) -> None:
     """It holds the folder, and the state is that of the agent of another boot: its last OK looks 20 s old."""
-    now = this_moment()
+    now = this_host().moment
     keep(
         tmp_path, recent(boot_id=boot_id), pid=812, boot_id=boot_id,
         started_boottime_ns=now.boottime_ns - 7200 * NS_PER_S, next_poll_boottime_ns=now.boottime_ns + 30 * NS_PER_S,
@@ -352,7 +352,7 @@ def test_an_agent_that_starts_does_not_vouch_for_the_boot_before(boot_id: str | 
 
 def test_status_is_right_at_every_moment_of_a_start(tmp_path: Path) -> None:
     """A real agent starts after a boot, and `status` is asked all the time: a record is believed if it is its own."""
-    now, file = this_moment(), str(tmp_path / "state" / FILE_NAME)
+    now, file = this_host().moment, str(tmp_path / "state" / FILE_NAME)
     keep(tmp_path, recent(boot_id="another"), boot_id="another", started_boottime_ns=now.boottime_ns - 7200 * NS_PER_S)
     config = tmp_path / "ntpaudit.toml"
     config.write_text('[sources]\nservers = ["127.0.0.1:9"]\n[schedule]\nnetwork = "15s"\nlocal = "1s"\n')
@@ -457,10 +457,11 @@ def test_sources_are_those_of_an_audit_that_polled_them(tmp_path: Path) -> None:
 
 def test_all_of_it_refers_to_one_moment(tmp_path: Path) -> None:
     """The only age that grows is that of the record: read a little later, all other lines are the same."""
+    now = this_host().moment
     keep(
         tmp_path,
         recent(20.0),
-        pid=812, boot_id=this_moment().boot_id, started_boottime_ns=this_moment().boottime_ns - 7200 * NS_PER_S,
+        pid=812, boot_id=now.boot_id, started_boottime_ns=now.boottime_ns - 7200 * NS_PER_S,
     )  # fmt: skip
     first, second = (
         [line for line in status("--stale", "1h", state=tmp_path).out.splitlines() if not line.startswith("recorded")]

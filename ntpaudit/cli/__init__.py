@@ -72,7 +72,7 @@ class LazyGroup(click.Group):
     cls=LazyGroup,
     commands=[click.Command(name) for name in COMMANDS],  # for the names only: click suggests the nearest
     epilog=EPILOG,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings={"help_option_names": ["-h", "--help"], "show_default": True},
 )
 @click.version_option(__version__, message="ntpaudit %(version)s")
 def cli() -> None:

@@ -5,9 +5,8 @@ import os
 import click
 
 from ntpaudit.agent import Agent, log_warnings, read_setup
-from ntpaudit.cli.logs import log_to_stderr, verbosity_options
-from ntpaudit.cli.output import emit_and_exit
-from ntpaudit.cli.parameters import DURATION, config_option
+from ntpaudit.cli.output import emit_and_exit, log_to_stderr
+from ntpaudit.cli.parameters import DURATION, config_option, verbosity_options
 from ntpaudit.config.location import find_config
 from ntpaudit.core.policy import Severity
 from ntpaudit.log import LazyLogger

@@ -6,9 +6,8 @@ from contextlib import closing
 import click
 
 from ntpaudit import __version__, audit
-from ntpaudit.cli.logs import log_to_stderr, verbosity_options
-from ntpaudit.cli.output import emit_and_exit, format_option, show_progress
-from ntpaudit.cli.parameters import DURATION, config_option, parsed
+from ntpaudit.cli.output import emit_and_exit, format_option, log_to_stderr, show_progress
+from ntpaudit.cli.parameters import DURATION, config_option, parsed, verbosity_options
 from ntpaudit.config.location import find_config
 from ntpaudit.config.profile import choose_profile
 from ntpaudit.core.ntp.sources import DEFAULT_ZONE, Source, doubtful_port, parse_source, pool, region
@@ -70,15 +69,10 @@ def _timeout(text: str) -> float:
     "--samples",
     type=click.IntRange(1, MAX_SAMPLES),
     default=1,
-    show_default=True,
     help="Queries per server, 2 s apart; always 1 for pools.",
 )
 @click.option(
-    "--timeout",
-    type=parsed("DURATION", _timeout),
-    default="2s",
-    show_default=True,
-    help="Maximum wait for DNS, and again for replies.",
+    "--timeout", type=parsed("DURATION", _timeout), default="2s", help="Maximum wait for DNS, and again for replies."
 )
 @format_option()
 @click.option("--output", type=click.Path(dir_okay=False), help="Write to this file, replaced atomically.")

@@ -7,12 +7,11 @@ import click
 
 from ntpaudit.cli.output import note, write_parts
 from ntpaudit.cli.parameters import config_option, parsed
-from ntpaudit.config.load import load_config, load_tables, locate, with_environment
+from ntpaudit.config.load import load_config, locate, read_config, with_environment
 from ntpaudit.config.location import SYSTEM_FILE, find_config, user_file
-from ntpaudit.config.schema import Config, SourcesConfig
-from ntpaudit.config.values import write_region, write_source
+from ntpaudit.config.schema import KEYS, Config
 from ntpaudit.config.warnings import ENOUGH, config_warnings, source_warnings
-from ntpaudit.core.ntp.sources import DEFAULT_ZONE, Pool, Source, parse_source, pool, region
+from ntpaudit.core.ntp.sources import DEFAULT_ZONE, Pool, parse_source, pool, region
 from ntpaudit.core.policy import PROFILES, Severity
 from ntpaudit.core.units import format_duration, plural
 from ntpaudit.errors import ConfigError
@@ -77,12 +76,21 @@ def config() -> None:
     """
 
 
+INIT_KEYS = {
+    "host": ("site", "env"),
+    "sources": ("servers", "pool", "region", "from_host"),
+    "policy": ("profile",),
+    "influxdb": ("url", "org", "bucket", "token_file"),
+}
+"""The keys that `init` has options for, by table."""
+
+
 @config.command(epilog=INIT_EPILOG)
 @click.argument("servers", nargs=-1, metavar="[SERVER]...", type=parsed("SERVER", parse_source))
-@click.option("--pool", "zone", type=parsed("ZONE", pool), help="Query this pool, such as nl.pool.ntp.org.")
-@click.option("--region", "place", type=parsed("NAME", region), help="Query the pool of a continent or country.")
+@click.option("--pool", type=parsed("ZONE", pool), help="Query this pool, such as nl.pool.ntp.org.")
+@click.option("--region", type=parsed("NAME", region), help="Query the pool of a continent or country.")
 @click.option("--from-host", is_flag=True, help="Query the servers that the running time daemon was started with.")
-@click.option("--influx-url", metavar="URL", help="Deliver to this InfluxDB, such as http://127.0.0.1:8086.")
+@click.option("--influx-url", "url", metavar="URL", help="Deliver to this InfluxDB, such as http://127.0.0.1:8086.")
 @click.option("--bucket", metavar="NAME", help="The bucket, or the database.  [default: ntpaudit]")
 @click.option("--org", metavar="NAME", help="The organisation, if the server has organisations.")
 @click.option("--token-file", type=click.Path(readable=False), help="The file with the database's token.")
@@ -92,22 +100,7 @@ def config() -> None:
 @config_option
 @click.option("--output", type=click.Path(dir_okay=False), help="The same as --config; - is standard output.")
 @click.option("--force", is_flag=True, help="Replace an existing file.")
-def init(
-    servers: tuple[Source, ...],
-    zone: Pool | None,
-    place: Pool | None,
-    from_host: bool,
-    influx_url: str | None,
-    bucket: str | None,
-    org: str | None,
-    token_file: str | None,
-    site: str | None,
-    env: str | None,
-    profile: str | None,
-    config_path: str | None,
-    output: str | None,
-    force: bool,
-) -> None:
+def init(config_path: str | None, output: str | None, force: bool, **given: Any) -> None:
     """Write a commented configuration for these servers.
 
     Without servers it proposes pool.ntp.org, and explains what that means.
@@ -115,31 +108,24 @@ def init(
     from ntpaudit.config.text import write_file
 
     output = _named(output, config_path, "--output")
-    if influx_url is None and (bucket or org or token_file):
-        raise click.UsageError("--bucket, --org and --token-file need a database: name it with --influx-url")
-    is_proposal = not (servers or zone or place or from_host)
-    sources = SourcesConfig(servers, pool(DEFAULT_ZONE) if is_proposal else zone, place, from_host)
     tables: dict[str, dict[str, Any]] = {
-        "host": {"site": site, "env": env},
-        "sources": {
-            "servers": [*map(write_source, servers)] or None,
-            "pool": sources.pool and write_source(sources.pool),
-            "region": place and write_region(place),
-            "from_host": from_host or None,
-        },
-        "policy": {"profile": profile},
-        "influxdb": {"url": influx_url, "org": org, "bucket": bucket, "token_file": token_file},
+        table: {key: KEYS[table][key].write(given[key]) for key in keys if given[key] not in (None, False, ())}
+        for table, keys in INIT_KEYS.items()
     }
-    given = {name: {key: value for key, value in keys.items() if value is not None} for name, keys in tables.items()}
+    if tables["influxdb"] and "url" not in tables["influxdb"]:
+        raise click.UsageError("--bucket, --org and --token-file need a database: name it with --influx-url")
+    is_proposal = not tables["sources"]
+    if is_proposal:
+        tables["sources"]["pool"] = DEFAULT_ZONE
     try:
-        text = write_file(given, POOL_NOTE if is_proposal else "")
+        text = write_file(tables, POOL_NOTE if is_proposal else "")
     except ConfigError as error:  # the options are at fault, not the file
         raise click.UsageError(str(error)) from error
     if output == "-":
         write_parts([text])
     else:
         _write(output or (SYSTEM_FILE if os.geteuid() == 0 else user_file(os.environ)), text, force=force)
-    for line in POOL_NOTE.splitlines() if is_proposal else source_warnings(sources):
+    for line in POOL_NOTE.splitlines() if is_proposal else source_warnings(read_config(tables).sources):
         note(line)
 
 
@@ -196,22 +182,27 @@ def check(file: str | None, config_path: str | None) -> None:
 @config.command(epilog=SHOW_EPILOG)
 @click.argument("file", required=False, type=click.Path(readable=False))
 @config_option
-@click.option("--format", "format_name", type=click.Choice(["toml", "json"]), default="toml", show_default=True)
+@click.option("--format", "format_name", type=click.Choice(["toml", "json"]), default="toml")
 def show(file: str | None, config_path: str | None, format_name: str) -> None:
     """Show the effective configuration, and the origin of each value: the file, the environment, a default.
 
     Without FILE the file in use is shown. Secrets are hidden. JSON has only the values, null if not set.
     """
+    import tomllib
+
     from ntpaudit.config.text import show_json, show_toml
 
     path = find_config(os.environ, _named(file, config_path))
     found = with_environment(Config() if path is None else load_config(path), os.environ)
     if format_name == "json":
         write_parts([show_json(found, os.environ)])
-    else:
-        written = {} if path is None else load_tables(path)
-        title = f"# effective configuration: {path or 'defaults (no file found)'}\n\n"
-        write_parts([title, show_toml(found, os.environ, written)])
+        return
+    written: dict[str, Any] = {}
+    if path is not None:
+        with open(path, encoding="utf-8-sig") as text:
+            written = tomllib.loads(text.read())
+    title = f"# effective configuration: {path or 'defaults (no file found)'}\n\n"
+    write_parts([title, show_toml(found, os.environ, written)])
 
 
 def _check_authority(path: str) -> None:
@@ -248,6 +239,6 @@ def _outputs(found: Config) -> list[str]:
     outputs = found.outputs._asdict()
     journal = outputs.pop("journal")
     named = [f"{name} {settings[0]}" for name, settings in outputs.items() if settings is not None]
-    if journal is None:
-        return [*named, "journal if systemd runs the agent"]
-    return [*named, "journal"] if journal.enabled else named
+    if journal is None or journal.enabled:
+        named.append("journal if systemd runs the agent" if journal is None else "journal")
+    return named

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ntpaudit.cli import output
-from ntpaudit.cli.logs import log_to_stderr
-from ntpaudit.cli.parameters import TIME, RelativeTime, given_options, parsed, refuse_empty, resolve
+from ntpaudit.cli.parameters import TIME, RelativeTime, given_options, parsed, resolve
 from ntpaudit.config.values import parse_url
 from ntpaudit.core.policy import Severity
 from ntpaudit.core.units import NS_PER_S, format_utc, parse_duration
@@ -68,25 +67,20 @@ def _parse_hours(text: str) -> float:
 
 @click.command(epilog=EPILOG)
 @click.option("--once", is_flag=True, help="Show one audit, not a fleet.")
-@click.option("--hosts", type=click.IntRange(3, MAX_HOSTS), default=24, show_default=True, help="Number of hosts.")
+@click.option("--hosts", type=click.IntRange(3, MAX_HOSTS), default=24, help="Number of hosts.")
 @click.option(
     "--hours",
     type=parsed("HOURS", _parse_hours),
     default="24.0",
-    show_default=True,
     help=f"Length of the history: {LEAST_HOURS:g} to {MOST_HOURS:g} hours, or a duration such as 7d.",
 )
-@click.option("--seed", type=int, default=1, show_default=True, help="Seed: the same seed gives the same fleet.")
+@click.option("--seed", type=int, default=1, help="Seed: the same seed gives the same fleet.")
 @click.option("--until", type=TIME, help="End of the history: an age such as 7d, or a time in UTC.  [default: now]")
 @click.option("--follow", is_flag=True, help="Continue in real time until interrupted.")
 @click.option("--influx-url", type=_URL, help="Write to this InfluxDB or VictoriaMetrics, not to a file.")
-@click.option(
-    "--read-url",
-    type=_URL,
-    help="URL to read from, if it differs, for example vmselect of a cluster.",
-)
-@click.option("--bucket", default="ntpaudit", show_default=True, help="The database's bucket.")
-@click.option("--org", default="", help="The database's organisation, if it has organisations.")
+@click.option("--read-url", type=_URL, help="URL to read from, if it differs, for example vmselect of a cluster.")
+@click.option("--bucket", default="ntpaudit", help="The database's bucket.")
+@click.option("--org", default="", show_default=False, help="The database's organisation, if it has organisations.")
 @click.option(
     "--store", "store_path", type=click.Path(dir_okay=False), help="Write to this file, not to the default one."
 )
@@ -119,13 +113,13 @@ def demo(
         if refused := [word for name, word in given.items() if name not in ("once", "format_name")]:
             raise click.UsageError(f"{', '.join(refused)} cannot be used with --once, which takes only --format")
         output.note(LABEL)
-        log_to_stderr()
+        output.log_to_stderr()
         output.emit_and_exit(audit_once(output.show_progress), format_name)
-    refuse_empty(store=store_path)
     now_ns = time.time_ns()
     until_ns = None if until is None else resolve(until, now_ns)
     is_file = influx_url is None
     for is_wrong, message in (
+        (store_path == "", "--store is empty: omit it, or give it a value"),
         (format_name != "text", "--format goes with --once; for a fleet, use `ntpaudit fleet --demo`"),
         (is_file and read_url is not None, "--read-url goes with --influx-url: it says where that database is read"),
         (
@@ -141,7 +135,7 @@ def demo(
             raise click.UsageError(message)
     from ntpaudit.cli.fleet_reading import DEMONSTRATION
     from ntpaudit.config.schema import InfluxConfig
-    from ntpaudit.config.secrets import read_token
+    from ntpaudit.config.secrets import find_token
     from ntpaudit.demo.destination import DatabaseDestination, Destination, FileDestination
     from ntpaudit.demo.scenario import build_scenario
     from ntpaudit.store.paths import state_folder
@@ -158,7 +152,7 @@ def demo(
             destination: Destination = FileDestination(path, is_default=path == default)
         else:
             influx = InfluxConfig(influx_url, org=org, bucket=bucket, timeout_s=TIMEOUT_S)
-            token, note = read_token(influx, os.environ), output.note
+            token, note = find_token(influx, os.environ).text, output.note
             destination = DatabaseDestination(
                 influx, token, scenario, read_url=read_url, until_ns=until_ns, follow=follow, note=note
             )
@@ -205,10 +199,8 @@ def show_fleet(
 @contextmanager
 def _progress(label: str, length: int) -> Iterator[Callable[[], None]]:
     """Show on a terminal how many hosts have reached the requested time."""
-    is_hidden = not sys.stderr.isatty()
-    with click.progressbar(
-        length=length, label=label, show_pos=True, file=sys.stderr, width=0, hidden=is_hidden
-    ) as bar:
+    hidden = not sys.stderr.isatty()
+    with click.progressbar(length=length, label=label, show_pos=True, file=sys.stderr, width=0, hidden=hidden) as bar:
         yield lambda: bar.update(1)
 
 

@@ -2,16 +2,16 @@
 
 import gc
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import closing
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import click
 
 from ntpaudit.cli import fleet_reading, fleet_writing
 from ntpaudit.cli.fleet_reading import FleetOptions
-from ntpaudit.cli.output import format_option, note, put
+from ntpaudit.cli.output import format_option, layout, note, put
 from ntpaudit.cli.parameters import TIME, config_option, given_options, parsed
 from ntpaudit.config.load import locate
 from ntpaudit.config.location import find_config
@@ -97,19 +97,21 @@ def _read_options(command: _Function) -> _Function:
     type=click.Path(dir_okay=False, readable=False),
     help="Also write an HTML page with figures to this file; - prints it.",
 )
-@click.option("--period", type=_DURATION, default="24h", show_default=True, help="Period of the page.")
+@click.option("--period", type=_DURATION, default="24h", help="Period of the page.")
 @click.pass_context
 def fleet(ctx: click.Context, /, **given: Any) -> None:
     """Show the clocks of all hosts: which are wrong, unproven or silent, and what threatens the order of logs."""
     options, named = FleetOptions(**given), given_options(ctx)
     gc.disable()  # what is read has no cycles, and the search for them would take 10 % of the run time
     fleet_reading.check_read(options)
-    if ctx.invoked_subcommand is not None:
-        _check_order(options, named)
-        ctx.obj = options
-        return
-    fleet_writing.check_output(options, named)
-    _exit_with(_show, options)
+    if ctx.invoked_subcommand is None:
+        fleet_writing.check_output(options, named)
+        _exit_with(_show, options)
+    if unused := [word for name, word in named.items() if name not in {one.name for one in order.params}]:
+        raise click.UsageError(f"{', '.join(unused)}: no effect on `order`, which compares two hosts")
+    if options.format_name not in ORDER_FORMATS:
+        raise click.UsageError(f"--format: `order` can be shown as {' or '.join(ORDER_FORMATS)}")
+    ctx.obj = options
 
 
 @fleet.command(epilog=ORDER_EPILOG, short_help="Show from what distance events on two hosts can be ordered.")
@@ -131,34 +133,21 @@ def order(outer: FleetOptions, /, host_a: str, host_b: str, **given: Any) -> Non
     _exit_with(partial(_order, host_a, host_b), options, is_order=True)
 
 
-def _exit_with(show: Callable[[FleetOptions], Severity], options: FleetOptions, *, is_order: bool = False) -> None:
+def _exit_with(show: Callable[[FleetOptions], Severity], options: FleetOptions, *, is_order: bool = False) -> NoReturn:
     """Exit with the status of what `show` returns, or report its error in the requested format."""
     try:
         severity = show(options)
-    except ReadError as error:
-        severity = fleet_writing.report_absence(error, options, is_order=is_order)
     except ConfigError as error:
         path = find_config(os.environ, options.config_path)
-        severity = fleet_writing.report_failure(error if path is None else locate(error, path), options)
-    except (OutputError, click.UsageError) as error:
-        severity = fleet_writing.report_failure(error, options)
+        severity = fleet_writing.report_error(error if path is None else locate(error, path), options)
+    except (ReadError, OutputError, click.UsageError) as error:
+        severity = fleet_writing.report_error(error, options, is_order=is_order)
     raise click.exceptions.Exit(severity.exit_status)
-
-
-def _check_order(options: FleetOptions, named: Mapping[str, str]) -> None:
-    """Reject options before `order` that would have no effect."""
-    known = {one.name for one in order.params}
-    unused = [word for name, word in named.items() if name not in known]
-    if unused:
-        raise click.UsageError(f"{', '.join(unused)}: no effect on `order`, which compares two hosts")
-    if options.format_name not in ORDER_FORMATS:
-        raise click.UsageError(f"--format: `order` can be shown as {' or '.join(ORDER_FORMATS)}")
 
 
 def _show(options: FleetOptions) -> Severity:
     from ntpaudit.core.fleet.checks import judge_fleet
     from ntpaudit.core.fleet.members import filter_site
-    from ntpaudit.fleet.suggestion import nearest
 
     config, terms = fleet_reading.settle(options)
     reach = fleet_reading.reach_of(options, terms)
@@ -173,9 +162,7 @@ def _show(options: FleetOptions) -> Severity:
             snapshot, terms = filter_site(snapshot, terms, options.site)
         judged = judge_fleet(snapshot, terms)
         if not judged.members:
-            near = nearest(options.site or "", filter(None, sites))
-            command = fleet_reading.command_line(options)
-            guess = f"did you mean {near}?" if near else f"list the sites with `{command}`"
+            guess = fleet_reading.suggest(options.site or "", filter(None, sites), "sites", options)
             raise ReadError(f"{source} has no host of site {options.site!r}", guess)
         if options.html != "-" or options.output is not None:
             put(fleet_writing.render(judged, options, notes), options.output)
@@ -191,18 +178,23 @@ def _show(options: FleetOptions) -> Severity:
 
 def _order(host_a: str, host_b: str, options: FleetOptions) -> Severity:
     from ntpaudit.core.fleet.ordering import order as order_of
+    from ntpaudit.reports import fleet_json, fleet_text
 
     config, terms = fleet_reading.settle(options)
     reader, source = fleet_reading.open_database(options, config)
     with closing(reader):
         reach = fleet_reading.reach_of(options, terms)._replace(in_full=False)
         snapshot, _ = fleet_reading.read_snapshot(reader, options, reach)
-    command = fleet_reading.command_line(options)
-    one, other = (fleet_reading.find_host(snapshot, name, terms, source, command) for name in (host_a, host_b))
+    one, other = (fleet_reading.find_host(snapshot, name, terms, source, options) for name in (host_a, host_b))
     found = order_of(one, other, snapshot.now_ns)
-    if found is None:
+    if found is None or one.offset is None or other.offset is None:
         unmeasured = one.name if one.offset is None else other.name
+        command = fleet_reading.command_line(options)
         raise ReadError(f"the clock of {unmeasured} was not measured", f"find the cause with `{command}`")
+    estimates = one.offset.estimate_s, other.offset.estimate_s
     severity = Severity.OK if found.within_s <= terms.ambiguity_s else Severity.WARNING
-    put(fleet_writing.render_order(found, (one, other), snapshot.now_ns, severity, options.format_name), None)
+    if options.format_name == "json":
+        put(fleet_json.render_order(found, estimates, snapshot.now_ns, severity), None)
+    else:
+        put(fleet_text.render_order(found, estimates, snapshot.now_ns, severity, **layout()), None)
     return severity

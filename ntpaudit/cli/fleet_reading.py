@@ -2,6 +2,7 @@
 
 import os
 import shlex
+from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from math import ceil
 from typing import NamedTuple
@@ -9,7 +10,7 @@ from typing import NamedTuple
 import click
 
 from ntpaudit.cli.output import note, show_progress
-from ntpaudit.cli.parameters import RelativeTime, refuse_empty, resolve
+from ntpaudit.cli.parameters import RelativeTime, resolve
 from ntpaudit.cli.state import read_config
 from ntpaudit.config.fleet_database import fleet_database
 from ntpaudit.config.inventory import Inventory, read_inventory
@@ -62,8 +63,9 @@ class FleetOptions(NamedTuple):
 
 def check_read(options: FleetOptions) -> None:
     """Reject contradicting databases, and empty values such as an empty shell variable."""
-    words = {name: getattr(options, name) for name in ("site", "env", "database", "store", "inventory")}
-    refuse_empty(config=options.config_path, **words)
+    for name in ("config_path", "site", "env", "database", "store", "inventory", "output", "html"):
+        if getattr(options, name) == "":
+            raise click.UsageError(f"--{name.removesuffix('_path')} is empty: omit it, or give it a value")
     if options.is_shown and (options.url or options.language or options.database or options.env):
         raise click.UsageError("--demo and --store cannot be combined with --url, --language, --database or --env")
 
@@ -186,16 +188,21 @@ def _notes(skew_s: float) -> list[str]:
     ]
 
 
-def find_host(snapshot: Snapshot, name: str, terms: FleetPolicy, source: str, command: str) -> Host:
+def suggest(name: str, known: Iterable[str], what: str, options: FleetOptions) -> str:
+    """Return the fix for a name of a host or site that is not known."""
+    from ntpaudit.fleet.suggestion import nearest
+
+    near = nearest(name, known)
+    return f"did you mean {near}?" if near else f"list the {what} with `{command_line(options)}`"
+
+
+def find_host(snapshot: Snapshot, name: str, terms: FleetPolicy, source: str, options: FleetOptions) -> Host:
     """Return a host that reports. Raises ReadError for any other."""
     known = {host.name: host for host in snapshot.hosts}
     host = known.get(name)
     if host is None:
-        from ntpaudit.fleet.suggestion import nearest
-
-        near = nearest(name, known)
-        guess = f"did you mean {near}?" if near else f"list the hosts with `{command}`"
-        raise ReadError(f"{source} has no point of a host {name} within --look-back", guess)
+        fix = suggest(name, known, "hosts", options)
+        raise ReadError(f"{source} has no point of a host {name} within --look-back", fix)
     if name in (duplicate.name for duplicate in snapshot.duplicate_hosts):
         raise ReadError(
             f"several machines report as {name}, so its points are not of one clock",

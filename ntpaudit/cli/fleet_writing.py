@@ -2,22 +2,17 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import click
 
 from ntpaudit import __version__
 from ntpaudit.cli.fleet_reading import FleetOptions, progress
 from ntpaudit.cli.output import layout, note, put
-from ntpaudit.cli.parameters import refuse_empty
-from ntpaudit.core.fleet.model import Fleet, FleetPolicy, Host
+from ntpaudit.core.fleet.model import Fleet, FleetPolicy
 from ntpaudit.core.policy import Severity
 from ntpaudit.core.units import NS_PER_S, format_duration
 from ntpaudit.errors import OutputError, ReadError
 from ntpaudit.fleet.reader import Reader
-
-if TYPE_CHECKING:
-    from ntpaudit.core.fleet.model import Order
 
 SPANS = 96
 """The number of parts of the page's period: a day is divided into quarters of an hour."""
@@ -25,7 +20,6 @@ SPANS = 96
 
 def check_output(options: FleetOptions, named: Mapping[str, str]) -> None:
     """Reject output options that contradict each other."""
-    refuse_empty(output=options.output, html=options.html)
     if options.format_name == "nagios" and (options.flagged or options.limit):
         raise click.UsageError("--format nagios counts all hosts: it cannot be combined with --flagged or --limit")
     if options.html is None:
@@ -42,23 +36,16 @@ def render_page(reader: Reader, judged: Fleet, terms: FleetPolicy, options: Flee
     """Read the period for the fleet and its worst hosts, and return the page."""
     from ntpaudit.reports.fleet_page import MOST_SERIES, render
 
-    begin_ns = judged.now_ns - round(options.period * NS_PER_S)
+    period_s, end_ns = options.period, judged.now_ns
+    begin_ns = end_ns - round(period_s * NS_PER_S)
     worst = [one.name for one in judged.members if one.host is not None][:MOST_SERIES]
-    with progress(f"reading {len(worst)} hosts over {format_duration(options.period)}"):
-        host_series = reader.host_series(worst, begin_ns, judged.now_ns, SPANS)
-    with progress(f"reading the fleet over {format_duration(options.period)}"):
-        tallies = reader.tallies(begin_ns, judged.now_ns, SPANS, options.site)
-    steps = reader.steps(begin_ns, judged.now_ns, options.site)
+    with progress(f"reading {len(worst)} hosts over {format_duration(period_s)}"):
+        series = reader.host_series(worst, begin_ns, end_ns, SPANS)
+    with progress(f"reading the fleet over {format_duration(period_s)}"):
+        tallies = reader.tallies(begin_ns, end_ns, SPANS, options.site)
+    steps = reader.steps(begin_ns, end_ns, options.site)
     return render(
-        judged,
-        host_series,
-        tallies,
-        steps,
-        period_s=options.period,
-        spans=SPANS,
-        terms=terms,
-        source=source,
-        version=__version__,
+        judged, series, tallies, steps, period_s=period_s, spans=SPANS, terms=terms, source=source, version=__version__
     )
 
 
@@ -80,50 +67,30 @@ def render(judged: Fleet, options: FleetOptions, notes: Sequence[str]) -> str:
     return fleet_text.render(judged, shown, is_flagged=options.flagged, **layout(options.output))
 
 
-def render_order(found: "Order", hosts: Sequence[Host], now_ns: int, severity: Severity, format_name: str) -> str:
-    """Return the order of two hosts in the requested format."""
-    from ntpaudit.reports import fleet_json, fleet_text
+def report_error(error: Exception, options: FleetOptions, *, is_order: bool = False) -> Severity:
+    """Report an error in the requested format, or raise it. Nagios reads only the plugin's line.
 
-    estimates = [host.offset.estimate_s for host in hosts if host.offset is not None]
-    if format_name == "json":
-        return fleet_json.render_order(found, estimates, now_ns, severity)
-    return fleet_text.render_order(found, estimates, now_ns, severity, **layout())
-
-
-def report_absence(error: ReadError, options: FleetOptions, *, is_order: bool = False) -> Severity:
-    """Report a read error in the requested format; on standard error for CSV and a page on standard output."""
+    What cannot be read is a result, except for CSV and for a page on standard output: then an older table is kept.
+    """
     from ntpaudit.reports import fleet_json, fleet_nagios, fleet_text
 
     match options.format_name:
-        case "json":
+        case "nagios":
+            text = fleet_nagios.render_absence(str(error))
+        case "json" if isinstance(error, ReadError):
             schema = fleet_json.ORDER_SCHEMA if is_order else fleet_json.SCHEMA
             text = fleet_json.render_absence(error.reason, error.remedy, schema)
-        case "nagios":
-            text = fleet_nagios.render_absence(error.reason, error.remedy)
-        case "text" if options.html != "-" or options.output is not None:
+        case "text" if isinstance(error, ReadError) and (options.html != "-" or options.output is not None):
             text = fleet_text.render_absence(error.reason, error.remedy, **layout(options.output))
-        case _:
+        case _ if isinstance(error, ReadError | OutputError):
             note(str(error))
-            return Severity.UNKNOWN  # an older table is kept
+            return Severity.UNKNOWN
+        case _:
+            raise error
     try:
-        put(text, options.output)
+        put(text, None if isinstance(error, OutputError) else options.output)
     except OutputError as unwritten:
-        return report_failure(unwritten, options)
-    return Severity.UNKNOWN
-
-
-def report_failure(error: Exception, options: FleetOptions) -> Severity:
-    """Report an error of usage, configuration or output; Nagios reads only the plugin's line."""
-    if options.format_name == "nagios":
-        from ntpaudit.reports import fleet_nagios
-
-        text = fleet_nagios.render_absence(error.message if isinstance(error, click.UsageError) else str(error))
-        try:
-            put(text, None if isinstance(error, OutputError) else options.output)
-        except OutputError:
-            put(text, None)
-    elif isinstance(error, OutputError):
-        note(str(error))
-    else:
-        raise error
+        if isinstance(error, ReadError):
+            return report_error(unwritten, options)
+        put(text, None)
     return Severity.UNKNOWN

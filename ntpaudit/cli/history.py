@@ -13,7 +13,7 @@ import click
 from ntpaudit.cli import output
 from ntpaudit.cli.dead_letters import dead_letters
 from ntpaudit.cli.parameters import TIME, RelativeTime, config_option, given_options, resolve
-from ntpaudit.cli.state import history_path, this_moment
+from ntpaudit.cli.state import history_path, this_host
 from ntpaudit.core.units import NS_PER_S, format_utc, plural
 from ntpaudit.errors import StoreError
 from ntpaudit.render.terminal import Paint, painter
@@ -95,13 +95,13 @@ def history(
         return
     from ntpaudit.store.queries import open_history
 
-    if plot + events + hourly * events > 1:
+    if events and (plot or hourly):
         raise click.UsageError("--events cannot be combined with --plot or --hourly")
     if plot and format_name != "table":
         raise click.UsageError(f"--plot cannot be combined with --format {format_name}")
     path, damaged = history_path(config_path, by_agent=False), list[str]()
     with output.exit_on(StoreError), open_history(path, damaged.append) as stored:
-        now_ns = stored.corrected_now(this_moment())
+        now_ns = stored.corrected_now(this_host().moment)
         if since is None and limit is None:
             since = RelativeTime(DEFAULT_SINCE_S)
         since_ns, until_ns = (None if when is None else resolve(when, now_ns) for when in (since, until))

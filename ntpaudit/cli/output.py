@@ -14,6 +14,7 @@ from ntpaudit.core.policy import Severity
 from ntpaudit.errors import OutputError
 from ntpaudit.files import unwritable, write_output
 from ntpaudit.formats import FORMATS, load
+from ntpaudit.log import configure_at_first_message
 
 if TYPE_CHECKING:
     from ntpaudit.core.record import Record
@@ -23,13 +24,33 @@ _Command = TypeVar("_Command", bound=Callable[..., None])
 
 def format_option(choices: Sequence[str] = tuple(FORMATS)) -> Callable[[_Command], _Command]:
     """Return the option --format of a command; its default is the first choice."""
-    kind, help_text = click.Choice(choices), "Output format."
-    return click.option("--format", "format_name", type=kind, default=choices[0], show_default=True, help=help_text)
+    return click.option(
+        "--format", "format_name", type=click.Choice(choices), default=choices[0], help="Output format."
+    )
 
 
 def note(text: str) -> None:
     """Write a message for the operator on standard error."""
     click.echo(f"ntpaudit: {text}", err=True)
+
+
+def log_to_stderr(*, verbose: bool = False, quiet: bool = False, drop_repetitions: bool = False) -> None:
+    """Send log messages to standard error, from the first one on. UsageError for `-v` with `-q`.
+
+    `drop_repetitions` is for a long-running agent.
+    """
+    if verbose and quiet:
+        raise click.UsageError("-v and -q exclude each other")
+    level = "DEBUG" if verbose else "WARNING" if quiet else "INFO"
+    if verbose:
+        import logging  # noqa: F401  # so that `LazyLogger.debug` finds it
+
+    def configure() -> None:
+        from ntpaudit.cli import log_handler
+
+        log_handler.configure(level, drop_repetitions=drop_repetitions)
+
+    configure_at_first_message(configure)
 
 
 def show_progress(text: str) -> None:

@@ -1,6 +1,7 @@
 """What several commands share: options, and times. A ValueError of a `parse` function becomes a usage error."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple, TypeVar
 
@@ -10,6 +11,7 @@ from click.types import FuncParamType
 
 from ntpaudit.core.units import NS_PER_S, parse_duration
 
+_Command = TypeVar("_Command", bound=Callable[..., None])
 _Value = TypeVar("_Value")
 
 
@@ -31,6 +33,13 @@ config_option = click.option(
 )
 
 
+def verbosity_options(command: _Command) -> _Command:
+    """Give a command the options `-v` and `-q`, as the arguments `verbose` and `quiet`."""
+    quiet = click.option("-q", "--quiet", is_flag=True, help="Log warnings and errors only.")
+    verbose = click.option("-v", "--verbose", is_flag=True, help="Log the result of each query too.")
+    return verbose(quiet(command))
+
+
 def given_options(context: click.Context) -> dict[str, str]:
     """Return the options given on the command line: their parameter names and spellings."""
     return {
@@ -38,13 +47,6 @@ def given_options(context: click.Context) -> dict[str, str]:
         for one in context.command.params
         if context.get_parameter_source(str(one.name)) is ParameterSource.COMMANDLINE
     }
-
-
-def refuse_empty(**given: object) -> None:
-    """Raise click.UsageError for an option with an empty value, such as an empty shell variable."""
-    for name, value in given.items():
-        if value == "":
-            raise click.UsageError(f"--{name.replace('_', '-')} is empty: omit it, or give it a value")
 
 
 class RelativeTime(NamedTuple):
@@ -63,10 +65,8 @@ def parse_time(text: str) -> RelativeTime | int:
     relative = text.strip().removesuffix("ago").strip()
     number, _, unit = relative.partition(" ")
     suffix = _UNITS.get(unit.strip().removesuffix("s"))
-    try:
+    with suppress(ValueError):
         return RelativeTime(parse_duration(relative if suffix is None else number + suffix))
-    except ValueError:
-        pass
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:

@@ -22,12 +22,7 @@ def history_path(config_path: str | None, *, by_agent: bool) -> str:
     return read_config(config_path).history.path or find_history(os.environ, by_agent=by_agent)
 
 
-def this_moment() -> Instant:
-    """Return the time by this host's clocks."""
-    return this_host(None).moment
-
-
-def this_host(agent_runs: bool | None) -> HostNow:
+def this_host(agent_runs: bool | None = None) -> HostNow:
     """Return this host now; `agent_runs` says whether the agent of the history runs on it."""
     from ntpaudit.probes.clock import SystemClock
     from ntpaudit.probes.host import host_facts

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from ntpaudit.config.schema import Config, InfluxConfig
-from ntpaudit.config.secrets import environment_token, read_secret, read_token
+from ntpaudit.config.secrets import environment_token, find_token, read_secret
 from ntpaudit.config.values import Language
 from ntpaudit.errors import ConfigError
 
@@ -65,5 +65,5 @@ def _fleet_token(config: Config, environment: Mapping[str, str], place: str, hom
     if owner != place:
         environment = {name: value for name, value in environment.items() if name != "INFLUXDB_V2_TOKEN"}
     if influxdb is not None and influxdb.url == place:
-        return read_token(influxdb, environment)
+        return find_token(influxdb, environment).text
     return environment_token(environment)

@@ -9,7 +9,7 @@ from ntpaudit.config.location import SYSTEM_FILE, SYSTEM_TOKEN_FILE
 from ntpaudit.config.profile import choose_profile
 from ntpaudit.config.schema import KEYS, OUTPUTS, TABLES, Config, InfluxConfig, Key, OutputsConfig, SourcesConfig
 from ntpaudit.core.ntp.rate_limit import SERVER_INTERVAL_S
-from ntpaudit.core.ntp.sources import Server, is_loopback
+from ntpaudit.core.ntp.sources import Pool, Server, is_loopback
 from ntpaudit.errors import ConfigError, nearest
 
 
@@ -25,14 +25,6 @@ def load_config(path: str) -> Config:
     if config.influxdb is not None and os.path.abspath(path) == SYSTEM_FILE:
         config = config._replace(influxdb=config.influxdb._replace(default_token_file=SYSTEM_TOKEN_FILE))
     return config
-
-
-def load_tables(path: str) -> Mapping[str, Mapping[str, Any]]:
-    """Return the tables of a configuration file that `load_config` accepts."""
-    import tomllib
-
-    with open(path, encoding="utf-8-sig") as file:
-        return tomllib.loads(file.read())
 
 
 def _sha256(text: bytes) -> str:
@@ -74,10 +66,7 @@ def read_config(tables: Mapping[str, Any]) -> Config:
     """Turn the tables of a configuration into a Config. Raises ConfigError with the key."""
     _refuse_unknown(tables, KEYS, "")
     settings = {name: read_table(name, tables.get(name, {})) for name in KEYS}
-    schedule, sources = settings["schedule"], settings["sources"]
-    if not schedule.network_s >= SERVER_INTERVAL_S and not _are_loopback(sources):
-        least = f"at least {SERVER_INTERVAL_S} s between queries to a server (RFC 4330), except on loopback"
-        raise ConfigError(f"schedule.network: too short: {least}{_not_loopback(sources)}", "schedule.network")
+    _refuse_short_interval(settings["schedule"].network_s, settings["sources"])
     policy = settings["policy"]
     profile = choose_profile(policy.profile, policy.warning_s, policy.critical_s)
     settings["policy"] = policy._replace(warning_s=profile.warning_s, critical_s=profile.critical_s)
@@ -110,14 +99,14 @@ def _read_value(name: str, key: Key, value: Any) -> Any:
         raise ConfigError(f"{name}: {error}", name) from error
 
 
-def _are_loopback(sources: SourcesConfig) -> bool:
-    others = sources.pools or sources.from_host
-    return not others and all(isinstance(one, Server) and is_loopback(one.host) for one in sources.servers)
-
-
-def _not_loopback(sources: SourcesConfig) -> str:
-    names = [source.name for source in sources.servers if isinstance(source, Server) and not is_loopback(source.host)]
-    return f"; not a loopback address: {', '.join(names)}" if names else ""
+def _refuse_short_interval(network_s: float, sources: SourcesConfig) -> None:
+    """Refuse to query a server more often than RFC 4330 allows, except on loopback."""
+    remote = [one.name for one in sources.servers if isinstance(one, Server) and not is_loopback(one.host)]
+    has_others = sources.from_host or any(isinstance(source, Pool) for source in sources.named)
+    if network_s < SERVER_INTERVAL_S and (remote or has_others):
+        least = f"at least {SERVER_INTERVAL_S} s between queries to a server (RFC 4330), except on loopback"
+        which = f"; not a loopback address: {', '.join(remote)}" if remote else ""
+        raise ConfigError(f"schedule.network: too short: {least}{which}", "schedule.network")
 
 
 def _refuse_unknown(table: Mapping[str, Any], known: Mapping[str, Any], prefix: str) -> None:

@@ -7,27 +7,7 @@ without `_s` (seconds). All else comes from here: loading, `ntpaudit config`, do
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, NamedTuple, get_args
 
-from ntpaudit.config.values import (
-    DAY_S,
-    YEAR_S,
-    Language,
-    from_least,
-    of_text,
-    parse_label,
-    parse_language,
-    parse_milliseconds,
-    parse_path,
-    parse_positive_duration,
-    parse_syslog_address,
-    parse_url,
-    read_flag,
-    read_ppm,
-    read_servers,
-    write_duration,
-    write_region,
-    write_size,
-    write_source,
-)
+from ntpaudit.config import values
 from ntpaudit.core.clock.readings import MAX_DRIFT_PPM
 from ntpaudit.core.fleet.model import FleetPolicy
 from ntpaudit.core.ntp.rate_limit import POOL_INTERVAL_S
@@ -65,15 +45,15 @@ class Key(NamedTuple):
 
 
 def _label(meaning: str, **more: Any) -> Key:
-    return Key(meaning, of_text(parse_label), **more)
+    return Key(meaning, values.of_text(values.parse_label), **more)
 
 
 def _path(meaning: str, example: str, **more: Any) -> Key:
-    return Key(meaning, of_text(parse_path), example=example, **more)
+    return Key(meaning, values.of_text(values.parse_path), example=example, **more)
 
 
 def _url(meaning: str, **more: Any) -> Key:
-    return Key(meaning, of_text(parse_url), example="http://127.0.0.1:8086", **more)
+    return Key(meaning, values.of_text(values.parse_url), example="http://127.0.0.1:8086", **more)
 
 
 def _ca_file(unset: str, **more: Any) -> Key:
@@ -81,12 +61,12 @@ def _ca_file(unset: str, **more: Any) -> Key:
     return _path(meaning, "/etc/ssl/site-ca.pem", unset=unset, **more)
 
 
-def _duration(meaning: str, parse: Callable[[str], float] = parse_positive_duration, **more: Any) -> Key:
-    return Key(meaning, of_text(parse), write_duration, measure="duration", **more)
+def _duration(meaning: str, parse: Callable[[str], float] = values.parse_positive_duration, **more: Any) -> Key:
+    return Key(meaning, values.of_text(parse), values.write_duration, measure="duration", **more)
 
 
 def _at_least(least_s: float, meaning: str, why: str = "", **more: Any) -> Key:
-    return _duration(f"{meaning}; at least {write_duration(least_s)}", from_least(least_s, why), **more)
+    return _duration(f"{meaning}; at least {values.write_duration(least_s)}", values.from_least(least_s, why), **more)
 
 
 class HostConfig(NamedTuple):
@@ -99,7 +79,10 @@ class HostConfig(NamedTuple):
     env: Annotated[str | None, _label("environment; a tag of its points", example="prod")] = None
     max_drift_ppm: Annotated[
         float,
-        Key("maximum oscillator error, 1 to 500; the kernel's correction + 15 ppm is used if that is more", read_ppm),
+        Key(
+            "maximum oscillator error, 1 to 500; the kernel's correction + 15 ppm is used if that is more",
+            values.read_ppm,
+        ),
     ] = MAX_DRIFT_PPM
 
 
@@ -110,8 +93,8 @@ class SourcesConfig(NamedTuple):
         tuple[Source, ...],
         Key(
             "NTP servers: HOST, HOST:PORT or [IPV6]:PORT; at least 4, so that the others outvote one that is wrong",
-            read_servers,
-            lambda servers: [write_source(server) for server in servers],
+            values.read_servers,
+            lambda servers: [values.write_source(server) for server in servers],
             example=["ntp1.example.net", "192.0.2.1:1123", "[2001:db8::1]:123"],
         ),
     ] = ()
@@ -119,8 +102,8 @@ class SourcesConfig(NamedTuple):
         Pool | None,
         Key(
             "a zone of the NTP pool, or your own name with several addresses: 4 of them are queried",
-            of_text(parse_pool),
-            write_source,
+            values.of_text(parse_pool),
+            values.write_source,
             example="nl.pool.ntp.org",
         ),
     ] = None
@@ -128,12 +111,12 @@ class SourcesConfig(NamedTuple):
         Pool | None,
         Key(
             "the pool of a continent or country, by name or two-letter code",
-            of_text(parse_region),
-            write_region,
+            values.of_text(parse_region),
+            values.write_region,
             example="nl",
         ),
     ] = None
-    from_host: Annotated[bool, Key("also query the servers of the running time daemon", read_flag)] = False
+    from_host: Annotated[bool, Key("also query the servers of the running time daemon", values.read_flag)] = False
 
     @property
     def pools(self) -> tuple[Source, ...]:
@@ -167,7 +150,7 @@ class ScheduleConfig(NamedTuple):
 class PolicyConfig(NamedTuple):
     """`[policy]`: a profile, with tolerances overridden."""
 
-    profile: Annotated[str, Key("named tolerances, from the list in docs/configuration.md", of_text(str))] = (
+    profile: Annotated[str, Key("named tolerances, from the list in docs/configuration.md", values.of_text(str))] = (
         DEFAULT_PROFILE
     )
     warning_s: Annotated[
@@ -191,15 +174,15 @@ class HistoryConfig(NamedTuple):
             "file with the records", "/var/lib/ntpaudit/history.sqlite3", unset="history.sqlite3 in the state folder"
         ),
     ] = None
-    raw_s: Annotated[float, _at_least(3600.0, "retention of single records")] = 90 * DAY_S
-    rollups_s: Annotated[float, _at_least(DAY_S, "retention of the extremes of each hour")] = 400 * DAY_S
-    findings_s: Annotated[float, _at_least(DAY_S, "retention of findings and clock steps")] = 7 * YEAR_S
+    raw_s: Annotated[float, _at_least(3600.0, "retention of single records")] = 90 * values.DAY_S
+    rollups_s: Annotated[float, _at_least(values.DAY_S, "retention of the extremes of each hour")] = 400 * values.DAY_S
+    findings_s: Annotated[float, _at_least(values.DAY_S, "retention of findings and clock steps")] = 7 * values.YEAR_S
     max_size: Annotated[
         int,
         Key(
             "maximum size of the history, at least 1MiB; the oldest delivered records are deleted first",
-            of_text(parse_size),
-            write_size,
+            values.of_text(parse_size),
+            values.write_size,
             measure="size",
         ),
     ] = 1 << 30
@@ -216,7 +199,7 @@ class InfluxConfig(NamedTuple):
         _url(
             "InfluxDB, or a database with its write protocol; without it nothing is delivered",
             variable="INFLUXDB_V2_URL",
-            read_variable=parse_url,
+            read_variable=values.parse_url,
         ),
     ]
     org: Annotated[
@@ -234,7 +217,9 @@ class InfluxConfig(NamedTuple):
     ca_file: Annotated[str | None, _ca_file("the system's certificates", variable="INFLUXDB_V2_SSL_CA_CERT")] = None
     timeout_s: Annotated[
         float,
-        _at_least(0.1, "how long an answer may take", variable="INFLUXDB_V2_TIMEOUT", read_variable=parse_milliseconds),
+        _at_least(
+            0.1, "how long an answer may take", variable="INFLUXDB_V2_TIMEOUT", read_variable=values.parse_milliseconds
+        ),
     ] = 10.0
     default_token_file: str | None = None
 
@@ -248,8 +233,7 @@ class OpenMetricsConfig(NamedTuple):
     path: Annotated[
         str,
         _path(
-            f"write gauges for the textfile collector of node_exporter; {_OTHER_FOLDERS}",
-            "/run/ntpaudit/ntpaudit.prom",
+            f"write gauges for the textfile collector of node_exporter; {_OTHER_FOLDERS}", "/run/ntpaudit/ntpaudit.prom"
         ),
     ]
 
@@ -260,8 +244,7 @@ class JsonlConfig(NamedTuple):
     path: Annotated[
         str,
         _path(
-            f"append every record to this file as one line of JSON; {_OTHER_FOLDERS}",
-            "/var/lib/ntpaudit/records.jsonl",
+            f"append every record to this file as one line of JSON; {_OTHER_FOLDERS}", "/var/lib/ntpaudit/records.jsonl"
         ),
     ]
 
@@ -273,7 +256,7 @@ class SyslogConfig(NamedTuple):
         str,
         Key(
             "send events as RFC 5424 messages to this socket, or to UDP HOST:PORT",
-            of_text(parse_syslog_address),
+            values.of_text(values.parse_syslog_address),
             example="/dev/log",
         ),
     ]
@@ -286,7 +269,7 @@ class JournalConfig(NamedTuple):
         bool,
         Key(
             "write events to systemd's journal",
-            read_flag,
+            values.read_flag,
             example=True,
             unset="true if the journal takes the agent's output, else false",
         ),
@@ -311,9 +294,9 @@ class FleetConfig(NamedTuple):
     """`[fleet]`: the database with the points of all hosts, and the limits for a fleet."""
 
     url: Annotated[str | None, _url("database that `ntpaudit fleet` reads", unset="that of [influxdb]")] = None
-    language: Annotated[Language, Key("influxql for InfluxDB, promql for VictoriaMetrics", of_text(parse_language))] = (
-        "influxql"
-    )
+    language: Annotated[
+        values.Language, Key("influxql for InfluxDB, promql for VictoriaMetrics", values.of_text(values.parse_language))
+    ] = "influxql"
     database: Annotated[
         str | None,
         _label(

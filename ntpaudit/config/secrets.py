@@ -35,9 +35,8 @@ def find_token(influxdb: InfluxConfig, environment: Mapping[str, str]) -> Token:
     if not _is_blank(default):
         _refuse_readable_by_others(os.stat(default).st_mode, default, "influxdb")
     if has_credential:  # systemd protects it by an ACL
-        return Token(
-            read_secret(credential, f"credential {TOKEN_CREDENTIAL}", guarded=False), f"credential {TOKEN_CREDENTIAL}"
-        )
+        origin = f"credential {TOKEN_CREDENTIAL}"
+        return Token(read_secret(credential, origin, guarded=False), origin)
     if not _is_blank(default) and os.access(default, os.R_OK):
         return Token(read_secret(default, "influxdb", guarded=True), default)
     if (token := environment_token(environment)) is not None:
@@ -60,11 +59,6 @@ def _is_blank(path: str) -> bool:
     except OSError:
         return True
     return stat.S_ISREG(found.st_mode) and found.st_size <= 1
-
-
-def read_token(influxdb: InfluxConfig, environment: Mapping[str, str]) -> str | None:
-    """Return the text of the token of `find_token`."""
-    return find_token(influxdb, environment).text
 
 
 _LONGEST_TOKEN = 4096

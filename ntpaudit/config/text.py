@@ -36,10 +36,10 @@ def write_file(given: Tables, why: str = "") -> str:
             lines += [f"# {line}" for line in why.splitlines()]
         for name, key in keys.items():
             unset = f"; default: {key.unset}" if key.unset else ""
-            chosen = given.get(table, {}).get(name)
             example = tolerances[name] if table == "policy" else key.example
-            line = f"{name} = {literal(example if chosen is None else chosen)}"
-            lines += [f"# {key.meaning}{unset}", line if chosen is not None else f"# {line}"]
+            chosen = given.get(table, {}).get(name)
+            line = f"# {name} = {literal(example)}" if chosen is None else f"{name} = {literal(chosen)}"
+            lines += [f"# {key.meaning}{unset}", line]
         lines.append("")
     return "\n".join(lines)
 

@@ -247,7 +247,7 @@ def test_a_refusal_does_not_make_messages_come_twice(database: FlakyDatabase) ->
     """The client calls `logging.debug` for an answer without a message, which gives a bare root logger a handler."""
     database.choose = lambda request: Answer(401, '{"error": "unauthorized access"}')
     program = (
-        "from ntpaudit.cli.logs import log_to_stderr; from ntpaudit.log import LazyLogger\n"
+        "from ntpaudit.cli.output import log_to_stderr; from ntpaudit.log import LazyLogger\n"
         "from ntpaudit.net.influxdb import InfluxTransport\n"
         f'transport = InfluxTransport({database.url!r}, org="", bucket="b", token={TOKEN!r})\n'
         f"log_to_stderr(); print(transport.write({LINES!r}).reason)\n"
