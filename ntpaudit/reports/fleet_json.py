@@ -39,8 +39,7 @@ def render(fleet: Fleet, shown: Sequence[HostStatus] | None = None, notes: Seque
 
 def render_absence(reason: str, remedy: str = "", schema: str = SCHEMA) -> str:
     """Write that the fleet could not be read, with the reason and the fix: in the summary, and separately."""
-    summary = f"{reason}; {remedy}" if remedy else reason
-    data = {"schema": schema, "severity": Severity.UNKNOWN.word, "summary": summary}
+    data = {"schema": schema, "severity": Severity.UNKNOWN.word, "summary": f"{reason}; {remedy}" if remedy else reason}
     return _line({**data, "reason": reason, "remedy": remedy or None, "hosts": None})
 
 

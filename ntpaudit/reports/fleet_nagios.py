@@ -22,15 +22,11 @@ def render_absence(reason: str, remedy: str = "") -> str:
 
 
 def _performance(fleet: Fleet) -> list[str]:
-    expected, measured, by_two, by_three = fleet.coverage
     counts = {
         "hosts": len(fleet.members),
         **{severity.word: fleet.whole.hosts[severity] for severity in Severity},
         "silent": sum(one.silent_s is not None for one in fleet.members),
-        "expected": expected,
-        "measured": measured,
-        "two_sources": by_two,
-        "three_sources": by_three,
+        **dict(zip(("expected", "measured", "two_sources", "three_sources"), fleet.coverage, strict=True)),
         "findings": sum(finding.severity > Severity.OK for finding in fleet.findings),
     }
     worst = fleet.whole.ambiguity

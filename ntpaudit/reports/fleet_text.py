@@ -23,11 +23,9 @@ _ANY_WIDTH = 1 << 20
 
 _Item = TypeVar("_Item")
 
+# Columns that are dropped on a narrow terminal, in this order; findings stay as long as possible.
 _DROPPED = ("sources", "last seen", "at most", "site", "findings")
-"""Columns of hosts that are dropped on a narrow terminal, in this order; findings stay as long as possible."""
-
 _SITES_DROPPED = ("ok", "hardest to order", "hosts", "warning", "unknown", "ordered beyond")
-"""The same for sites."""
 
 
 def render(
@@ -90,11 +88,14 @@ def render_order(
     prose = min(width or PROSE_WIDTH, PROSE_WIDTH)
     first, second = order.hosts
     clocks = (f"{name} is {format_offset(at_s)}" for name, at_s in zip(order.hosts, estimates, strict=True))
+    corrected = f"adding these offsets to the timestamps does not help: {_up(order.corrected_within_s)} would be needed"
+    if order.corrected_within_s < order.within_s:
+        corrected = f"if these offsets are added to the timestamps, {_up(order.corrected_within_s)} is enough"
     facts = [
         ("clocks", ", ".join(clocks)),
         ("stamps", _first_if(first, second, order.first_s)),
         ("", _first_if(second, first, order.second_s)),
-        ("corrected", _corrected(order)),
+        ("corrected", corrected),
         ("as of", _moment(now_ns)),
     ]
     limit = f"timestamps on {first} and {second} can order events more than {_up(order.within_s)} apart"
@@ -102,14 +103,6 @@ def render_order(
         opening(severity, limit, painter(colour), prose, short_words),
         [line for label, fact in facts for line in labelled(label, fact, prose, short_words)],
     )
-
-
-def _corrected(order: Order) -> str:
-    """Say whether a correction of timestamps by the offsets helps: not if the intervals are wider than these."""
-    corrected = _up(order.corrected_within_s)
-    if order.corrected_within_s < order.within_s:
-        return f"if these offsets are added to the timestamps, {corrected} is enough"
-    return f"adding these offsets to the timestamps does not help: {corrected} would be needed"
 
 
 def _first_if(one: str, other: str, limit_s: float) -> str:

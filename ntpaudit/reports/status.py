@@ -16,7 +16,6 @@ from ntpaudit.probes import service
 from ntpaudit.render.terminal import fitting, labelled, opening, page, painter
 
 FORMATS = ("text", "json", "nagios")
-
 ANSWERS_WITHIN_S = 10.0  # the time from the start of a poll to its record, with the resolution of names
 
 

@@ -6,9 +6,8 @@ from ntpaudit.core.checks.finding import Finding
 from ntpaudit.core.checks.rule import make_finding, worst_first
 from ntpaudit.core.policy import Severity
 
+# Findings of one level are listed in this order.
 RULES = (*offset.RULES, *steps.RULES, *records.RULES, *daemons.RULES, *sources.RULES)
-"""Findings of one level are listed in this order."""
-
 BY_ID = {rule.id: rule for rule in RULES}
 
 
