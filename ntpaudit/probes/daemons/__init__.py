@@ -34,6 +34,11 @@ class Running(NamedTuple):
     kind: DaemonKind
     process: Process
 
+    @property
+    def is_trusted(self) -> bool:
+        """Root started it, outside of a container that we look into, or systemd as one of its services."""
+        return self.process.is_ours and (self.process.is_root or self.kind.owns_unit(self.process.unit))
+
 
 class Configured(NamedTuple):
     """The servers of the daemons that run, each host and port once, and why some of them may not be known."""
@@ -46,10 +51,7 @@ class Configured(NamedTuple):
 
 def running_daemons() -> tuple[Daemon, ...] | HiddenDaemons:
     """Return the time daemons in sight, by name and pid; one that runs as several processes counts once."""
-    try:
-        running, hidden = _running()
-    except OSError as error:
-        return HiddenDaemons(f"the list of processes cannot be read: {error.strerror}")
+    running, hidden = _running()
     kernel = others.hyper_v(Files())
     daemons = (*(one.daemon for one in running), *([kernel] if kernel else []))
     return daemons if hidden is None else HiddenDaemons(hidden, daemons)
@@ -61,16 +63,11 @@ def configured_servers() -> Configured:
     The file of a daemon that does not run says nothing. Daemons that leave the clock alone count only where none
     disciplines it, and only those that root started: anybody can name a program chronyd, and a file for it to read.
     """
-    try:
-        running, hidden = _running()
-    except OSError as error:
-        return Configured(problems=(f"the list of processes cannot be read: {error.strerror}",))
+    running, hidden = _running()
     with_servers = [one for one in running if one.kind.servers is not None]
     chosen = [one for one in with_servers if one.daemon.disciplines]
-    chosen = chosen or [one for one in with_servers if _is_trusted(one)]
-    if not chosen:
-        return Configured(problems=(_why_none(with_servers, hidden),))
-    return read_servers(chosen)
+    chosen = chosen or [one for one in with_servers if one.is_trusted]
+    return read_servers(chosen) if chosen else Configured(problems=(_why_none(with_servers, hidden),))
 
 
 def read_servers(running: list[Running]) -> Configured:
@@ -131,8 +128,3 @@ def _why_none(others: list[Running], hidden: str | None) -> str:
         who = ", ".join(f"{one.daemon.name} (pid {one.daemon.pid})" for one in others)
         return f"no time daemon runs here that root or systemd started; not asked for its servers: {who}"
     return "no time daemon runs here" + ("" if hidden is None else f" in sight: {hidden}")
-
-
-def _is_trusted(one: Running) -> bool:
-    """Whether root started a daemon, outside of a container that we look into, or systemd as one of its services."""
-    return one.process.is_ours and (one.process.is_root or one.kind.owns_unit(one.process.unit))

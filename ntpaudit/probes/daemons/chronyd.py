@@ -1,7 +1,7 @@
 """chronyd, of chrony."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 from ntpaudit.core.ntp.sources import NTP_PORT
 from ntpaudit.probes.daemons.files import Files, read_port
@@ -19,19 +19,18 @@ from ntpaudit.probes.daemons.kind import (
 
 _OPTIONS = "46df:F:hl:L:mnpP:qQrRst:u:Uvx"
 _DEFAULTS = ("/etc/chrony/chrony.conf", "/etc/chrony.conf")
-_MAX_DEPTH = 10  # chrony's own limit
 _NEGATIVE = re.compile(r"-\.?[0-9]")
-_SPACE = frozenset(" \t")
 _SOURCES = ("server", "pool", "peer")
 _PATHS = ("include", "confdir", "sourcedir")
 _ABOUT_SERVERS = (*_SOURCES, *_PATHS)
 
 
 def _role(process: Process, _files: Files) -> Role:
-    """By its arguments: -x is to serve only, -Q to print an offset and end."""
     given = _options(process)
-    entries = [name for name in ("-x", "-Q") if given.has(name)]
-    return Role(False, f"started with {entries[0]}") if entries else DISCIPLINES
+    for name in ("-x", "-Q"):  # to serve only; to print an offset and end
+        if given.has(name):
+            return Role(False, f"started with {name}")
+    return DISCIPLINES
 
 
 def _options(process: Process) -> Options:
@@ -43,12 +42,31 @@ def _options(process: Process) -> Options:
 def _servers(process: Process, files: Files) -> Iterator[ConfiguredServer]:
     """Directives on the command line stand instead of a configuration file."""
     given = _options(process)
-    if any(set(word) & _SPACE for word in given.words):
-        yield from _read(files, given.words, COMMAND_LINE, set())
-    elif given.words:
-        yield from _read(files, _directives(given.words, files), COMMAND_LINE, set())
+    if given.words:
+        are_whole = any(" " in word or "\t" in word for word in given.words)
+        start = [(COMMAND_LINE, line) for line in (given.words if are_whole else _directives(given.words, files))]
     elif path := configuration(process, files, given, "-f", _DEFAULTS):
-        yield from _read_file(files, path, set(), is_needed=True)
+        start = files.lines_once(path, is_needed=True)
+    else:
+        return
+    for path, line in files.with_included(start, _included):
+        match line.split():
+            case [word, host, *words] if (kind := word.lower()) in _SOURCES:
+                words = [one.lower() for one in words]
+                port = read_port(words[words.index("port") + 1 :][:1]) if "port" in words else NTP_PORT
+                if port:
+                    yield ConfiguredServer(host, port, kind == "pool", "chronyd", path, "nts" in words)
+
+
+def _included(files: Files, _path: str, line: str) -> Collection[str]:
+    match line.split():
+        case [word, pattern] if word.lower() == "include":
+            return files.matching(pattern)
+        case [word, *folders] if word.lower() == "confdir":
+            return files.fragments(folders, ".conf")
+        case [word, *folders] if word.lower() == "sourcedir":
+            return files.fragments(folders, ".sources")
+    return ()
 
 
 def _directives(words: Sequence[str], files: Files) -> list[str]:
@@ -74,36 +92,6 @@ def _directives(words: Sequence[str], files: Files) -> list[str]:
                 files.problems.append(f"its command line does not show whether `port {port}` belongs to {directive[1]}")
                 directive[0] = "#"
     return [" ".join(directive) for directive in directives]
-
-
-def _read_file(
-    files: Files, path: str, seen: set[str], depth: int = 0, *, is_needed: bool = False
-) -> Iterator[ConfiguredServer]:
-    if path in seen or depth > _MAX_DEPTH:
-        return
-    seen.add(path)  # a second reading would name the same servers, and a loop would name them for ever
-    yield from _read(files, files.lines(path, is_needed=is_needed), path, seen, depth)
-
-
-def _read(files: Files, lines: Sequence[str], path: str, seen: set[str], depth: int = 0) -> Iterator[ConfiguredServer]:
-    for line in lines:
-        included: list[str] = []
-        match line.split():
-            case [word, *_] if word[0] in "!;#%":
-                continue
-            case [word, host, *words] if (kind := word.lower()) in _SOURCES:
-                words = [one.lower() for one in words]
-                port = read_port(words[words.index("port") + 1 :][:1]) if "port" in words else NTP_PORT
-                if port:
-                    yield ConfiguredServer(host, port, kind == "pool", "chronyd", path, "nts" in words)
-            case [word, pattern] if word.lower() == "include":
-                included = files.matching(pattern)
-            case [word, *folders] if word.lower() == "confdir":
-                included = files.fragments(folders, ".conf")
-            case [word, *folders] if word.lower() == "sourcedir":
-                included = files.fragments(folders, ".sources")
-        for inner in included:
-            yield from _read_file(files, inner, seen, depth + 1)
 
 
 KIND = DaemonKind(

@@ -2,9 +2,19 @@
 
 import glob
 import os
-from collections.abc import Collection
+import stat
+from collections.abc import Callable, Collection, Iterable, Iterator
 
 from ntpaudit.core.ntp.sources import NTP_PORT
+
+_LONGEST = 4 << 20
+"""No configuration is as long as this many octets, nor is a daemon's program."""
+
+_MAX_DEPTH = 10
+"""Of files that include files: chronyd's own limit; ntpd stops at five."""
+
+Line = tuple[str, str]
+"""The path of a file, and a line of it."""
 
 
 class Files:
@@ -16,6 +26,7 @@ class Files:
     def __init__(self, root: str = "") -> None:
         self.root = root.rstrip("/")
         self.problems: list[str] = []
+        self._included: set[str] = set()
 
     def text(self, path: str, *, is_needed: bool = False) -> str:
         """Return a file as text; a missing one is a problem only if it is needed."""
@@ -23,9 +34,12 @@ class Files:
         return data.decode("utf-8", "replace").replace("\0", "")  # a path with a NUL would be refused with a ValueError
 
     def octets(self, path: str, *, is_needed: bool = False) -> bytes:
-        """Return what a file holds; a missing one is a problem only if it is needed."""
+        """Return the octets of a regular file, as anything else may never end; a missing one as for `text`."""
         try:
-            return self.data(path)
+            if not stat.S_ISREG(os.stat(self.root + path).st_mode):
+                return b""
+            with open(self.root + path, "rb") as file:
+                return file.read(_LONGEST)
         except OSError as error:
             if is_needed or not isinstance(error, FileNotFoundError | NotADirectoryError):
                 self.problems.append(f"{path} cannot be read: {error.strerror}")
@@ -35,14 +49,21 @@ class Files:
         """Return the lines of a file."""
         return self.text(path, is_needed=is_needed).split("\n")
 
-    def data(self, path: str) -> bytes:
-        """Return the octets of a regular file, as anything else may never end. Raises OSError."""
-        real = self.root + path
-        os.stat(real)  # isfile would hide that it may not be seen
-        if not os.path.isfile(real):
-            return b""
-        with open(real, "rb") as file:
-            return file.read(_LONGEST)
+    def lines_once(self, path: str, *, is_needed: bool = False) -> list[Line]:
+        """Return the lines of a file the first time, and none later: it would name the same servers, or itself."""
+        if path in self._included:
+            return []
+        self._included.add(path)
+        return [(path, line) for line in self.lines(path, is_needed=is_needed)]
+
+    def with_included(
+        self, lines: Iterable[Line], included: Callable[["Files", str, str], Collection[str]], depth: int = _MAX_DEPTH
+    ) -> Iterator[Line]:
+        """Yield lines, and after each the lines of the files that it includes: `included(files, path, line)`."""
+        for path, line in lines:
+            yield path, line
+            for inner in included(self, path, line) if depth else ():
+                yield from self.with_included(self.lines_once(inner), included, depth - 1)
 
     def first(self, paths: Collection[str]) -> str | None:
         """Return the first of the paths at which there is something."""
@@ -60,10 +81,6 @@ class Files:
             for path in self.matching(f"{glob.escape(folder)}/*{suffix}"):
                 by_name.setdefault(os.path.basename(path), path)
         return [by_name[name] for name in sorted(by_name)]
-
-
-_LONGEST = 4 << 20
-"""No configuration is as long as this many octets, nor is a daemon's program."""
 
 
 def split_port(text: str) -> tuple[str, int | None]:

@@ -2,7 +2,7 @@
 
 import glob
 import os.path
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from ntpaudit.core.ntp.sources import NTP_PORT
 from ntpaudit.probes.daemons.files import Files, split_port
@@ -27,7 +27,6 @@ _LONG_OPTIONS = (
 _BUSYBOX_OPTIONS = "dnqNwk:S:p:lI:"
 _OF_ARGUMENT = (NTP_PORT, False, "ntpd", COMMAND_LINE, False)
 _DEFAULTS = ("/etc/ntpsec/ntp.conf", "/etc/ntp.conf")
-_MAX_DEPTH = 10  # ntpd stops at five
 
 
 def _role(process: Process, _files: Files) -> Role:
@@ -46,13 +45,31 @@ def _servers(process: Process, files: Files) -> Iterator[ConfiguredServer]:
     given = read_options(process, _OPTIONS, _LONG_OPTIONS)
     for host in given.words:
         yield ConfiguredServer(host, *_OF_ARGUMENT)
-    path = configuration(process, files, given, "-c --configfile", _DEFAULTS)
-    if path is None:
+    main = configuration(process, files, given, "-c --configfile", _DEFAULTS)
+    if main is None:
         return
-    seen: set[str] = set()
-    yield from _read_file(files, path, seen, is_needed=not given.words or given.has("-c", "--configfile"))
-    for fragment in files.matching(f"{glob.escape(os.path.dirname(path))}/ntp.d/*.conf"):
-        yield from _read_file(files, fragment, seen)
+    is_needed = not given.words or given.has("-c", "--configfile")
+    fragments = files.matching(f"{glob.escape(os.path.dirname(main))}/ntp.d/*.conf")
+    start = (line for path in (main, *fragments) for line in files.lines_once(path, is_needed=is_needed))
+    for path, line in files.with_included(start, _included):
+        match _words(line):
+            case ["server" | "pool" | "peer" as kind, host, *details]:
+                host = split_port(host)[0] if "nts" in details else host  # the port is that of the key exchange
+                if host and not host.startswith("127.127."):  # a reference clock in the guise of an address
+                    yield ConfiguredServer(host, NTP_PORT, kind == "pool", "ntpd", path, "nts" in details)
+
+
+def _included(files: Files, path: str, line: str) -> Collection[str]:
+    match _words(line):
+        case ["includefile", name]:
+            target = os.path.normpath(os.path.join(os.path.dirname(path), name))
+            return [target, *files.matching(f"{glob.escape(target)}/*.conf")]
+    return ()
+
+
+def _words(line: str) -> list[str]:
+    words = [word.strip('"') for word in line.partition("#")[0].split()]
+    return [word for word in words if word not in ("-4", "-6")]
 
 
 def _busybox_peers(process: Process) -> list[str]:
@@ -60,25 +77,6 @@ def _busybox_peers(process: Process) -> list[str]:
     given = read_options(process, _BUSYBOX_OPTIONS)
     peers = [value for name, value in given.found if name == "-p"]
     return peers if not any("/" in peer for peer in peers) else []
-
-
-def _read_file(
-    files: Files, path: str, seen: set[str], depth: int = 0, *, is_needed: bool = False
-) -> Iterator[ConfiguredServer]:
-    if path in seen or depth > _MAX_DEPTH:
-        return
-    seen.add(path)
-    for line in files.lines(path, is_needed=is_needed):
-        words = [word.strip('"') for word in line.partition("#")[0].split()]
-        match [word for word in words if word not in ("-4", "-6")]:
-            case ["server" | "pool" | "peer" as kind, host, *details]:
-                host = split_port(host)[0] if "nts" in details else host  # the port is that of the key exchange
-                if host and not host.startswith("127.127."):  # a reference clock in the guise of an address
-                    yield ConfiguredServer(host, NTP_PORT, kind == "pool", "ntpd", path, "nts" in details)
-            case ["includefile", name]:
-                target = os.path.normpath(os.path.join(os.path.dirname(path), name))
-                for inner in [target, *files.matching(f"{glob.escape(target)}/*.conf")]:
-                    yield from _read_file(files, inner, seen, depth + 1)
 
 
 KIND = DaemonKind("ntpd", ("ntpd",), ("ntp", "ntpd", "ntpsec", "timemaster"), _role, _servers)

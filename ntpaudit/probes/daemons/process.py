@@ -29,8 +29,11 @@ class Seen(NamedTuple):
 
 
 def time_processes(names: Collection[str]) -> Seen:
-    """Return the processes that have one of these names. Raises OSError where no process can be seen."""
-    named, hidden = _named(names)
+    """Return the processes that have one of these names."""
+    try:
+        named, hidden = _named(names)
+    except OSError as error:
+        return Seen((), f"the list of processes cannot be read: {error.strerror}")
     statuses = {pid: status for pid in named if (status := _status(pid)) is not None}
     parents = {pid: int(_field(status, "PPid") or 0) for pid, status in statuses.items()}
     helpers = {pid for pid, parent in parents.items() if named.get(parent) == named[pid]}

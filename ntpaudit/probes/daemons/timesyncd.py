@@ -24,8 +24,8 @@ _WORD = re.compile(r"(?:\\.|[^\s\\])+")
 _HOST = rb"(?:[a-z0-9][a-z0-9-]*\.)+[a-z0-9]+"
 _HOSTS = re.compile(rb"(?<=\0)%s(?: %s)*(?=\0)" % (_HOST, _HOST))
 
-_Named = tuple[str, str]
-"""A server and the file that names it."""
+_Named = dict[str, str]
+"""Servers, each with the file that names it first."""
 
 
 class _InvalidFileError(Exception):
@@ -35,26 +35,30 @@ class _InvalidFileError(Exception):
 def _servers(_process: Process, files: Files) -> Iterator[ConfiguredServer]:
     """It asks the servers of its files and of the links; only where both are empty, the fallback."""
     lists = _configured(files)
-    chosen = _unique([*lists.get("NTP", ()), *_of_links(files)])
+    chosen = lists.get("NTP", {})
+    for host in _of_links(files):
+        chosen.setdefault(host, _NETWORK)
     if not chosen:
-        chosen = _unique(lists["FallbackNTP"]) if "FallbackNTP" in lists else _compiled_in(files)
-    for host, path in chosen:
+        chosen = lists["FallbackNTP"] if "FallbackNTP" in lists else _compiled_in(files)
+    for host, path in chosen.items():
         yield ConfiguredServer(host, NTP_PORT, False, _NAME, path, False)
 
 
-def _configured(files: Files) -> dict[str, list[_Named]]:
+def _configured(files: Files) -> dict[str, _Named]:
     """Merge the main file and its fragments: lists grow from file to file, and an empty assignment clears them.
 
     The fallback is there from its first server on, also if it is cleared after that.
     """
     main = files.first([f"{folder}/timesyncd.conf" for folder in _FOLDERS])
     fragments = files.fragments([f"{folder}/timesyncd.conf.d" for folder in _FOLDERS], ".conf")
-    lists: dict[str, list[_Named]] = {}
+    lists: dict[str, _Named] = {}
     try:
         for path in [main, *fragments] if main else fragments:
             for key, value in _assignments(files.octets(path)):
                 if value:
-                    lists.setdefault(key, []).extend((host, path) for host in _hosts(value))
+                    named = lists.setdefault(key, {})
+                    for host in _hosts(value):
+                        named.setdefault(host, path)
                 elif key in lists:
                     lists[key].clear()
     except _InvalidFileError:
@@ -108,46 +112,31 @@ def _hosts(value: str) -> Iterator[str]:
             yield name
 
 
-def _of_links(files: Files) -> list[_Named]:
+def _of_links(files: Files) -> list[str]:
     for line in files.lines(_NETWORK):
         key, _, value = line.partition("=")
         if key == "NTP":
-            return [(host, _NETWORK) for host in value.strip("\"'").split()]
+            return value.strip("\"'").split()
     return []
 
 
-def _compiled_in(files: Files) -> list[_Named]:
+def _compiled_in(files: Files) -> _Named:
     """Return the fallback that was compiled in, as the program itself holds it.
 
     It is the only text there that is a list of host names; a single name is recognised by the comment that shows
     it in the file as shipped.
     """
     program = files.first(_PROGRAMS)
-    try:
-        texts = set(_HOSTS.findall(files.data(program))) if program else set()
-    except OSError:
-        texts = set()
+    texts = set(_HOSTS.findall(files.octets(program))) if program else set()
     lists = {text for text in texts if b" " in text}
     if len(lists) != 1:
-        lists = texts & {value.strip().encode() for value in _commented(files)}
+        shipped = [line for folder in _FOLDERS for line in files.lines(f"{folder}/timesyncd.conf")]
+        comments = [line.partition("=")[2] for line in shipped if line.startswith("#FallbackNTP=")]
+        lists = texts & {value.strip().encode() for value in comments}
     if program is None or len(lists) != 1:
         files.problems.append("the servers that are compiled into systemd-timesyncd cannot be seen")
-        return []
-    return [(host, program) for host in lists.pop().decode().split()]
-
-
-def _commented(files: Files) -> Iterator[str]:
-    for folder in _FOLDERS:
-        for line in files.lines(f"{folder}/timesyncd.conf"):
-            if line.startswith("#FallbackNTP="):
-                yield line.partition("=")[2]
-
-
-def _unique(named: list[_Named]) -> list[_Named]:
-    by_host: dict[str, str] = {}
-    for host, path in named:
-        by_host.setdefault(host, path)
-    return list(by_host.items())
+        return {}
+    return dict.fromkeys(lists.pop().decode().split(), program)
 
 
 KIND = DaemonKind(
