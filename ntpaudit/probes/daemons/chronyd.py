@@ -6,7 +6,6 @@ from collections.abc import Collection, Iterator, Sequence
 from ntpaudit.core.ntp.sources import NTP_PORT
 from ntpaudit.probes.daemons.files import Files, read_port
 from ntpaudit.probes.daemons.kind import (
-    COMMAND_LINE,
     DISCIPLINES,
     ConfiguredServer,
     DaemonKind,
@@ -44,18 +43,18 @@ def _servers(process: Process, files: Files) -> Iterator[ConfiguredServer]:
     given = _options(process)
     if given.words:
         are_whole = any(" " in word or "\t" in word for word in given.words)
-        start = [(COMMAND_LINE, line) for line in (given.words if are_whole else _directives(given.words, files))]
+        start = [("", line) for line in (given.words if are_whole else _directives(given.words, files))]
     elif path := configuration(process, files, given, "-f", _DEFAULTS):
         start = files.lines_once(path, is_needed=True)
     else:
         return
-    for path, line in files.with_included(start, _included):
+    for _, line in files.with_included(start, _included):
         match line.split():
             case [word, host, *words] if (kind := word.lower()) in _SOURCES:
                 words = [one.lower() for one in words]
                 port = read_port(words[words.index("port") + 1 :][:1]) if "port" in words else NTP_PORT
                 if port:
-                    yield ConfiguredServer(host, port, kind == "pool", "chronyd", path, "nts" in words)
+                    yield ConfiguredServer(host, port, kind == "pool", "nts" in words)
 
 
 def _included(files: Files, _path: str, line: str) -> Collection[str]:

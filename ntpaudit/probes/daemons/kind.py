@@ -5,6 +5,7 @@ import os.path
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
+from ntpaudit.core.ntp.sources import NTP_PORT
 from ntpaudit.core.observation import Daemon
 from ntpaudit.probes.daemons.files import Files
 
@@ -60,17 +61,14 @@ class Process(NamedTuple):
 class ConfiguredServer(NamedTuple):
     """A server that a daemon is configured with.
 
-    `pool`: the name stands for several servers. `daemon` is the daemon's name as `running_daemons` gives it, `path` the
-    file that says so, or `command line`. `nts`: the daemon asks it with NTS; `port` is NTP's all the same, never that
-    of the key exchange.
+    `pool`: the name stands for several servers. `nts`: the daemon asks it with NTS; `port` is NTP's all the same, never
+    that of the key exchange.
     """
 
     host: str
-    port: int
-    pool: bool
-    daemon: str
-    path: str
-    nts: bool
+    port: int = NTP_PORT
+    pool: bool = False
+    nts: bool = False
 
 
 Servers = Callable[[Process, Files], Iterator[ConfiguredServer]]
@@ -98,10 +96,6 @@ class DaemonKind(NamedTuple):
     def owns_unit(self, unit: str | None) -> bool:
         """Whether a service is of this kind."""
         return unit is not None and unit.removesuffix(".service").partition("@")[0] in self.units
-
-
-COMMAND_LINE = "command line"
-"""Where a server is from that no file names."""
 
 
 def always(_process: Process, _files: Files) -> Role:

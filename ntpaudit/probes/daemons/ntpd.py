@@ -4,10 +4,8 @@ import glob
 import os.path
 from collections.abc import Collection, Iterator
 
-from ntpaudit.core.ntp.sources import NTP_PORT
 from ntpaudit.probes.daemons.files import Files, split_port
 from ntpaudit.probes.daemons.kind import (
-    COMMAND_LINE,
     DISCIPLINES,
     ConfiguredServer,
     DaemonKind,
@@ -25,7 +23,6 @@ _LONG_OPTIONS = (
     "updateinterval=", "var=", "dvar=", "wait-sync=", "slew", "version", "saveconfigquit=", "usepcc", "pccfreq=",
 )  # fmt: skip
 _BUSYBOX_OPTIONS = "dnqNwk:S:p:lI:"
-_OF_ARGUMENT = (NTP_PORT, False, "ntpd", COMMAND_LINE, False)
 _DEFAULTS = ("/etc/ntpsec/ntp.conf", "/etc/ntp.conf")
 
 
@@ -40,23 +37,23 @@ def _servers(process: Process, files: Files) -> Iterator[ConfiguredServer]:
     """NTPsec takes servers as arguments, before those of the file (ntpd(8)); BusyBox's -p stand instead of the file."""
     if peers := _busybox_peers(process):
         for peer in peers:
-            yield ConfiguredServer(peer.split(":", 2)[-1] if peer.startswith("keyno:") else peer, *_OF_ARGUMENT)
+            yield ConfiguredServer(peer.split(":", 2)[-1] if peer.startswith("keyno:") else peer)
         return
     given = read_options(process, _OPTIONS, _LONG_OPTIONS)
     for host in given.words:
-        yield ConfiguredServer(host, *_OF_ARGUMENT)
+        yield ConfiguredServer(host)
     main = configuration(process, files, given, "-c --configfile", _DEFAULTS)
     if main is None:
         return
     is_needed = not given.words or given.has("-c", "--configfile")
     fragments = files.matching(f"{glob.escape(os.path.dirname(main))}/ntp.d/*.conf")
     start = (line for path in (main, *fragments) for line in files.lines_once(path, is_needed=is_needed))
-    for path, line in files.with_included(start, _included):
+    for _, line in files.with_included(start, _included):
         match _words(line):
             case ["server" | "pool" | "peer" as kind, host, *details]:
                 host = split_port(host)[0] if "nts" in details else host  # the port is that of the key exchange
                 if host and not host.startswith("127.127."):  # a reference clock in the guise of an address
-                    yield ConfiguredServer(host, NTP_PORT, kind == "pool", "ntpd", path, "nts" in details)
+                    yield ConfiguredServer(host, pool=kind == "pool", nts="nts" in details)
 
 
 def _included(files: Files, path: str, line: str) -> Collection[str]:

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 
-from ntpaudit.core.ntp.sources import NTP_PORT
 from ntpaudit.probes.daemons.files import Files, split_port
 from ntpaudit.probes.daemons.kind import ConfiguredServer, DaemonKind, Process, always, configuration, read_options
 
@@ -29,11 +28,11 @@ def _servers(process: Process, files: Files) -> Iterator[ConfiguredServer]:
             case {"mode": "server" | "pool" as mode, "address": str(address)}:
                 host, port = split_port(address)
                 if host and port:
-                    yield ConfiguredServer(host, port, mode == "pool", "ntpd-rs", path, False)
+                    yield ConfiguredServer(host, port, pool=mode == "pool")
             case {"mode": "nts" | "nts-pool" as mode, "address": str(address)}:
                 host, _ = split_port(address)  # the port is that of the key exchange
                 if host:
-                    yield ConfiguredServer(host, NTP_PORT, mode == "nts-pool", "ntpd-rs", path, True)
+                    yield ConfiguredServer(host, pool=mode == "nts-pool", nts=True)
 
 
 KIND = DaemonKind("ntpd-rs", ("ntp-daemon", "ntpd-rs"), ("ntpd-rs",), always, _servers)

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 
-from ntpaudit.core.ntp.sources import NTP_PORT
 from ntpaudit.probes.daemons.files import Files
 from ntpaudit.probes.daemons.kind import ConfiguredServer, DaemonKind, Process, always, configuration, read_options
 
@@ -27,7 +26,7 @@ def _servers(process: Process, files: Files) -> Iterator[ConfiguredServer]:
     for line in files.text(path, is_needed=True).replace("\\\n", " ").split("\n"):
         match [word.strip('"') for word in line.partition("#")[0].split()]:
             case ["server" | "servers" as kind, host, *_] if host:
-                yield ConfiguredServer(host, NTP_PORT, kind == "servers", "openntpd", path, False)
+                yield ConfiguredServer(host, pool=kind == "servers")
 
 
 KIND = DaemonKind("openntpd", ("openntpd",), ("openntpd",), always, _servers)

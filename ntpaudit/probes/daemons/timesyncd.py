@@ -3,7 +3,6 @@
 import re
 from collections.abc import Iterator
 
-from ntpaudit.core.ntp.sources import NTP_PORT
 from ntpaudit.probes.daemons.files import Files
 from ntpaudit.probes.daemons.kind import ConfiguredServer, DaemonKind, Process, always
 
@@ -24,9 +23,6 @@ _WORD = re.compile(r"(?:\\.|[^\s\\])+")
 _HOST = rb"(?:[a-z0-9][a-z0-9-]*\.)+[a-z0-9]+"
 _HOSTS = re.compile(rb"(?<=\0)%s(?: %s)*(?=\0)" % (_HOST, _HOST))
 
-_Named = dict[str, str]
-"""Servers, each with the file that names it first."""
-
 
 class _InvalidFileError(Exception):
     """A line at which systemd gives up: this file from here on, and every file after it."""
@@ -35,30 +31,25 @@ class _InvalidFileError(Exception):
 def _servers(_process: Process, files: Files) -> Iterator[ConfiguredServer]:
     """It asks the servers of its files and of the links; only where both are empty, the fallback."""
     lists = _configured(files)
-    chosen = lists.get("NTP", {})
-    for host in _of_links(files):
-        chosen.setdefault(host, _NETWORK)
+    chosen = [*lists.get("NTP", ()), *_of_links(files)]
     if not chosen:
         chosen = lists["FallbackNTP"] if "FallbackNTP" in lists else _compiled_in(files)
-    for host, path in chosen.items():
-        yield ConfiguredServer(host, NTP_PORT, False, _NAME, path, False)
+    yield from map(ConfiguredServer, chosen)
 
 
-def _configured(files: Files) -> dict[str, _Named]:
+def _configured(files: Files) -> dict[str, list[str]]:
     """Merge the main file and its fragments: lists grow from file to file, and an empty assignment clears them.
 
     The fallback is there from its first server on, also if it is cleared after that.
     """
     main = files.first([f"{folder}/timesyncd.conf" for folder in _FOLDERS])
     fragments = files.fragments([f"{folder}/timesyncd.conf.d" for folder in _FOLDERS], ".conf")
-    lists: dict[str, _Named] = {}
+    lists: dict[str, list[str]] = {}
     try:
         for path in [main, *fragments] if main else fragments:
             for key, value in _assignments(files.octets(path)):
                 if value:
-                    named = lists.setdefault(key, {})
-                    for host in _hosts(value):
-                        named.setdefault(host, path)
+                    lists.setdefault(key, []).extend(_hosts(value))
                 elif key in lists:
                     lists[key].clear()
     except _InvalidFileError:
@@ -120,23 +111,23 @@ def _of_links(files: Files) -> list[str]:
     return []
 
 
-def _compiled_in(files: Files) -> _Named:
+def _compiled_in(files: Files) -> list[str]:
     """Return the fallback that was compiled in, as the program itself holds it.
 
     It is the only text there that is a list of host names; a single name is recognised by the comment that shows
     it in the file as shipped.
     """
     program = files.first(_PROGRAMS)
-    texts = set(_HOSTS.findall(files.octets(program))) if program else set()
+    texts: set[bytes] = set(_HOSTS.findall(files.octets(program))) if program else set()
     lists = {text for text in texts if b" " in text}
     if len(lists) != 1:
         shipped = [line for folder in _FOLDERS for line in files.lines(f"{folder}/timesyncd.conf")]
         comments = [line.partition("=")[2] for line in shipped if line.startswith("#FallbackNTP=")]
         lists = texts & {value.strip().encode() for value in comments}
-    if program is None or len(lists) != 1:
+    if len(lists) != 1:
         files.problems.append("the servers that are compiled into systemd-timesyncd cannot be seen")
-        return {}
-    return dict.fromkeys(lists.pop().decode().split(), program)
+        return []
+    return lists.pop().decode().split()
 
 
 KIND = DaemonKind(
