@@ -105,9 +105,9 @@ def _notes(fleet: Fleet) -> tuple[str, str, str, str]:
     wrong = sum(map(is_wrong, fleet.members))
     silent = [one for one in fleet.members if one.silent_s is not None]
     lost = sum(one.host is None for one in silent)
-    unmeasured = sum(one.severity is Severity.UNKNOWN and one.silent_s is None for one in fleet.members)
-    reporting = [one.host for one in fleet.members if one.host and one.silent_s is None]
-    unproven = sum(host.verdict == "unproven" for host in reporting)
+    reporting = [one for one in fleet.members if one.silent_s is None]
+    unmeasured = sum(one.severity is Severity.UNKNOWN for one in reporting)
+    unproven = sum(one.host is not None and one.host.verdict == "unproven" for one in reporting)
     unknown = [f"{len(silent):,} silent" + (f", {lost:,} without any point" if lost else "")] if silent else []
     unknown += [f"{unmeasured:,} not measured"] if unmeasured else []
     return (

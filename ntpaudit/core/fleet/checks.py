@@ -23,7 +23,8 @@ def judge_fleet(snapshot: Snapshot, policy: FleetPolicy) -> Fleet:
     groups = {site: group_of(hosts) for site, hosts in by_site(as_of(members, snapshot.now_ns))}
     compared = compare(snapshot, members)
     site_shifts = dict(moved_sites(compared, SITE_MOVED_SHARE * policy.warning_s))
-    expected = [one for one in members if one.name not in frozenset(unlisted)]
+    others = frozenset(unlisted)
+    expected = [one for one in members if one.name not in others]
     context = FleetContext(snapshot, policy, members, unlisted, expected, groups, compared, site_shifts)
     sites = tuple(
         Site(site, count(hosts), groups[site].ambiguity if site in groups else None) for site, hosts in by_site(members)

@@ -1,6 +1,6 @@
 """Findings about points that contradict each other: names, timestamps, severities, sources."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from ntpaudit.core.checks.finding import Level
 from ntpaudit.core.checks.rule import AU8, ISO, NIS2, PCI, SC45, Raised, Rule
@@ -50,15 +50,12 @@ def check_time_disputed(context: FleetContext) -> Iterator[Raised]:
                 worst = max(group, key=lambda one: (abs(one.disputed_s), one.name))
                 level: Level = "high" if abs(worst.disputed_s) > context.policy.critical_s else "medium"
                 names = sorted_names(one.name for one in group)
-                yield Raised(level, _disputed(group, worst, site), site, None, names, worst.disputed_s, remedy)
-
-
-def _disputed(group: Sequence[HostStatus], worst: HostStatus, site: str | None) -> str:
-    way = "ahead of" if worst.disputed_s > 0 else "behind"
-    apart = f"{format_duration(worst.disputed_s, rounding='down')} {way} the database's clock"
-    if len(group) == 1:
-        return f"the timestamps of {worst.name} are {apart}"
-    return f"the timestamps of {len(group)} hosts {at(site)} are up to {apart} ({worst.name})"
+                way = "ahead of" if is_ahead else "behind"
+                apart = f"{format_duration(worst.disputed_s, rounding='down')} {way} the database's clock"
+                message = f"the timestamps of {worst.name} are {apart}"
+                if group[1:]:
+                    message = f"the timestamps of {len(group)} hosts {at(site)} are up to {apart} ({worst.name})"
+                yield Raised(level, message, site, None, names, worst.disputed_s, remedy)
 
 
 TIME_DISPUTED = Rule(
