@@ -86,9 +86,7 @@ class Target:
     def is_open(self) -> bool:
         """More samples are wanted, and no answer forbids another query."""
         failure = self.answers[-1].outcome if self.answers else None
-        is_refused = isinstance(failure, SourceFailure) and (
-            failure.reason.startswith("kod:") or failure.reason == "refused"
-        )
+        is_refused = isinstance(failure, SourceFailure) and failure.reason.startswith(("kod:", "refused"))
         return len(self.answers) < self.samples and not is_refused
 
     def observation(self) -> SourceObservation:

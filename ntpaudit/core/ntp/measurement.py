@@ -75,15 +75,8 @@ def measure(reply: Reply, timestamps: ExchangeTimestamps) -> Measurement | Unusa
     )
     # min and max: a delay just below zero, which V13 accepts, swaps the ends
     interval = Interval(min(backward_ns, forward_ns) - error_ns, max(backward_ns, forward_ns) + error_ns)
-    return Measurement(
-        reply,
-        timestamps,
-        received_ns,
-        transmitted_ns,
-        (forward_ns + backward_ns) // 2,
-        max(delay_ns, host_precision_ns),
-        interval,
-    )
+    offset_ns, delay_ns = (forward_ns + backward_ns) // 2, max(delay_ns, host_precision_ns)
+    return Measurement(reply, timestamps, received_ns, transmitted_ns, offset_ns, delay_ns, interval)
 
 
 def root_distance_ns(reply: Reply) -> int:

@@ -88,24 +88,13 @@ def read_reply(
     )
     if reason:
         return UnusableReply(reason, ours)
-    warnings = []
+    warnings: tuple[str, ...] = ()
     if reference != 0 and (reference - transmitted) & (1 << 64) - 1 < 1 << 63 and reference != transmitted:
-        warnings.append("reftime-future")  # V15
+        warnings += ("reftime-future",)  # V15
     if stratum > 1 and reference_id in own_ids:
-        warnings.append("sync-loop")  # V16
-    return Reply(
-        leap,
-        stratum,
-        poll,
-        precision,
-        root_delay,
-        root_dispersion,
-        reference_id,
-        reference,
-        received,
-        transmitted,
-        tuple(warnings),
-    )
+        warnings += ("sync-loop",)  # V16
+    times = (reference, received, transmitted)
+    return Reply(leap, stratum, poll, precision, root_delay, root_dispersion, reference_id, *times, warnings)
 
 
 def tail_fault(tail: bytes) -> str:
