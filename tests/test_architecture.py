@@ -46,7 +46,6 @@ ORDER = (
     "core.checks.debounce",
     "core.delivery",
     "core.schedule",
-    "core.poll_interval",
     "core.clock_state",
     "core.holdover",
     "core.agreements",

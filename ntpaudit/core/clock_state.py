@@ -11,7 +11,6 @@ from ntpaudit.core.clock.readings import MAX_DRIFT_PPM, MAX_KERNEL_PPM, ClockRea
 from ntpaudit.core.clock.steps import Step, Suspend, find_step, find_suspend, without_leap
 from ntpaudit.core.leap import leap_of_step
 from ntpaudit.core.observation import KernelState, Observation, Unavailable
-from ntpaudit.core.poll_interval import PollInterval
 from ntpaudit.core.selection import Agreement, SourceCounts
 from ntpaudit.core.units import NS_PER_S
 
@@ -59,6 +58,36 @@ class Poll(NamedTuple):
     polled_ns: int
     counts: SourceCounts
     interval_s: float
+
+
+class PollInterval(NamedTuple):
+    """The polling interval since an uptime, and how many intervals had passed without a measurement until then (A.4).
+
+    So a reload that shortens the interval does not change how many polls were due before it. `before_boot_s` is the
+    interval at the end of the previous boot, None if no agent ran then.
+    """
+
+    interval_s: float
+    since_ns: int
+    passed: float = 0.0
+    before_boot_s: float | None = None
+
+    def passed_at(self, now_ns: int) -> float:
+        """Return how many intervals have passed without a measurement in this boot."""
+        return self.passed + max(0, now_ns - self.since_ns) / NS_PER_S / self.interval_s
+
+    def before_boot(self, span_s: float) -> float:
+        """Return the length of a time before the agent's start in intervals."""
+        return span_s / (self.before_boot_s or self.interval_s)
+
+    def measured(self, now_ns: int) -> "PollInterval":
+        """Return the state after a measurement."""
+        return PollInterval(self.interval_s, now_ns)
+
+    def changed(self, now_ns: int, interval_s: float) -> "PollInterval":
+        """Return the state with another interval."""
+        changed = self._replace(interval_s=interval_s, since_ns=now_ns, passed=self.passed_at(now_ns))
+        return self if interval_s == self.interval_s else changed
 
 
 class DropCounter(NamedTuple):

@@ -60,17 +60,7 @@ def format_duration(seconds: float, *, rounding: Rounding = "near") -> str:
     return f"{f'{digits:.{-exponent}f}'.rstrip('0').rstrip('.')} {unit}"
 
 
-_SUFFIXES = {
-    "ns": 1e-9,
-    "us": 1e-6,
-    "µs": 1e-6,
-    "ms": 1e-3,
-    "s": 1.0,
-    "m": 60.0,
-    "h": 3600.0,
-    "d": 86_400.0,
-    "y": 365.25 * 86_400,
-}
+_SUFFIXES = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1, "m": 60, "h": 3600, "d": 86_400, "y": 31_557_600}
 
 MAX_DIGITS = 30  # a longer number is refused: thousands of digits are infinite as a float, and an error as an integer
 

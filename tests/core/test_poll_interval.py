@@ -5,7 +5,7 @@ from math import isclose
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ntpaudit.core.poll_interval import PollInterval
+from ntpaudit.core.clock_state import PollInterval
 from ntpaudit.core.units import NS_PER_S
 from tests.histories import World, live
 
