@@ -88,13 +88,13 @@ def read_reply(
     )
     if reason:
         return UnusableReply(reason, ours)
-    warnings: tuple[str, ...] = ()
+    warnings = []
     if reference != 0 and (reference - transmitted) & (1 << 64) - 1 < 1 << 63 and reference != transmitted:
-        warnings += ("reftime-future",)  # V15
+        warnings.append("reftime-future")  # V15
     if stratum > 1 and reference_id in own_ids:
-        warnings += ("sync-loop",)  # V16
+        warnings.append("sync-loop")  # V16
     times = (reference, received, transmitted)
-    return Reply(leap, stratum, poll, precision, root_delay, root_dispersion, reference_id, *times, warnings)
+    return Reply(leap, stratum, poll, precision, root_delay, root_dispersion, reference_id, *times, tuple(warnings))
 
 
 def tail_fault(tail: bytes) -> str:
