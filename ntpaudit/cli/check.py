@@ -23,8 +23,6 @@ from ntpaudit.store.paths import FILE_NAME, state_folder
 
 logger = LazyLogger(__name__)
 
-MAX_SAMPLES = 16
-
 DEFAULT_PLAN = audit.Plan((), PROFILES[DEFAULT_PROFILE], Labels(__version__))
 """The plan where no configuration file is found."""
 
@@ -66,10 +64,7 @@ def _timeout(text: str) -> float:
 @click.option("--warning", type=DURATION, help="Warning tolerance, such as 100ms.")
 @click.option("--critical", type=DURATION, help="Critical tolerance, which the verdict refers to, such as 1s.")
 @click.option(
-    "--samples",
-    type=click.IntRange(1, MAX_SAMPLES),
-    default=1,
-    help="Queries per server, 2 s apart; always 1 for pools.",
+    "--samples", type=click.IntRange(1, 16), default=1, help="Queries per server, 2 s apart; always 1 for pools."
 )
 @click.option(
     "--timeout", type=parsed("DURATION", _timeout), default="2s", help="Maximum wait for DNS, and again for replies."

@@ -220,7 +220,7 @@ def _summary(found: Config) -> str:
     """Describe what an agent polls and where it sends records; ends with what was not contacted."""
     from ntpaudit.config.text import describe_token
 
-    named, profile, influxdb, outputs = found.sources.named, found.profile, found.influxdb, _outputs(found)
+    named, profile, influxdb = found.sources.named, found.profile, found.influxdb
     pools = [source.zone for source in named if isinstance(source, Pool) and source.is_public]
     others = [plural(len(named) - len(pools), "server")] if len(named) > len(pools) else []
     others += ["the time daemon's servers"] if found.sources.from_host else []
@@ -231,14 +231,10 @@ def _summary(found: Config) -> str:
     if influxdb is not None:
         token = describe_token(influxdb, os.environ)
         database = f"delivers to {influxdb.url}, bucket {influxdb.bucket}, token {token}"
+    tables = found.outputs._asdict()
+    journal = tables.pop("journal")
+    outputs = [f"{name} {settings[0]}" for name, settings in tables.items() if settings is not None]
+    if journal is None or journal.enabled:
+        outputs.append("journal if systemd runs the agent" if journal is None else "journal")
     parts = [f"polls {', '.join(polled)}", f"profile {profile.name} ({tolerances})", database, *outputs]
     return f"{', '.join(parts)}; {'servers and outputs' if influxdb or outputs else 'servers'}"
-
-
-def _outputs(found: Config) -> list[str]:
-    outputs = found.outputs._asdict()
-    journal = outputs.pop("journal")
-    named = [f"{name} {settings[0]}" for name, settings in outputs.items() if settings is not None]
-    if journal is None or journal.enabled:
-        named.append("journal if systemd runs the agent" if journal is None else "journal")
-    return named

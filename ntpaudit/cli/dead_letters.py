@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
 SCHEMA = "ntpaudit.dead-letter/1"
 
-_LEAST_REASON = 20
-
 EPILOG = """\b
 Examples:
   ntpaudit history dead-letters list
@@ -103,7 +101,7 @@ def _table(entries: "Iterator[DeadLetter]") -> Iterator[str]:
         time = "unknown" if entry.stamp_ns is None else f"{format_utc(entry.stamp_ns)[:19]}Z"
         start, lines = f"{entry.id:>8}  {time:20}  ", [one_line(entry.reason)]
         if width is not None:
-            lines = wrap(lines[0], max(width - len(start), _LEAST_REASON), break_on_hyphens=False) or [""]
+            lines = wrap(lines[0], max(width - len(start), 20), break_on_hyphens=False) or [""]
         yield title + start + f"\n{' ' * len(start)}".join(lines) + "\n"
         title = ""
     if title:

@@ -42,12 +42,8 @@ earlier demonstration is kept). With --once as for `ntpaudit check`.
 LABEL = "demonstration: servers simulated on loopback, wrong on purpose; the offset says nothing about this clock"
 FLEET_LABEL = "demonstration: hosts, clocks and servers are simulated, some of them wrong on purpose"
 
-MAX_HOSTS = 1000
-UDP_HOSTS = 100
-"""Up to this number of hosts, audits go over UDP by default."""
-
-TIMEOUT_S = 30.0
-"""The timeout of a write: a busy database may take this long for a batch."""
+UDP_HOSTS = 100  # up to this number of hosts, audits go over UDP by default
+TIMEOUT_S = 30.0  # the timeout of a write: a busy database may take this long for a batch
 
 _URL = parsed("URL", parse_url)
 
@@ -67,7 +63,7 @@ def _parse_hours(text: str) -> float:
 
 @click.command(epilog=EPILOG)
 @click.option("--once", is_flag=True, help="Show one audit, not a fleet.")
-@click.option("--hosts", type=click.IntRange(3, MAX_HOSTS), default=24, help="Number of hosts.")
+@click.option("--hosts", type=click.IntRange(3, 1000), default=24, help="Number of hosts.")
 @click.option(
     "--hours",
     type=parsed("HOURS", _parse_hours),

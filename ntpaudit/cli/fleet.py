@@ -22,7 +22,6 @@ from ntpaudit.errors import ConfigError, OutputError, ReadError
 _Function = TypeVar("_Function", bound=Callable[..., None])
 
 FORMATS = ("text", "json", "csv", "nagios")
-
 ORDER_FORMATS = ("text", "json")
 
 EPILOG = """\b

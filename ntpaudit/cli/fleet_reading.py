@@ -26,9 +26,7 @@ from ntpaudit.net import deadline
 from ntpaudit.store.paths import state_folder
 
 DEMONSTRATION = "demo.sqlite3"
-
-PROGRESS_AFTER_S = 2.0
-"""The delay of a progress message."""
+PROGRESS_AFTER_S = 2.0  # the delay of a progress message
 
 
 class FleetOptions(NamedTuple):

@@ -14,8 +14,7 @@ from ntpaudit.core.units import NS_PER_S, format_duration
 from ntpaudit.errors import OutputError, ReadError
 from ntpaudit.fleet.reader import Reader
 
-SPANS = 96
-"""The number of parts of the page's period: a day is divided into quarters of an hour."""
+SPANS = 96  # the number of parts of the page's period: a day is divided into quarters of an hour
 
 
 def check_output(options: FleetOptions, named: Mapping[str, str]) -> None:

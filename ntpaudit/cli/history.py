@@ -24,11 +24,7 @@ if TYPE_CHECKING:
 _Item = TypeVar("_Item")
 
 FORMATS = ("table", "csv", "json")
-
-DEFAULT_SINCE_S = 86_400.0
-
-PROGRESS_S = 2.0
-"""Interval of progress messages."""
+PROGRESS_S = 2.0  # interval of progress messages
 
 EPILOG = """\b
 Examples:
@@ -103,7 +99,7 @@ def history(
     with output.exit_on(StoreError), open_history(path, damaged.append) as stored:
         now_ns = stored.corrected_now(this_host().moment)
         if since is None and limit is None:
-            since = RelativeTime(DEFAULT_SINCE_S)
+            since = RelativeTime(86_400.0)
         since_ns, until_ns = (None if when is None else resolve(when, now_ns) for when in (since, until))
         query = HistoryQuery(now_ns, since_ns, until_ns, limit, format_name, hourly)
         _check_times(query)

@@ -6,11 +6,8 @@ from collections import deque
 
 from ntpaudit.outputs.journal import journal_takes_our_output
 
-REPEATING = ("ntpaudit.audit", "ntpaudit.polling")
-"""Loggers whose messages come again with every poll."""
-
-REMEMBERED = 32
-"""How many different messages are remembered to recognise a repetition."""
+REPEATING = ("ntpaudit.audit", "ntpaudit.polling")  # loggers whose messages come again with every poll
+REMEMBERED = 32  # how many different messages are remembered to recognise a repetition
 
 PRIORITIES = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3, logging.CRITICAL: 2}
 """The priorities of syslog(3) for the levels of `logging`."""

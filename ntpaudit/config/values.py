@@ -9,11 +9,8 @@ from ntpaudit.core.units import MAX_DIGITS, brief, format_duration, parse_durati
 
 DAY_S = 86_400.0
 YEAR_S = 365.25 * DAY_S
-MOST_S = 100 * YEAR_S
-"""The longest duration that a key accepts."""
-
-MAX_LABEL = 253
-"""The longest name of a host (RFC 1035)."""
+MOST_S = 100 * YEAR_S  # the longest duration that a key accepts
+MAX_LABEL = 253  # the longest name of a host (RFC 1035)
 
 Language = Literal["influxql", "promql"]
 LANGUAGES: tuple[Language, ...] = get_args(Language)

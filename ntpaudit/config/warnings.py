@@ -8,11 +8,8 @@ from ntpaudit.config.schema import Config, SourcesConfig
 from ntpaudit.core.ntp.sources import Server, doubtful_port
 from ntpaudit.core.units import plural
 
-ENOUGH = 4
-"""The number of servers that outvote one that is wrong."""
-
-SERVICE_FOLDERS = ("/run/ntpaudit", "/var/lib/ntpaudit")
-"""systemd creates these for the agent."""
+ENOUGH = 4  # the number of servers that outvote one that is wrong
+SERVICE_FOLDERS = ("/run/ntpaudit", "/var/lib/ntpaudit")  # systemd creates these for the agent
 
 
 def config_warnings(config: Config) -> Iterator[str]:
