@@ -190,11 +190,7 @@ _HOSTS: tuple[Column[HostStatus], ...] = (
         colour=lambda one: SEVERITY_COLOURS[one.severity] if one.severity else None,
     ),
     Column("offset       ", _offset, is_number=True),
-    Column(
-        "at most",
-        lambda one: _up(max_error_s(one.current_offset)) if one.current_offset else "",
-        is_number=True,
-    ),
+    Column("at most", lambda one: _up(max_error_s(one.current_offset)) if one.current_offset else "", is_number=True),
     Column("sources", _sources),
     Column("last seen", _seen, is_number=True),
     Column("findings", _findings, gives_way=True),

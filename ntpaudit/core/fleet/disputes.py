@@ -45,17 +45,18 @@ def check_time_disputed(context: FleetContext) -> Iterator[Raised]:
     reporting = sum(one.silent_s is None for one in context.members)
     remedy = _FIX_DATABASE_CLOCK if 2 * len(disputed) > reporting >= MANY else None
     for site, hosts in by_site(disputed):
-        for is_ahead in (True, False):
-            if group := [one for one in hosts if (one.disputed_s > 0) is is_ahead]:
-                worst = max(group, key=lambda one: (abs(one.disputed_s), one.name))
-                level: Level = "high" if abs(worst.disputed_s) > context.policy.critical_s else "medium"
-                names = sorted_names(one.name for one in group)
-                way = "ahead of" if is_ahead else "behind"
-                apart = f"{format_duration(worst.disputed_s, rounding='down')} {way} the database's clock"
-                message = f"the timestamps of {worst.name} are {apart}"
-                if group[1:]:
-                    message = f"the timestamps of {len(group)} hosts {at(site)} are up to {apart} ({worst.name})"
-                yield Raised(level, message, site, None, names, worst.disputed_s, remedy)
+        ahead, behind = [one for one in hosts if one.disputed_s > 0], [one for one in hosts if one.disputed_s < 0]
+        for way, group in (("ahead of", ahead), ("behind", behind)):
+            if not group:
+                continue
+            worst = max(group, key=lambda one: (abs(one.disputed_s), one.name))
+            level: Level = "high" if abs(worst.disputed_s) > context.policy.critical_s else "medium"
+            names = sorted_names(one.name for one in group)
+            apart = f"{format_duration(worst.disputed_s, rounding='down')} {way} the database's clock"
+            message = f"the timestamps of {worst.name} are {apart}"
+            if group[1:]:
+                message = f"the timestamps of {len(group)} hosts {at(site)} are up to {apart} ({worst.name})"
+            yield Raised(level, message, site, None, names, worst.disputed_s, remedy)
 
 
 TIME_DISPUTED = Rule(

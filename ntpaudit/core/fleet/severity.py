@@ -8,14 +8,12 @@ from ntpaudit.core.policy import Severity, Verdict
 from ntpaudit.core.units import NS_PER_S
 
 MAX_AGE_S = 86_400.0  # no agent carries an offset forward for longer; an older measurement proves nothing now
-
-AHEAD_S = 60.0
-"""A point stamped further ahead of now than this is disputed.
-
-Now may be wrong by half of it (`reader.SKEW_S`), and points arrive during the reading.
-"""
-
+LEAST_WARNING_SHARE = 0.1  # no profile of ntpaudit warns below this share of its critical tolerance
 _ROUNDING = 1 + 1e-9  # what a database may lose of the digits
+
+# A point stamped further ahead of now than this is disputed. Now may be wrong by half of it (`reader.SKEW_S`), and
+# points arrive during the reading.
+AHEAD_S = 60.0
 
 
 def offset_verdict(host: Host, policy: FleetPolicy) -> tuple[Verdict, Severity]:
@@ -37,9 +35,6 @@ def offset_verdict(host: Host, policy: FleetPolicy) -> tuple[Verdict, Severity]:
     if max(offset.earliest_s, -offset.latest_s) > critical_s:
         return "beyond", Severity.CRITICAL
     return "unproven", Severity.WARNING
-
-
-LEAST_WARNING_SHARE = 0.1  # no profile of ntpaudit warns below this share of its critical tolerance
 
 
 def needs_tolerances(host: Host) -> bool:
