@@ -162,13 +162,13 @@ class DeliveryWorker:
             case delivery.MoveToDeadLetters(count, reason):
                 self._dead_letter(entries[:count], reason)
             case delivery.RetryAfter(wait_s):
-                if isinstance(answer, delivery.Delivered):  # of an entry other than the oldest
-                    self._sleep(wait_s)
-                else:
-                    kind = (
-                        str(answer.status) if isinstance(answer, delivery.Refused) else answer.reason.partition(":")[0]
-                    )
-                    self._fail(kind, delivery.describe(answer), wait_s)
+                match answer:
+                    case delivery.Delivered():  # of an entry other than the oldest
+                        self._sleep(wait_s)
+                    case delivery.Refused(status):
+                        self._fail(str(status), delivery.describe(answer), wait_s)
+                    case delivery.Unreachable(reason):
+                        self._fail(reason.partition(":")[0], delivery.describe(answer), wait_s)
 
     def _waiting(self, store: StateStore) -> list[OutboxEntry]:
         """Return the oldest entries; while an entry is compared with others, also the newest."""

@@ -3,6 +3,7 @@
 The schema is fixed: a tag or the type of a field can never change. A field whose value is not known is left out.
 """
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from math import inf, isfinite
 from typing import NamedTuple
@@ -20,6 +21,7 @@ from ntpaudit.render.text_safety import one_line
 Value = float | int | str | None
 
 _INT64 = range(-(1 << 63), 1 << 63)
+_STAMP = re.compile(r" -?[0-9]+$")
 _TAG_ESCAPES = str.maketrans({" ": r"\ ", ",": r"\,", "=": r"\=", "\\": "/"})
 """A backslash cannot be escaped in a tag, and at the end of one it would swallow what follows: so it is a slash."""
 
@@ -95,7 +97,7 @@ def render(record: Record, events: Sequence[Event] | None = None) -> str:
     event has its own. For an unmeasured clock it is unknown, and the host's time could place the point where no
     dashboard shows it. Such a point has no timestamp: `stamp_lines` or the database adds one.
     """
-    return "".join(f"{_line(point)}{_stamp(point.stamp_ns)}\n" for point in points(record, events))
+    return "".join(map(_stamped_line, points(record, events)))
 
 
 def render_unstamped(record: Record, events: Sequence[Event]) -> str:
@@ -105,25 +107,15 @@ def render_unstamped(record: Record, events: Sequence[Event]) -> str:
 
 def render_events(host: HostIdentity, events: Sequence[Event], last: Record | None = None) -> str:
     """Write what happened on a host since its last record; what has no true time has no stamp."""
-    return "".join(f"{_line(point)}{_stamp(point.stamp_ns)}\n" for point in event_points(host, events, last))
+    return "".join(map(_stamped_line, event_points(host, events, last)))
 
 
 def stamp_lines(lines: str, stamp_ns: int) -> str:
     """Put a stamp on every line of ours that has none.
 
-    A line without one ends in its last field, `name=value`. Only a quoted text can have a blank in it, and ends in its
-    quote: so what stands behind the last blank is a whole number in a line with a stamp, and in no other.
+    A line without one ends in its last field, `name=value` or `name="text"`: never in a blank and a number.
     """
-    return "".join(
-        f"{line}\n" if _is_stamp(line.rpartition(" ")[2]) else f"{line} {stamp_ns}\n"
-        for line in lines.split("\n")
-        if line
-    )
-
-
-def _is_stamp(word: str) -> bool:
-    digits = word.removeprefix("-")
-    return digits.isascii() and digits.isdecimal()
+    return "".join(f"{line}\n" if _STAMP.search(line) else f"{line} {stamp_ns}\n" for line in lines.split("\n") if line)
 
 
 def _line(point: Point) -> str:
@@ -132,8 +124,8 @@ def _line(point: Point) -> str:
     return f"{','.join([point.measurement, *tags])} {','.join(_fields(point.fields))}"
 
 
-def _stamp(stamp_ns: int | None) -> str:
-    return "" if stamp_ns is None else f" {stamp_ns}"
+def _stamped_line(point: Point) -> str:
+    return f"{_line(point)}\n" if point.stamp_ns is None else f"{_line(point)} {point.stamp_ns}\n"
 
 
 def host_tags(host: HostIdentity) -> dict[str, str | None]:
@@ -204,11 +196,6 @@ def _clock(record: Record) -> dict[str, Value]:
         }
     if nearest is not None:
         fields |= {"delay_s": nearest.delay_s, "root_distance_s": nearest.root_distance_s, "stratum": nearest.stratum}
-    return fields | _of_agent(record)
-
-
-def _of_agent(record: Record) -> dict[str, Value]:
-    fields: dict[str, Value] = {}
     if (drift := record.drift) is not None:
         fields |= {"frequency_ppm": drift.frequency_ppm, "skew_ppm": float(drift.skew_ppm)}
     if (health := record.health) is not None:

@@ -3,6 +3,7 @@
 The journal and syslog write the same entries in two notations.
 """
 
+import re
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from math import isfinite
@@ -15,12 +16,8 @@ from ntpaudit.core.record import Record
 from ntpaudit.core.units import NS_PER_S, Rounding, format_utc
 from ntpaudit.formats.summary import summary
 
-VERDICT_CHANGED = "verdict-changed"
-"""The kind of an entry for a change of severity or verdict."""
-
-MOST_KEPT = 256
-"""The most entries that wait for a log; then the oldest are dropped. The history has all of them."""
-
+VERDICT_CHANGED = "verdict-changed"  # the kind of an entry for a change of severity or verdict
+MOST_KEPT = 256  # the most entries that wait for a log; then the oldest are dropped. The history has all of them.
 _LONGEST_NAME = 32
 
 _CLEARED = 5
@@ -101,7 +98,12 @@ def clip(text: str, most: int) -> bytes:
 
 def _of_event(event: Event, record: Record) -> LogEntry:
     remedy = f"; fix: {event.remedy}" if event.remedy and event.raised else ""
-    detail = {_name(key): text for key, value in event.detail.items() if (text := _text(value)) is not None}
+    # a name is as every log takes it
+    detail = {
+        re.sub("[^a-z0-9]", "_", key.lower())[:_LONGEST_NAME] or "_": text
+        for key, value in event.detail.items()
+        if (text := _text(value)) is not None
+    }
     value = {} if event.value_s is None else _microseconds(value=(event.value_s, "near"))
     facts = {
         "finding": event.kind,
@@ -140,12 +142,11 @@ def _clock_error_s(record: Record, event: Event | None = None) -> float | None:
 
     A step may have come after the record, so it adds its size.
     """
-    offset = record.offset
-    if offset is None:
+    if (offset := record.offset) is None:
         return None
     error_s = max(offset.bound_s, offset.latest_s - offset.estimate_s, offset.estimate_s - offset.earliest_s)
-    stepped = event is not None and event.kind in STEP_KINDS
-    return error_s + (abs(event.value_s or 0.0) if event is not None and stepped else 0.0)
+    stepped_s = event.value_s if event is not None and event.kind in STEP_KINDS else None
+    return error_s + abs(stepped_s or 0.0)
 
 
 def _of_clock(record: Record) -> dict[str, str]:
@@ -181,12 +182,6 @@ def _times(utc_ns: int | None, host_ns: int) -> dict[str, str]:
     return true_time | {"host_time": format_utc(host_ns)}
 
 
-def _name(key: str) -> str:
-    """Return the name of a fact, as every log takes it: at most 32 lower-case letters, digits and underscores."""
-    written = "".join(character if character.isascii() and character.isalnum() else "_" for character in key.lower())
-    return written[:_LONGEST_NAME] or "_"
-
-
 def _text(value: Any) -> str | None:
     """Write a value of an event's detail; None where there is nothing to say."""
     match value:
@@ -194,12 +189,10 @@ def _text(value: Any) -> str | None:
             return None
         case str():
             return value
-        case bool():
+        case bool() | int():
             return str(int(value))
-        case int():
-            return str(value)
         case float():
-            return repr(value) if isfinite(value) else None
+            return str(value) if isfinite(value) else None
     import json
 
     return json.dumps(value)

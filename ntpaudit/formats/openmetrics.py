@@ -3,7 +3,7 @@
 Samples carry no timestamp, which node_exporter refuses; what is not known is left out, and is never NaN.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from ntpaudit.core.observation import STATUSES
 from ntpaudit.core.policy import VERDICTS
@@ -11,10 +11,9 @@ from ntpaudit.core.record import Record
 from ntpaudit.core.units import NS_PER_S
 from ntpaudit.render.text_safety import one_line
 
-Labels = tuple[tuple[str, str], ...]
-Samples = Mapping[Labels, float | int | None]
+Samples = Mapping[tuple[str, ...], float | int | None]
 Gauge = tuple[str, str, Samples | float | None]
-"""A metric: its name, what it means, and its value, or its samples by their labels."""
+"""A metric: its name and those of its labels (`name label label`), its meaning, and its value or one for all labels."""
 
 _LABEL_ESCAPES = str.maketrans({'"': r"\"", "\\": r"\\"})
 
@@ -41,14 +40,14 @@ def _gauges(record: Record) -> Iterator[Gauge]:
         yield ("bound_seconds", "How wrong the clock can be at most, on the same condition.", offset.bound_s)
     yield ("severity", "0 ok, 1 warning, 2 unknown, 3 critical.", int(record.severity))
     yield (
-        "verdict",
+        "verdict verdict",
         "1 for the verdict on the critical tolerance, 0 for the others.",
-        {(("verdict", verdict),): int(verdict == record.verdict) for verdict in VERDICTS},
+        {(verdict,): int(verdict == record.verdict) for verdict in VERDICTS},
     )
     yield (
-        "tolerance_seconds",
+        "tolerance_seconds level",
         "How wrong the clock may be by the profile.",
-        {(("level", "warning"),): record.profile.warning_s, (("level", "critical"),): record.profile.critical_s},
+        {("warning",): record.profile.warning_s, ("critical",): record.profile.critical_s},
     )
     yield ("sources", "Sources configured.", poll.sources)
     yield ("asked", "Servers that count as asked.", counts.asked)
@@ -57,36 +56,23 @@ def _gauges(record: Record) -> Iterator[Gauge]:
     if offset is not None:
         yield ("max_falsetickers", "Queried servers that may be wrong before the bound fails.", counts.max_falsetickers)
         yield ("guaranteed", "0: too few usable replies, so the bound proves nothing.", int(counts.guaranteed))
+    offsets: Samples = {(source.name,): source.offset_s for source in record.sources}
+    yield ("source_offset_seconds source", "Offset by one source: positive is behind.", offsets)
+    delays: Samples = {(source.name,): source.delay_s for source in record.sources}
+    yield ("source_delay_seconds source", "Round trip to one source.", delays)
     yield (
-        "source_offset_seconds",
-        "Offset by one source: positive is behind.",
-        {(("source", source.name),): source.offset_s for source in record.sources},
-    )
-    yield (
-        "source_delay_seconds",
-        "Round trip to one source.",
-        {(("source", source.name),): source.delay_s for source in record.sources},
-    )
-    yield (
-        "source_status",
+        "source_status source status",
         "1 for the status of a source, 0 for the others.",
-        {
-            (("source", source.name), ("status", status)): int(status == source.status)
-            for source in record.sources
-            for status in STATUSES
-        },
+        {(source.name, status): int(status == source.status) for source in record.sources for status in STATUSES},
     )
-    yield (
-        "finding",
-        "1 for each thing found wrong.",
-        {(("id", finding.id), ("level", finding.level)): 1 for finding in record.findings},
-    )
+    findings: Samples = {(finding.id, finding.level): 1 for finding in record.findings}
+    yield ("finding id level", "1 for each thing found wrong.", findings)
     maxerror_s = record.kernel.get("maxerror_s")
     yield ("kernel_maxerror_seconds", "What the kernel holds to be the clock's greatest error.", maxerror_s)
     yield from _of_agent(record)
     time_s = None if record.utc_ns is None else record.utc_ns / NS_PER_S
     yield ("time_seconds", "Corrected time of the audit, in seconds since 1970.", time_s)
-    yield ("build_info", "The version of ntpaudit that wrote this.", {(("version", record.version),): 1})
+    yield ("build_info version", "The version of ntpaudit that wrote this.", {(record.version,): 1})
 
 
 def _of_agent(record: Record) -> Iterator[Gauge]:
@@ -112,20 +98,21 @@ def _of_agent(record: Record) -> Iterator[Gauge]:
         )
 
 
-def _lines(name: str, meaning: str, values: Samples | float | None) -> Iterator[str]:
-    """Write a metric, or nothing where it has no value."""
+def _lines(name_and_labels: str, meaning: str, values: Samples | float | None) -> Iterator[str]:
+    """Write a metric, or nothing where it has no value. Of labels that are written alike, the last sample counts."""
+    name, *labels = name_and_labels.split()
     every = values if isinstance(values, Mapping) else {(): values}
-    samples = {_labels(labels): value for labels, value in every.items() if value is not None}
+    samples = {_written(labels, key): value for key, value in every.items() if value is not None}
     if samples:
         yield f"# HELP ntpaudit_{name} {meaning}"
         yield f"# TYPE ntpaudit_{name} gauge"
         if name.endswith("_seconds"):
             yield f"# UNIT ntpaudit_{name} seconds"
-    for labels, value in samples.items():
-        yield f"ntpaudit_{name}{labels} {value!r}"
+    for written, value in samples.items():
+        yield f"ntpaudit_{name}{written} {value!r}"
 
 
-def _labels(labels: Labels) -> str:
-    """Write labels. Written alike they are one series, of which a reader takes only one sample."""
-    written = ",".join(f'{name}="{one_line(value).translate(_LABEL_ESCAPES)}"' for name, value in labels)
+def _written(labels: Sequence[str], key: Sequence[str]) -> str:
+    pairs = zip(labels, key, strict=True)
+    written = ",".join(f'{name}="{one_line(value).translate(_LABEL_ESCAPES)}"' for name, value in pairs)
     return f"{{{written}}}" if written else ""

@@ -4,13 +4,12 @@ Plain ASCII, never wider than 100 columns. Colours are added last, so that they 
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from math import ceil, log10
+from math import ceil, copysign, log10
 from typing import Any
 
 from ntpaudit.core.checks.finding import Finding
 from ntpaudit.core.fleet.model import FleetFinding
 from ntpaudit.core.observation import Status
-from ntpaudit.core.policy import Profile
 from ntpaudit.core.record import Record, SourceRecord
 from ntpaudit.core.units import direction, format_duration, plural
 from ntpaudit.formats.summary import summary
@@ -36,13 +35,8 @@ _NS = 1e-9
 _UNITS = ((1.0, "s", 9), (1e-3, "ms", 6), (1e-6, "µs", 3), (_NS, "ns", 0))
 """Units of an offset in the table, with the decimals that show a nanosecond; larger units would need more digits."""
 
-_STATUS_COLOURS: dict[Status, int] = {
-    "falseticker": RED,
-    "distant": YELLOW,
-    "rejected": YELLOW,
-    "unreachable": YELLOW,
-    "skipped": YELLOW,
-}
+_STATUS_COLOURS: dict[Status, int | None] = {"agreeing": None, "falseticker": RED}
+"""Of all others: yellow."""
 
 
 def render(record: Record, *, width: int | None = None, colour: bool = False) -> str:
@@ -61,32 +55,20 @@ def source_table(sources: Sequence[SourceRecord], paint: Paint, width: int = WID
     return table(_COLUMNS, sources, paint, width)
 
 
-def _shown(source: SourceRecord) -> tuple[float, str] | None:
-    """Return the offset as the table shows it: the value in seconds, and its text.
+def _offset(source: SourceRecord) -> tuple[str, str]:
+    """Return the texts of the offset and of the error of what is shown.
 
-    It has three digits, or as many more as its error leaves sense: `37.2 s +/- 3 ms` would hide 40 ms.
+    The offset has three digits, or as many more as its error leaves sense: `37.2 s +/- 3 ms` would hide 40 ms.
     """
     if source.offset_s is None or source.earliest_s is None or source.latest_s is None:
-        return None
+        return "", ""
     size, error_s = abs(source.offset_s), (source.latest_s - source.earliest_s) / 2
     scale, unit, most = next((entry for entry in _UNITS if size >= entry[0]), _UNITS[-1])
     finest = max(min(error_s, size / 100), _NS) / scale
     digits = f"{size / scale:.{min(max(0, ceil(-log10(finest))), most)}f}"
-    shown_s = float(digits) * scale
-    word = direction(source.offset_s)
-    return (shown_s if source.offset_s > 0 else -shown_s), f"{digits} {unit} {word:6}"
-
-
-def _offset(source: SourceRecord) -> str:
-    shown = _shown(source)
-    return "" if shown is None else shown[1]
-
-
-def _error(source: SourceRecord) -> str:
-    shown = _shown(source)
-    if shown is None or source.earliest_s is None or source.latest_s is None:
-        return ""
-    return format_duration(max(source.latest_s - shown[0], shown[0] - source.earliest_s), rounding="up")
+    shown_s = copysign(float(digits) * scale, source.offset_s)
+    error = format_duration(max(source.latest_s - shown_s, shown_s - source.earliest_s), rounding="up")
+    return f"{digits} {unit} {direction(source.offset_s):6}", error
 
 
 _COLUMNS: tuple[Column[SourceRecord], ...] = (
@@ -97,9 +79,9 @@ _COLUMNS: tuple[Column[SourceRecord], ...] = (
         gives_way=True,
         spare=True,
     ),
-    Column("status", lambda source: source.status, colour=lambda source: _STATUS_COLOURS.get(source.status)),
-    Column("this host is ", _offset, is_number=True),
-    Column("+/-", _error, is_number=True),
+    Column("status", lambda source: source.status, colour=lambda source: _STATUS_COLOURS.get(source.status, YELLOW)),
+    Column("this host is ", lambda source: _offset(source)[0], is_number=True),
+    Column("+/-", lambda source: _offset(source)[1], is_number=True),
     Column(
         "delay",
         lambda source: "" if source.delay_s is None else format_duration(source.delay_s),
@@ -143,7 +125,13 @@ def facts(record: Record) -> Iterator[tuple[str, str]]:
     yield "kernel", _kernel(record.kernel)
     daemons = ", ".join(map(_daemon, record.daemons)) or "none found"
     yield "daemons", daemons if record.daemons_hidden is None else f"{daemons}; {record.daemons_hidden}"
-    yield "profile", _profile(record.profile)
+    profile = record.profile
+    judged_on = "the estimate" if profile.judged_on == "offset" else "the maximum error"
+    warning, critical = format_duration(profile.warning_s), format_duration(profile.critical_s)
+    yield (
+        "profile",
+        f"{profile.name}: warning if {judged_on} exceeds {warning}, critical if proven beyond {critical}",
+    )
     if record.offset is not None and record.offset.max_drift_ppm is not None:
         yield "assumed", f"oscillator error of at most {record.offset.max_drift_ppm:.3g} ppm (host.max_drift_ppm)"
     agreeing = [source for source in record.sources if source.status == "agreeing"]
@@ -164,12 +152,6 @@ def _daemon(daemon: Mapping[str, Any]) -> str:
     if not daemon["disciplines"]:
         details.append(daemon["reason"] or "does not discipline the clock")
     return f"{daemon['name']} ({', '.join(details)})"
-
-
-def _profile(profile: Profile) -> str:
-    judged_on = "the estimate" if profile.judged_on == "offset" else "the maximum error"
-    warning, critical = format_duration(profile.warning_s), format_duration(profile.critical_s)
-    return f"{profile.name}: warning if {judged_on} exceeds {warning}, critical if proven beyond {critical}"
 
 
 def _leaps_and_clocks(agreeing: Sequence[SourceRecord]) -> Iterator[tuple[str, str]]:

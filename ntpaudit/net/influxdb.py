@@ -10,9 +10,7 @@ from ntpaudit.core.delivery import NO_SUCH_PATH, Delivered, DeliveryResult, Refu
 from ntpaudit.errors import ConfigError
 from ntpaudit.net.answers import REDIRECTED, clean, date_in_s, reason_of, tls_fix
 
-_GZIP_LEVEL = 1
-"""The client's own level, 9, takes five times as long; its result is a quarter smaller."""
-
+_GZIP_LEVEL = 1  # the client's own level, 9, takes five times as long; its result is a quarter smaller
 _GZIP_BITS = 31  # zlib's number for gzip's container
 
 

@@ -11,8 +11,7 @@ from ntpaudit.errors import OutputError
 from ntpaudit.files import open_regular, unwritable
 from ntpaudit.formats.json_record import render
 
-_MODE = 0o640
-"""The mode of a new file: its owner writes, its group reads, others do neither."""
+_MODE = 0o640  # the mode of a new file: its owner writes, its group reads, others do neither
 
 
 def open_output(config: JsonlConfig) -> "_Lines":

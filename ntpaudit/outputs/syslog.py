@@ -16,11 +16,8 @@ from ntpaudit.render.text_safety import one_line
 
 PORT = 514
 
-SD_ID = "ntpaudit@32473"
-"""The name of our structured data. RFC 5612 reserves 32473 for documentation."""
-
-_DAEMON = 3 << 3
-"""The facility of system daemons, shifted to its place in PRI (RFC 5424 §6.2.1)."""
+SD_ID = "ntpaudit@32473"  # the name of our structured data. RFC 5612 reserves 32473 for documentation.
+_DAEMON = 3 << 3  # the facility of system daemons, shifted to its place in PRI (RFC 5424 §6.2.1)
 
 _LONGEST, _LONGEST_BEFORE_TEXT = 2_048, 1_536
 """Octets of a message, which every receiver should accept (RFC 5424 §6.1), and of what precedes its text."""
@@ -90,7 +87,12 @@ class _Syslog:
     def _connect(self) -> socket.socket:
         """Connect to a socket's path, or by UDP to the next address of a name. Raises OSError."""
         if isinstance(self._target, str):
-            return _connect_to_path(self._target)
+            try:
+                return _connected(socket.AF_UNIX, socket.SOCK_DGRAM, self._target)
+            except OSError as error:
+                if error.errno != errno.EPROTOTYPE:
+                    raise
+            return _connected(socket.AF_UNIX, socket.SOCK_STREAM, self._target)
         endpoints = _resolve(*self._target)
         self._addresses = len(endpoints)
         endpoint = endpoints[self._attempts % len(endpoints)]
@@ -119,15 +121,6 @@ def _resolve(host: str, port: int) -> Sequence[Endpoint]:
     if isinstance(answer, SourceFailure):
         raise OSError(errno.EHOSTUNREACH, f"{host}: {answer.detail or answer.reason}")
     return [*filter(is_routable, answer)] or answer
-
-
-def _connect_to_path(path: str) -> socket.socket:
-    try:
-        return _connected(socket.AF_UNIX, socket.SOCK_DGRAM, path)
-    except OSError as error:
-        if error.errno != errno.EPROTOTYPE:
-            raise
-    return _connected(socket.AF_UNIX, socket.SOCK_STREAM, path)
 
 
 def _connected(family: int, kind: int, address: str | tuple[str, int] | tuple[str, int, int, int]) -> socket.socket:

@@ -8,8 +8,7 @@ from ntpaudit.core.accounting import HOUR_S, Moment, Spans, by_hour, stretches
 from ntpaudit.core.policy import VERDICTS
 from ntpaudit.core.units import NS_PER_S
 
-DEFAULT_LOCAL_S = 60.0
-"""The local interval of records that do not say theirs."""
+DEFAULT_LOCAL_S = 60.0  # the local interval of records that do not say theirs
 
 
 class _Row(NamedTuple):

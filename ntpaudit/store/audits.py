@@ -4,6 +4,7 @@ import sqlite3
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from ntpaudit.core.accounting import HOUR_S
 from ntpaudit.core.events import Event
 from ntpaudit.core.observation import Observation
 from ntpaudit.core.policy import VERDICTS
@@ -13,10 +14,7 @@ from ntpaudit.store.compression import pack_text
 from ntpaudit.store.rows import ROW_ERRORS, clean_text, fit_int64, insert, marks, read_json, read_record
 from ntpaudit.store.serialization import plain, to_json
 
-HOUR_S = 3600
-
-MAX_STAMPED = 10_000
-"""How many of the latest rows are stamped with their true time, once it is known."""
+MAX_STAMPED = 10_000  # how many of the latest rows are stamped with their true time, once it is known
 
 
 class PendingObservation(NamedTuple):
@@ -52,10 +50,13 @@ def keep_record(connection: sqlite3.Connection, audit_id: int, record: Record) -
 
 
 def keep_audit(connection: sqlite3.Connection, observation: Observation, record: Record) -> int:
-    """Store an observation with its record; return its id.
+    """Store an audit's record, with its observation if that is not stored yet; return its id.
 
     The observation of a local audit is complete in its record and columns, so it is not stored separately.
     """
+    if (audit_id := find_pending(connection, observation)) is not None:
+        keep_record(connection, audit_id, record)
+        return audit_id
     seen = "" if record.kind == "local" else _packed(observation)
     values = (*_observation_values(observation, record.kind), seen, *_record_values(record))
     return insert(connection, "audits", f"{OBSERVATION_COLUMNS}, {RECORD_COLUMNS}", values)
@@ -108,19 +109,9 @@ def roll_up(connection: sqlite3.Connection, record: Record) -> None:
     moment_ns = record.host_ns if record.utc_ns is None else record.utc_ns
     offset_ns = _ns(record.offset.estimate_s) if record.offset else None
     bound_ns = _ns(record.offset.bound_s) if record.offset else None
-    add_rollup(
-        connection,
-        (
-            moment_ns // NS_PER_S // HOUR_S * HOUR_S,
-            1,
-            record.offset is not None,
-            *(record.verdict == verdict for verdict in ("within", "unproven", "beyond")),
-            int(record.severity),
-            offset_ns,
-            offset_ns,
-            bound_ns,
-        ),
-    )
+    verdicts = (record.verdict == verdict for verdict in ("within", "unproven", "beyond"))
+    counts = (1, record.offset is not None, *verdicts, int(record.severity))
+    add_rollup(connection, (moment_ns // NS_PER_S // HOUR_S * HOUR_S, *counts, offset_ns, offset_ns, bound_ns))
 
 
 def add_rollup(connection: sqlite3.Connection, values: Sequence[Any]) -> None:
@@ -142,17 +133,17 @@ def add_rollup(connection: sqlite3.Connection, values: Sequence[Any]) -> None:
             most_bound_ns = MAX(IFNULL(most_bound_ns, excluded.most_bound_ns),
                                 IFNULL(excluded.most_bound_ns, most_bound_ns))
         """,
-        tuple(values),
+        values,
     )
 
 
 def keep_events(connection: sqlite3.Connection, events: Sequence[Event], boot_id: str | None) -> None:
     """Store events."""
     for event in events:
-        text, detail = clean_text(event.text), to_json(dict(event.detail))
         moment = (fit_int64(event.utc_ns), fit_int64(event.host_ns), event.boottime_ns)
-        values = (event.kind, event.raised, int(event.severity), event.level, text, *moment, event.value_s, detail)
-        insert(connection, "events", EVENT_COLUMNS, (*values, boot_id))
+        finding = (event.kind, event.raised, int(event.severity), event.level, clean_text(event.text))
+        values = (*finding, *moment, event.value_s, to_json(dict(event.detail)), boot_id)
+        insert(connection, "events", EVENT_COLUMNS, values)
 
 
 def stamp_audits(connection: sqlite3.Connection, boot_id: str | None, boot_ns: int) -> None:

@@ -79,15 +79,9 @@ SCHEMA = """
     CREATE TABLE state (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 """
 
-VERSION = 4
-"""The `PRAGMA user_version` of a file of this schema."""
-
-WAIT_S = 5.0
-"""How long to wait for a lock, where nothing else is delayed."""
-
-PAGE_BYTES = 1024
-"""The page size of a new file. A commit writes whole pages, and a record takes less than one."""
-
+VERSION = 4  # the `PRAGMA user_version` of a file of this schema
+WAIT_S = 5.0  # how long to wait for a lock, where nothing else is delayed
+PAGE_BYTES = 1024  # the page size of a new file. A commit writes whole pages, and a record takes less than one.
 _CACHE_KIB = 512  # of pages: an agent rarely reads what it wrote, and must stay small
 _MAX_WAL_BYTES = 4 << 20  # larger only while another process reads, or for one large change
 
@@ -103,7 +97,7 @@ def open_database(path: str, wait_s: float = WAIT_S, *, setting: str = "history.
         try:
             return _open(path, wait_s)
         except sqlite3.Error as error:
-            if not (_is_damage_error(error) and set_aside_damaged(path)):
+            if not (is_damage(error) and set_aside_damaged(path)):
                 raise
             return _open(path, wait_s)
     except (OSError, sqlite3.Error) as error:
@@ -258,20 +252,18 @@ def open_memory() -> sqlite3.Connection:
     return _open(":memory:")
 
 
-def is_damage(error: StoreError) -> bool:
-    """Return whether an error means a damaged file, not a locked, full or read-only one."""
-    return _is_damage_error(error.__cause__)
+def is_damage(error: StoreError | sqlite3.Error) -> bool:
+    """Return whether an error means a malformed file, not a locked, full or read-only one.
+
+    SQLite uses exactly the class DatabaseError for that.
+    """
+    return type(error.__cause__ if isinstance(error, StoreError) else error) is sqlite3.DatabaseError
 
 
 def is_locked(error: StoreError) -> bool:
     """Return whether an error means that another process held a lock for too long."""
     code = getattr(error.__cause__, "sqlite_errorcode", 0) & 0xFF
     return code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
-
-
-def _is_damage_error(error: BaseException | None) -> bool:
-    """Return whether SQLite reports a malformed file: it uses exactly this class for that."""
-    return type(error) is sqlite3.DatabaseError
 
 
 @contextmanager

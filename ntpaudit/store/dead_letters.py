@@ -1,19 +1,16 @@
 """Dead letters: records that the database refused for good, or whose time is not known."""
 
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import closing, contextmanager
+from typing import Any, NamedTuple
 
 from ntpaudit.errors import StoreError
 from ntpaudit.store.database import open_database, transaction
 from ntpaudit.store.readonly import open_readonly
 from ntpaudit.store.rows import ROW_ERRORS, read_row
 
-_Done = TypeVar("_Done")
-
-DAMAGED = "damaged in the history, and cannot be sent"
-"""The reason of a dead letter whose row is not what was written."""
+DAMAGED = "damaged in the history, and cannot be sent"  # the reason of a dead letter whose row is not what was written
 
 
 class DeadLetter(NamedTuple):
@@ -50,41 +47,39 @@ def resend(path: str, ids: Sequence[int] | None) -> Resent:
 
     One without a time stays, and so does a damaged one, which would make the whole outbox unreadable.
     """
-    return _change(path, ids, _resend)
+    with _changing(path, ids) as (connection, wanted):
+        chosen = [entry for entry in read_dead_letters(connection) if entry.id in wanted]
+        stamped = [entry.id for entry in chosen if entry.stamp_ns is not None]
+        damaged = sum(entry.reason == DAMAGED for entry in chosen)
+        for number in stamped:
+            connection.execute(
+                "INSERT INTO outbox (audit_id, boottime_ns, host_ns, stamp_ns, lines)"
+                " SELECT audit_id, 0, stamp_ns, stamp_ns, lines FROM set_aside WHERE id = ?",
+                (number,),
+            )
+        _drop(connection, stamped)
+        return Resent(len(stamped), len(chosen) - len(stamped) - damaged, damaged)
 
 
 def drop(path: str, ids: Sequence[int] | None) -> int:
     """Delete dead letters, all of them if `ids` is None; return how many. StoreError for an unknown id."""
-    return _change(path, ids, _drop)
+    with _changing(path, ids) as (connection, wanted):
+        return _drop(connection, wanted)
 
 
-def _change(
-    path: str, ids: Sequence[int] | None, change: Callable[[sqlite3.Connection, Sequence[int]], _Done]
-) -> _Done:
+@contextmanager
+def _changing(path: str, ids: Sequence[int] | None) -> Iterator[tuple[sqlite3.Connection, Collection[int]]]:
+    """Run one transaction on the ids of these dead letters, or of all."""
     with open_readonly(path) as connection:  # reports an unusable file, and creates none
-        known = {number for (number,) in connection.execute("SELECT id FROM set_aside")}
-        if unknown := sorted(set(ids or ()) - known):
+        if unknown := sorted(set(ids or ()) - _ids(connection)):
             raise StoreError(f"{path} has no dead letter {', '.join(map(str, unknown))}")
     with closing(open_database(path)) as connection, transaction(connection):
-        if ids is None:
-            ids = [number for (number,) in connection.execute("SELECT id FROM set_aside")]
-        return change(connection, sorted(set(ids)))
+        yield connection, _ids(connection) if ids is None else set(ids)
 
 
-def _resend(connection: sqlite3.Connection, ids: Sequence[int]) -> Resent:
-    wanted = set(ids)
-    chosen = [entry for entry in read_dead_letters(connection) if entry.id in wanted]
-    stamped = [entry.id for entry in chosen if entry.stamp_ns is not None]
-    damaged = sum(entry.reason == DAMAGED for entry in chosen)
-    for number in stamped:
-        connection.execute(
-            "INSERT INTO outbox (audit_id, boottime_ns, host_ns, stamp_ns, lines)"
-            " SELECT audit_id, 0, stamp_ns, stamp_ns, lines FROM set_aside WHERE id = ?",
-            (number,),
-        )
-    _drop(connection, stamped)
-    return Resent(len(stamped), len(chosen) - len(stamped) - damaged, damaged)
+def _ids(connection: sqlite3.Connection) -> set[int]:
+    return {number for (number,) in connection.execute("SELECT id FROM set_aside")}
 
 
-def _drop(connection: sqlite3.Connection, ids: Sequence[int]) -> int:
+def _drop(connection: sqlite3.Connection, ids: Collection[int]) -> int:
     return sum(connection.execute("DELETE FROM set_aside WHERE id = ?", (number,)).rowcount for number in ids)

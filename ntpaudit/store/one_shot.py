@@ -33,22 +33,21 @@ class OneShotStore:
 
         `change` is called even if the state cannot be used. A file is created only if there is something to store.
         """
-        called = False
+        changed: list[ServerStates] = []
 
         def work(connection: "sqlite3.Connection") -> None:
-            nonlocal called
-            states = saved_state.load_server_states(connection)
-            called = True
-            saved_state.save_server_states(connection, change(states))
+            from ntpaudit.store import saved_state
+
+            if not changed:
+                changed.append(change(saved_state.load_server_states(connection)))
+            saved_state.save_server_states(connection, changed[0])
 
         if os.path.exists(self._path):
-            from ntpaudit.store import saved_state
-
             self._do(work)
-        if not called and (states := change({})):
-            from ntpaudit.store import saved_state
-
-            self._do(lambda connection: saved_state.save_server_states(connection, states))
+        if not changed:
+            changed.append(change({}))
+            if changed[0]:
+                self._do(work)
 
     def keep_observation(self, observation: Observation) -> int | None:
         """Store an observation; return its id, None if that failed."""

@@ -6,11 +6,8 @@ from typing import Any, NamedTuple
 
 from ntpaudit.store.rows import ROW_ERRORS, clean_text, insert, keep_newest, read_row
 
-MAX_UNSTAMPED = 500
-"""How many outbox entries without a stamp are read in one audit."""
-
-KEPT_DEAD_LETTERS = 10_000
-"""How many dead letters are kept, the newest: a database may refuse every record."""
+MAX_UNSTAMPED = 500  # how many outbox entries without a stamp are read in one audit
+KEPT_DEAD_LETTERS = 10_000  # how many dead letters are kept, the newest: a database may refuse every record
 
 
 class OutboxEntry(NamedTuple):

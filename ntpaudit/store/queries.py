@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
-from ntpaudit.core.accounting import Spans
+from ntpaudit.core.accounting import HOUR_S, Spans
 from ntpaudit.core.checks.finding import LEVEL_SEVERITY
 from ntpaudit.core.events import Event
 from ntpaudit.core.ntp.rate_limit import Instant
@@ -18,7 +18,7 @@ from ntpaudit.core.units import NS_PER_S
 from ntpaudit.errors import StoreError
 from ntpaudit.probes import service
 from ntpaudit.store.accounts import read_accounts
-from ntpaudit.store.audits import EVENT_COLUMNS, HOUR_S
+from ntpaudit.store.audits import EVENT_COLUMNS
 from ntpaudit.store.compression import unpack_text
 from ntpaudit.store.dead_letters import DeadLetter, read_dead_letters
 from ntpaudit.store.outbox import backlog
@@ -28,12 +28,8 @@ from ntpaudit.store.saved_state import load_state
 
 _BY_AGENT = "kind IN ('network', 'local') AND record IS NOT NULL"
 
-MAX_LOOKED_BACK = 100
-"""How many network audits are searched for one that polled any source."""
-
-PAGE = 500
-"""Rows per page: a slow reader blocks nothing between two pages."""
-
+MAX_LOOKED_BACK = 100  # how many network audits are searched for one that polled any source
+PAGE = 500  # rows per page: a slow reader blocks nothing between two pages
 _MARGIN_NS = HOUR_S * NS_PER_S  # corrected times of neighbours may be out of order by their errors
 
 _parse = json.JSONDecoder().raw_decode
@@ -215,14 +211,11 @@ class History:
 
         Before it only hours are kept.
         """
-        row = self._connection.execute(
-            "SELECT utc_ns FROM audits WHERE typeof(utc_ns) = 'integer' ORDER BY id LIMIT 1"
+        row: tuple[int | None] = self._connection.execute(
+            "SELECT IFNULL((SELECT utc_ns FROM audits WHERE typeof(utc_ns) = 'integer' ORDER BY id LIMIT 1),"
+            " (SELECT MIN(host_ns) FROM audits WHERE typeof(host_ns) = 'integer'))"
         ).fetchone()
-        if row is None:
-            row = self._connection.execute(
-                "SELECT MIN(host_ns) FROM audits WHERE typeof(host_ns) = 'integer'"
-            ).fetchone()
-        return None if row[0] is None else int(row[0])
+        return row[0]
 
     def newest_ns(self) -> int | None:
         """Return the time of the newest audit: the corrected time, else the host's."""
@@ -237,7 +230,7 @@ class History:
 
         Corrected times grow with the ids, so both ends are found by halving, without an index or a scan.
         """
-        low, high = self._connection.execute(
+        low, high = self._connection.execute(  # together in one SELECT they would read every row
             "SELECT (SELECT MIN(id) FROM audits), (SELECT MAX(id) FROM audits)"
         ).fetchone()
         if low is None:
@@ -368,7 +361,7 @@ def _audit(row: tuple[Any, ...]) -> Audit:
 def _member(text: str, name: str) -> Any:
     """Return a member of a record, in a tenth of the time that reading all of it takes. ValueError where there is none.
 
-    `name` is written as in the text, with its quotes and colon: within another text its quotes would be escaped.
+    `name` has its quotes and colon: within another text its quotes would be escaped.
     """
     value, _ = _parse(text, text.index(name) + len(name))
     return value
@@ -381,12 +374,10 @@ def _whole(value: Any) -> int:
 
 
 def _hour(row: tuple[Any, ...]) -> Hour:
-    hour_s, audits, measured, within, unproven, beyond, severity, *extremes = row
-    for count in (audits, measured, within, unproven, beyond):
-        _whole(count)
-    least_s, most_s, bound_s = map(_seconds, extremes)
-    counts = (audits, measured, within, unproven, beyond)
-    return Hour(hour_s * NS_PER_S, *counts, Severity(severity), least_s, most_s, bound_s)
+    hour_s, *counts, severity, least_ns, most_ns, bound_ns = row
+    audits, measured, within, unproven, beyond = map(_whole, counts)
+    extremes = (_seconds(least_ns), _seconds(most_ns), _seconds(bound_ns))
+    return Hour(hour_s * NS_PER_S, audits, measured, within, unproven, beyond, Severity(severity), *extremes)
 
 
 def _seconds(value_ns: int | None) -> float | None:

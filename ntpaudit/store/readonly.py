@@ -8,10 +8,8 @@ from contextlib import contextmanager
 
 from ntpaudit.errors import StoreError
 from ntpaudit.probes import service
-from ntpaudit.store.database import VERSION, why_unusable
+from ntpaudit.store.database import VERSION, WAIT_S, why_unusable
 from ntpaudit.store.paths import FILE_NAME, SYSTEM_FOLDER, VOUCHER, state_folder
-
-_BUSY_TIMEOUT_S = 5.0
 
 
 def find_history(environment: Mapping[str, str], *, by_agent: bool) -> str:
@@ -121,7 +119,9 @@ def _connect(path: str) -> sqlite3.Connection:
         return _try(path, "mode=ro")
     except sqlite3.OperationalError as error:
         code = error.sqlite_errorcode & 0xFF
-        if code not in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY) or _has_journal(path):
+        wal = f"{path}-wal"
+        has_journal = os.path.exists(wal) and os.path.getsize(wal) > 0
+        if code not in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY) or has_journal:
             raise
     return _try(path, "mode=ro&immutable=1")
 
@@ -130,20 +130,13 @@ def _try(path: str, mode: str) -> sqlite3.Connection:
     """Connect and read one page: only then SQLite detects that it cannot."""
     from urllib.parse import quote
 
-    connection = sqlite3.connect(f"file:{quote(path)}?{mode}", uri=True, timeout=_BUSY_TIMEOUT_S, isolation_level=None)
+    connection = sqlite3.connect(f"file:{quote(path)}?{mode}", uri=True, timeout=WAIT_S, isolation_level=None)
     try:
         connection.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchone()
     except BaseException:
         connection.close()
         raise
     return connection
-
-
-def _has_journal(path: str) -> bool:
-    try:
-        return os.path.getsize(f"{path}-wal") > 0
-    except OSError:
-        return False
 
 
 def _check_version(connection: sqlite3.Connection, path: str) -> None:

@@ -7,22 +7,13 @@ from ntpaudit.core.units import NS_PER_S
 from ntpaudit.store.rows import keep_newest
 from ntpaudit.store.saved_state import count_dropped
 
-MAX_AGED = 1000
-"""How many of the oldest rows may be deleted for their age at once."""
-
-MAX_AGED_HOURS = 24
-"""The same for rollups."""
-
-KEPT_EVENTS = 100_000
-"""How many events are kept at most, the newest: a clock may be set every second."""
-
-SLICE = 250
-"""How many of the oldest audits are deleted at a time while the file is too large, at most MAX_SLICES times."""
-
+MAX_AGED = 1000  # how many of the oldest rows may be deleted for their age at once
+MAX_AGED_HOURS = 24  # the same for rollups
+KEPT_EVENTS = 100_000  # how many events are kept at most, the newest: a clock may be set every second
+SLICE = 250  # how many of the oldest audits are deleted at a time while the file is too large, at most MAX_SLICES times
 MAX_SLICES = 40
 
-MAX_PAGES = 4000
-"""How many free pages are returned to the file system at once."""
+MAX_PAGES = 4000  # how many free pages are returned to the file system at once
 
 
 class Pruned(NamedTuple):

@@ -58,20 +58,16 @@ def read_record(value: Any) -> tuple[dict[str, Any], Record]:
         stored = parse_json(value)
         record = Record.from_dict(stored)
         revive(Record, plain(record))
-        _check_kernel(record.kernel)
+        if record.kernel["available"] is True:
+            _check(KernelState, record.kernel)
+            revive(bool, record.kernel["synchronised"])
+        else:
+            revive(str, record.kernel["reason"])
         for daemon in record.daemons:
             _check(Daemon, daemon)
     except ROW_ERRORS as error:
         raise ValueError(f"no record: {type(error).__name__}: {error}") from error
     return stored, record
-
-
-def _check_kernel(kernel: Any) -> None:
-    if kernel["available"] is True:
-        _check(KernelState, kernel)
-        revive(bool, kernel["synchronised"])
-    else:
-        revive(str, kernel["reason"])
 
 
 def _check(kind: Any, data: Any) -> None:

@@ -43,21 +43,16 @@ def save_state(connection: sqlite3.Connection, key: str, value: Any) -> None:
     connection.execute("INSERT OR REPLACE INTO state VALUES (?, ?)", (key, to_json(value)))
 
 
-_DROPPED = "dropped"
+DROPPED = "dropped"
 
 
 def dropped(connection: sqlite3.Connection) -> int:
     """Return how many records were ever dropped for lack of space."""
-    total = load_state(connection, _DROPPED)
+    total = load_state(connection, DROPPED)
     return total if type(total) is int and total > 0 else 0
 
 
 def count_dropped(connection: sqlite3.Connection, count: int) -> None:
     """Add to the number of dropped records."""
-    save_dropped(connection, dropped(connection) + count)
-
-
-def save_dropped(connection: sqlite3.Connection, total: int) -> None:
-    """Store the number of dropped records, if it has changed."""
-    if total != dropped(connection):
-        save_state(connection, _DROPPED, total)
+    if count:
+        save_state(connection, DROPPED, dropped(connection) + count)

@@ -32,14 +32,9 @@ logger = LazyLogger(__name__)
 RETRY_S = 30.0
 """The first retry delay for a file that cannot be used; each failure doubles it, up to ten times this value."""
 
-LOCKED_RETRY_S = 1.0
-"""The same for a locked file: most locks end soon, and records in memory are at risk."""
-
-WAIT_S = 0.5
-"""How long to wait for a lock: the agent's loop must feed the watchdog."""
-
-CLOSE_WAIT_S = 1.0
-"""The same when the agent stops and would lose the records in memory."""
+LOCKED_RETRY_S = 1.0  # the same for a locked file: most locks end soon, and records in memory are at risk
+WAIT_S = 0.5  # how long to wait for a lock: the agent's loop must feed the watchdog
+CLOSE_WAIT_S = 1.0  # the same when the agent stops and would lose the records in memory
 
 MAX_MEMORY_RECORDS = 20_000
 """How many audits are kept in memory, one a minute for two weeks; beyond that the oldest are dropped and counted."""
@@ -47,9 +42,7 @@ MAX_MEMORY_RECORDS = 20_000
 MAX_WAL_BYTES = 64 << 20
 """A larger write-ahead log is logged: a process reads without end, so SQLite cannot reset the log."""
 
-LOCK_TRIES = 10
-"""How often a folder's lock is tried before it counts as another agent's."""
-
+LOCK_TRIES = 10  # how often a folder's lock is tried before it counts as another agent's
 _LOCK_PAUSE_S = 0.05
 
 _P = ParamSpec("_P")
@@ -86,19 +79,15 @@ class StateStore:
         self._never_closed: list[sqlite3.Connection] = []
         self._unsaved = UnsavedFile(f"{path}-unsaved")
         self._left = Unsaved()  # lost by a run that was killed; not yet counted in the file
-        self._stands_in = False
         self._first_retry_s = self._retry_s = retry_s
         self._retry_at_s = 0.0
         self._dropped_before = 0  # the total when the memory database was created
         self._wal_large_since_s: float | None = None
         self._noted: str | None = None
+        self.is_in_memory = False
+        """Records are stored in memory only."""
         self.error: str | None = None
         """The current problem of the file, None if it works."""
-
-    @property
-    def is_in_memory(self) -> bool:
-        """Records are stored in memory only."""
-        return self._stands_in
 
     def read(self, work: "_Work[_P, _Done]", *args: _P.args, **kwargs: _P.kwargs) -> _Done:
         """Run a function of this package that only reads, on the file or on the memory database in use."""
@@ -124,11 +113,7 @@ class StateStore:
         observation, record, events, entry, states = row
 
         def work(connection: sqlite3.Connection) -> None:
-            audit_id = audits.find_pending(connection, observation)
-            if audit_id is None:
-                audit_id = audits.keep_audit(connection, observation, record)
-            else:
-                audits.keep_record(connection, audit_id, record)
+            audit_id = audits.keep_audit(connection, observation, record)
             audits.roll_up(connection, record)
             keep_events(connection, events, record.host.boot_id, entry, states, audit_id)
 
@@ -141,9 +126,9 @@ class StateStore:
     def close(self) -> bool:
         """Move records in memory into the file if it works again, and close it; return False if records are lost."""
         with self._lock:
-            if self._stands_in:
+            if self.is_in_memory:
                 self._return_to_file(CLOSE_WAIT_S)
-            is_lost = self._stands_in
+            is_lost = self.is_in_memory
             if is_lost:
                 lost = plural(self._unsaved_in(self._open()).records, "record")
                 why = "" if self.error == self._noted else f": {self.error}"
@@ -156,18 +141,18 @@ class StateStore:
                 self._close_removed(self._removed)
             self._unsaved.close()
             self._connection = self._removed = None
-            self._stands_in = False
+            self.is_in_memory = False
             return not is_lost
 
     def _use(
         self, within: "Callable[[sqlite3.Connection], AbstractContextManager[None]]", work: "_Work[[], _Done]"
     ) -> _Done:
         with self._lock:
-            if self._connection is not None and not self._stands_in:
+            if self._connection is not None and not self.is_in_memory:
                 self._check_files()
-            if self._stands_in and time.monotonic() >= self._retry_at_s:
+            if self.is_in_memory and time.monotonic() >= self._retry_at_s:
                 self._return_to_file()
-            if not self._stands_in:
+            if not self.is_in_memory:
                 try:
                     connection = self._open()
                     with within(connection):
@@ -280,7 +265,7 @@ class StateStore:
         elif file is not None:
             file.close()
             is_gone = is_damaged and database.set_aside_damaged(self._path)
-        self._connection, self._stands_in, self._retry_s = memory, True, 0.0
+        self._connection, self.is_in_memory, self._retry_s = memory, True, 0.0
         self._dropped_before = saved_state.dropped(memory)
         self._schedule_retry(error)
         if is_gone:
@@ -311,11 +296,16 @@ class StateStore:
             self._unsaved.open()
             try:
                 with database.transaction(file):
-                    carried = self._carry_over(file)
+                    carried = ""
+                    if self._removed is not None:
+                        count, unread = transfer.carry_over(self._removed, file)
+                        failed = f"; part of its outbox could not be read: {unread}" if unread else ""
+                        carried = f", and {plural(count, 'undelivered record')} of the deleted file{failed}"
                     # a new file has dropped none; an unreadable one had another number
-                    before = max(saved_state.dropped(file), self._dropped_before)
+                    total = max(saved_state.dropped(file), self._dropped_before) + self._dropped_of(memory)
                     transfer.move(memory, file)
-                    saved_state.save_dropped(file, before + self._dropped_of(memory))
+                    if total:
+                        saved_state.save_state(file, saved_state.DROPPED, total)
             except StoreError as error:
                 file.close()
                 is_gone = database.is_damage(error) and database.set_aside_damaged(self._path)
@@ -330,28 +320,19 @@ class StateStore:
         memory.close()
         lost = f", except {plural(dropped, 'record')} dropped for lack of memory" if dropped else ""
         logger.warning(f"{self._path} works again; the records in memory are saved in it{lost}{carried}")
-        self._connection, self._stands_in, self.error = file, False, None
+        self._connection, self.is_in_memory, self.error = file, False, None
         self._remember_files()
         if self._removed is not None:
             self._close_removed(self._removed)
             self._removed = None
         self._count_left(file)
 
-    def _carry_over(self, file: sqlite3.Connection) -> str:
-        if self._removed is None:
-            return ""
-        carried, error = transfer.carry_over(self._removed, file)
-        failed = f"; part of its outbox could not be read: {error}" if error else ""
-        return f", and {plural(carried, 'undelivered record')} of the deleted file{failed}"
-
     def _close_removed(self, file: sqlite3.Connection) -> None:
         """Close a deleted file without deleting the log of the file that has its name now."""
-        if hasattr(file, "setconfig"):  # Python 3.12
-            file.setconfig(_NO_CHECKPOINT_ON_CLOSE, True)
-        elif sqlite3.sqlite_version_info < _CLOSES_SAFELY:
+        if sqlite3.sqlite_version_info < _CLOSES_SAFELY:
             self._never_closed.append(file)
-            return
-        file.close()
+        else:
+            file.close()
 
     def _dropped_of(self, memory: sqlite3.Connection) -> int:
         return saved_state.dropped(memory) - self._dropped_before
@@ -376,8 +357,6 @@ def keep_events(
 _Identity = tuple[int, int] | None
 
 _SIDE_FILES = ("-wal", "-shm")
-
-_NO_CHECKPOINT_ON_CLOSE = 1006  # SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE
 
 _CLOSES_SAFELY = (3, 40)
 """From this SQLite version on, closing a deleted file does not delete a new log of that name."""

@@ -37,8 +37,7 @@ def move(source: sqlite3.Connection, target: sqlite3.Connection) -> None:
     copy_state(source, target)
 
 
-CARRY_BATCH = 1000
-"""How many outbox entries of a deleted file are in memory at once."""
+CARRY_BATCH = 1000  # outbox entries of a deleted file that are in memory at once
 
 
 def carry_over(source: sqlite3.Connection, target: sqlite3.Connection) -> tuple[int, sqlite3.Error | None]:

@@ -1,6 +1,7 @@
 """How many records are in memory only, kept in a small file of fixed size that a full disk does not stop."""
 
 import os
+import re
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -38,7 +39,8 @@ class UnsavedFile:
             if os.fstat(self._handle).st_nlink > 1:  # the other name may be that of a file of somebody else
                 self.close()
                 return Unsaved()
-            found = _parse(os.pread(self._handle, _SIZE, 0))
+            counts = re.fullmatch(rb"([0-9]{1,9}) ([0-9]{1,9})\s*", os.pread(self._handle, _SIZE, 0))
+            found = Unsaved(*map(int, counts.groups())) if counts else Unsaved()
             self.write(found)
             return found
         return Unsaved()
@@ -56,11 +58,3 @@ class UnsavedFile:
         if self._handle is not None:
             os.close(self._handle)
         self._handle = self._last = None
-
-
-def _parse(data: bytes) -> Unsaved:
-    """Read what the file says; a file that says nothing sensible says nothing."""
-    parts = data.split()
-    if len(parts) == len(Unsaved._fields) and all(part.isdigit() and len(part) < 10 for part in parts):
-        return Unsaved(*map(int, parts))
-    return Unsaved()

@@ -10,10 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ntpaudit.core.accounting import HOUR_S
 from ntpaudit.core.ntp.rate_limit import Instant
 from ntpaudit.core.record import Record
 from ntpaudit.core.units import NS_PER_S
-from ntpaudit.store.audits import HOUR_S, keep_audit, roll_up
+from ntpaudit.store.audits import keep_audit, roll_up
 from ntpaudit.store.database import open_database, open_memory, transaction
 from ntpaudit.store.queries import Window
 from tests.histories import MINUTE_NS, World, stored, write
