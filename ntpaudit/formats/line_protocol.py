@@ -29,10 +29,7 @@ _TEXT_ESCAPES = str.maketrans({'"': r"\"", "\\": r"\\"})
 
 
 class Point(NamedTuple):
-    """One point of a host: its measurement, tags, fields and true time in ns, None if that is unknown.
-
-    A tag or a field whose value is None is not written.
-    """
+    """One point of a host, with its true time in ns, if known. A tag or field whose value is None is not written."""
 
     measurement: str
     tags: Mapping[str, str | None]
@@ -111,10 +108,7 @@ def render_events(host: HostIdentity, events: Sequence[Event], last: Record | No
 
 
 def stamp_lines(lines: str, stamp_ns: int) -> str:
-    """Put a stamp on every line of ours that has none.
-
-    A line without one ends in its last field, `name=value` or `name="text"`: never in a blank and a number.
-    """
+    """Put a stamp on every line of ours that has none: it ends in `name=value` or `name="text"`."""
     return "".join(f"{line}\n" if _STAMP.search(line) else f"{line} {stamp_ns}\n" for line in lines.split("\n") if line)
 
 

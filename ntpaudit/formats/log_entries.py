@@ -1,7 +1,4 @@
-"""Log entries: one for every event, and one for every change of severity or verdict.
-
-The journal and syslog write the same entries in two notations.
-"""
+"""Log entries for the journal and syslog: one for every event, and one for every change of severity or verdict."""
 
 import re
 from collections import deque
@@ -138,10 +135,7 @@ def _of_verdict(record: Record) -> LogEntry:
 
 
 def _clock_error_s(record: Record, event: Event | None = None) -> float | None:
-    """Return the most that the host's clock and the corrected time can be off (I3).
-
-    A step may have come after the record, so it adds its size.
-    """
+    """Return the most that the host's clock and the corrected time can be off (I3), with a step after the record."""
     if (offset := record.offset) is None:
         return None
     error_s = max(offset.bound_s, offset.latest_s - offset.estimate_s, offset.estimate_s - offset.earliest_s)

@@ -53,8 +53,7 @@ class InfluxTransport:
         """Write lines with timestamps in nanoseconds, and return the database's answer.
 
         Ends within twice the timeout, once the server's name is resolved; within four times if the server does not
-        understand compressed lines, which are then sent again uncompressed. `date_s` is then the Date of the last
-        answer.
+        understand compressed lines, which are then sent again uncompressed. Sets `date_s`.
         """
         self._monitor.date = None
         try:

@@ -1,7 +1,4 @@
-"""Entries for systemd's journal with searchable fields, in its native protocol.
-
-The protocol is systemd's docs/JOURNAL_NATIVE_PROTOCOL.md: a datagram for each entry, of lines `NAME=value`.
-"""
+"""Entries for systemd's journal with searchable fields (systemd's docs/JOURNAL_NATIVE_PROTOCOL.md)."""
 
 import os
 import socket

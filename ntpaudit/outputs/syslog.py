@@ -31,10 +31,7 @@ _ESCAPES = str.maketrans({'"': r"\"", "\\": r"\\", "]": r"\]"})
 
 
 def open_output(config: SyslogConfig) -> LogOutput:
-    """Return an output to the syslog at a path such as /dev/log, or by UDP at HOST[:PORT] or [IPV6][:PORT].
-
-    Raises OutputError where the address can be neither.
-    """
+    """Open an output to a path such as /dev/log, or by UDP to HOST[:PORT] or [IPV6][:PORT]. OutputError if neither."""
     return LogOutput(_Syslog(config.address))
 
 

@@ -24,15 +24,11 @@ class _Row(NamedTuple):
 
 
 def read_accounts(connection: sqlite3.Connection, until_ns: int) -> dict[int, Spans]:
-    """Return the spans of every hour up to a true time, by its beginning in seconds; damaged rows count for nothing.
-
-    Only hours whose records are all kept have an account: of the first one after those that were removed, a part is
-    not known.
-    """
+    """Return the spans of every hour up to a true time, by its beginning in seconds; damaged rows count for nothing."""
     until_s = until_ns // NS_PER_S
     (first_id,) = connection.execute("SELECT MIN(id) FROM audits").fetchone()
     hours = by_hour(stretches(_moments(connection), _steps(connection), until_s), until_s)
-    if first_id is not None and first_id > 1 and hours:
+    if first_id is not None and first_id > 1 and hours:  # the records of a part of the first hour were deleted
         del hours[min(hours)]
     return hours
 

@@ -166,10 +166,7 @@ def count_kept(connection: sqlite3.Connection) -> tuple[int, int]:
 
 
 def find_damaged(connection: sqlite3.Connection, boot_id: str | None, count: int) -> list[int]:
-    """Check the latest network audits of a boot, mark the damaged ones, and return the ids of all that are marked.
-
-    They are kept for examination.
-    """
+    """Check the latest network audits of a boot, mark the damaged ones, and return the ids of all that are marked."""
     rows = connection.execute(
         "SELECT id, observation, record FROM audits"
         " WHERE kind = 'network' AND boot_id = ? AND record IS NOT NULL ORDER BY id DESC LIMIT ?",

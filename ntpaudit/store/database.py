@@ -253,10 +253,7 @@ def open_memory() -> sqlite3.Connection:
 
 
 def is_damage(error: StoreError | sqlite3.Error) -> bool:
-    """Return whether an error means a malformed file, not a locked, full or read-only one.
-
-    SQLite uses exactly the class DatabaseError for that.
-    """
+    """Return whether an error means a malformed file, for which SQLite uses exactly the class DatabaseError."""
     return type(error.__cause__ if isinstance(error, StoreError) else error) is sqlite3.DatabaseError
 
 
@@ -293,10 +290,7 @@ def _has_schema(connection: sqlite3.Connection) -> bool:
 
 
 def set_aside_damaged(path: str) -> bool:
-    """Rename a damaged file and its journal, so that they can be examined; return False if that fails.
-
-    The journal is renamed with the file: SQLite finds it by its name.
-    """
+    """Rename a damaged file and its journal, which SQLite finds by its name; return False if that fails."""
     aside = f"{path}.damaged-{time.time_ns()}"
     try:
         for part in ("", "-wal", "-shm"):

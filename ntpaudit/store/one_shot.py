@@ -68,10 +68,7 @@ class OneShotStore:
             self._connection = None
 
     def _do(self, work: "Callable[[sqlite3.Connection], _Done]") -> "_Done | None":
-        """Run a function in a transaction; log why if that fails.
-
-        A damaged file is renamed, and the next call creates a new one.
-        """
+        """Run a function in a transaction; log why if that fails. After damage the next call creates a new file."""
         from ntpaudit.store.database import is_damage, open_database, set_aside_damaged, transaction
 
         try:

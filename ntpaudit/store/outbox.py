@@ -130,11 +130,8 @@ def _check_gone(connection: sqlite3.Connection, entry: OutboxEntry, count: int) 
 
 
 def backlog(connection: sqlite3.Connection) -> tuple[int, int | None, int]:
-    """Return the number of entries, the stamp (else the host time) of the oldest, and the number of dead letters.
-
-    The ids have almost no gaps, so the first and the last give the number without counting.
-    """
-    count, oldest_ns, aside = connection.execute(
+    """Return the number of entries, the stamp (else the host time) of the oldest, and the number of dead letters."""
+    count, oldest_ns, aside = connection.execute(  # the ids have almost no gaps, so the entries are not counted
         "SELECT (SELECT IFNULL(MAX(id) + 1, 0) FROM outbox) - (SELECT IFNULL(MIN(id), 0) FROM outbox),"
         " (SELECT IFNULL(stamp_ns, host_ns) FROM outbox ORDER BY id LIMIT 1),"
         " (SELECT COUNT(*) FROM set_aside)"

@@ -207,10 +207,7 @@ class History:
         return max(now.realtime_ns, int(utc_ns))
 
     def oldest_ns(self) -> int | None:
-        """Return the time of the oldest audit with a corrected time, else the earliest host time.
-
-        Before it only hours are kept.
-        """
+        """Return the corrected time of the oldest audit, else the earliest host time; before it only hours are kept."""
         row: tuple[int | None] = self._connection.execute(
             "SELECT IFNULL((SELECT utc_ns FROM audits WHERE typeof(utc_ns) = 'integer' ORDER BY id LIMIT 1),"
             " (SELECT MIN(host_ns) FROM audits WHERE typeof(host_ns) = 'integer'))"
@@ -337,7 +334,7 @@ def _audit(row: tuple[Any, ...]) -> Audit:
     findings: tuple[str, ...] = ()
     if value is not None:
         text = unpack_text(value)
-        age_s = _member(text, '"age_s":')
+        age_s = _member(text, '"age_s":')  # within another text the quotes would be escaped
         findings = tuple(str(finding["id"]) for finding in _member(text, '"findings":'))
     earliest_s, latest_s = _seconds(earliest_ns), _seconds(latest_ns)
     if earliest_s is not None and latest_s is not None and earliest_s > latest_s:
@@ -359,10 +356,7 @@ def _audit(row: tuple[Any, ...]) -> Audit:
 
 
 def _member(text: str, name: str) -> Any:
-    """Return a member of a record, in a tenth of the time that reading all of it takes. ValueError where there is none.
-
-    `name` has its quotes and colon: within another text its quotes would be escaped.
-    """
+    """Return a member of a record, in a tenth of the time that reading all of it takes; ValueError if it has none."""
     value, _ = _parse(text, text.index(name) + len(name))
     return value
 

@@ -65,10 +65,7 @@ def size_bytes(connection: sqlite3.Connection) -> int:
 
 
 def prune_by_size(connection: sqlite3.Connection, max_bytes: int) -> Pruned:
-    """Delete the oldest audits while the database is too large: delivered ones first.
-
-    Undelivered ones are added to `dropped`.
-    """
+    """Delete the oldest audits while the database is too large, delivered ones first; count the others in `dropped`."""
     pruned = Pruned()
     keep_newest(connection, "events", KEPT_EVENTS)
     for _ in range(MAX_SLICES):

@@ -51,10 +51,7 @@ _Work = Callable[Concatenate[sqlite3.Connection, _P], _Done]
 
 
 class AuditRow(NamedTuple):
-    """All that one audit stores, in one transaction. `entry` is None without a database.
-
-    `states` holds the agent's own state for its next start, by key, as JSON values.
-    """
+    """All that one audit stores. `entry` is None without a database; `states` is the agent's own state, by key."""
 
     observation: Observation
     record: Record
@@ -272,11 +269,8 @@ class StateStore:
             self._retry_at_s = time.monotonic()
 
     def _remove_side_files(self, file: sqlite3.Connection) -> None:
-        """Delete log and index of a file that was deleted: SQLite would apply them to the next file of that name.
-
-        The log is checkpointed into the file first: it may have been renamed.
-        """
-        with suppress(sqlite3.Error):
+        """Delete log and index of a file that was deleted: SQLite would apply them to the next file of that name."""
+        with suppress(sqlite3.Error):  # the file may have been renamed, and the log is part of it
             file.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         for part, identity in self._side_files.items():
             if identity is not None and _identity(self._path + part) == identity:

@@ -41,12 +41,10 @@ CARRY_BATCH = 1000  # outbox entries of a deleted file that are in memory at onc
 
 
 def carry_over(source: sqlite3.Connection, target: sqlite3.Connection) -> tuple[int, sqlite3.Error | None]:
-    """Copy the outbox and the dead letters; return the number of outbox entries, and the error that ended reading.
-
-    The target may be an older copy of the source, so rows that it has already are skipped.
-    """
+    """Copy the outbox and the dead letters; return the number of outbox entries, and the error that ended reading."""
     carried = 0
     for table, columns in _OUTBOX_TABLES.items():
+        # the target may be an older copy of the source
         known = {hash(row) for row in target.execute(f"SELECT {columns} FROM {table}")}  # noqa: S608
         after_id = -1
         while True:

@@ -17,10 +17,7 @@ class Unsaved(NamedTuple):
 
 
 class UnsavedFile:
-    """The file. It is made while there is room, and later overwritten in place, which takes no room.
-
-    What cannot be written or read counts as nothing: this file only reports a loss, it never causes one.
-    """
+    """The file: made while there is room, overwritten in place later. It reports a loss, and never causes one."""
 
     def __init__(self, path: str) -> None:
         self._path = path
