@@ -23,7 +23,7 @@ from ntpaudit.probes.resolve import Endpoint, Resolution, is_routable, own_refer
 
 logger = LazyLogger(__name__)
 
-SAMPLE_SPACING_S = 2.0  # Between two queries to the same server, as with iburst. Loopback needs no spacing.
+SAMPLE_SPACING_S = 2.0  # between two queries to one server, as with iburst; none on loopback
 PROGRESS_AFTER_S = 1.0  # a wait that takes longer is explained to an interactive user
 
 StateUpdater = Callable[[Callable[[ServerStates], ServerStates]], None]
