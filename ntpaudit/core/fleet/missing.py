@@ -23,10 +23,9 @@ _FIX_WRONG_SITE = "correct the site in the inventory, or host.site in the config
 
 def check_evidence_gap(context: FleetContext) -> Iterator[Raised]:
     """NTPA-07: hosts without current data (silent, expired, or never reported), and hosts that are not listed."""
-    retire = "use an inventory that does not list it (--inventory)"
-    if context.policy.inventory is not None:
-        retire = "remove it from the inventory"
-    retire = f"; if the host is retired, {retire}"
+    has_inventory = context.policy.inventory is not None
+    how = "remove it from the inventory" if has_inventory else "use an inventory that does not list it (--inventory)"
+    retire = f"; if the host is retired, {how}"
     silent = [one for one in context.members if one.host is not None and one.silent_s is not None]
     for site, group in by_site(silent):
         yield from _silence(group, site, f"{_FIX_SILENT}{retire}")
