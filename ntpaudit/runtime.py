@@ -6,7 +6,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
 from typing import NamedTuple
 
 from ntpaudit import audit
@@ -93,7 +93,7 @@ class SystemRuntime:
     def _open_watch(self, stack: ExitStack) -> StepWatch | None:
         """Open the timerfd that reports clock changes; None where it is not available, then `wait` polls."""
         try:
-            watch = stack.enter_context(StepWatch())
+            watch = stack.enter_context(closing(StepWatch()))
         except OSError as error:
             logger.warning(f"no timerfd ({error.strerror}): clock steps are detected within 1 s instead of at once")
             return None

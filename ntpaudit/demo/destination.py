@@ -4,14 +4,14 @@ import os
 import shlex
 import time
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, closing
+from contextlib import closing
 
 from ntpaudit.config.schema import InfluxConfig
 from ntpaudit.config.values import Language
 from ntpaudit.core.fleet.model import Snapshot
 from ntpaudit.core.units import NS_PER_S, format_utc
 from ntpaudit.demo.scenario import ENV, Scenario
-from ntpaudit.demo.writers import ATTEMPTS, InfluxWriter, PointWriter, StoreWriter
+from ntpaudit.demo.writers import ATTEMPTS, InfluxWriter, StoreWriter
 from ntpaudit.errors import ReadError
 from ntpaudit.fleet import open_reader
 from ntpaudit.fleet.demo_store import DemoStore, unwritten
@@ -31,36 +31,11 @@ _POLL_S = 0.5
 _OPTION_OF_KEY = {"url": "--influx-url", "language": "the database's reply", "database": "--bucket"}
 
 
-class Destination:
-    """Where a demonstration is written: `name`, and the `writer` of its points, open while `resource` is.
-
-    `written_ns` is the time of the last point of each host that continues an earlier demonstration. `unreadable` says
-    why it cannot be read, None if it can. `until_ns` is the time at which the fleet is shown, None for now.
-    """
+class FileDestination:
+    """A demo file. It appears when it is closed. Raises StoreError."""
 
     unreadable: str | None = None
     until_ns: int | None = None
-
-    def __init__(self, name: str, writer: PointWriter, resource: AbstractContextManager[object]) -> None:
-        self.name = name
-        self.writer = writer
-        self.resource = resource
-        self.written_ns: Mapping[str, int] = {}
-
-    def finish(self, end_ns: int) -> None:
-        """Complete the history."""
-
-    def snapshot(self, end_ns: int) -> Snapshot:
-        """Read the fleet back, at the end of its history. Raises ReadError."""
-        raise NotImplementedError
-
-    def fleet_options(self) -> str:
-        """Return the options with which `ntpaudit fleet` reads it."""
-        raise NotImplementedError
-
-
-class FileDestination(Destination):
-    """A demo file. It appears when it is closed. Raises StoreError."""
 
     def __init__(self, path: str, *, is_default: bool) -> None:
         """Create the file; the default one's folder too."""
@@ -69,13 +44,15 @@ class FileDestination(Destination):
                 os.makedirs(os.path.dirname(path), exist_ok=True)
             except OSError as error:
                 raise unwritten(path, error) from error
-        self._store = DemoStore.create(path)
+        self.name = path
+        self.resource = DemoStore.create(path)
+        self.writer = StoreWriter(self.resource)
+        self.written_ns: Mapping[str, int] = {}
         self._is_default = is_default
-        super().__init__(path, StoreWriter(self._store), self._store)
 
     def finish(self, end_ns: int) -> None:
         """Complete the history."""
-        self._store.finish(end_ns)
+        self.resource.finish(end_ns)
 
     def snapshot(self, end_ns: int) -> Snapshot:
         """Read the fleet back. Raises ReadError."""
@@ -87,8 +64,10 @@ class FileDestination(Destination):
         return "--demo" if self._is_default else f"--store {shlex.quote(self.name)}"
 
 
-class DatabaseDestination(Destination):
+class DatabaseDestination:
     """A database, read at `read_url` if that differs. `note` gets messages for the operator."""
+
+    unreadable: str | None = None
 
     def __init__(
         self,
@@ -102,8 +81,10 @@ class DatabaseDestination(Destination):
         note: Callable[[str], None],
     ) -> None:
         """Detect what the database is, and what it holds of a demonstration."""
-        writer = InfluxWriter(influx, token, None if follow else ATTEMPTS, note)
-        super().__init__(f"{influx.url}, bucket {influx.bucket}", writer, closing(writer))
+        self.name = f"{influx.url}, bucket {influx.bucket}"
+        self.writer = InfluxWriter(influx, token, None if follow else ATTEMPTS, note)
+        self.resource = closing(self.writer)
+        self.written_ns: Mapping[str, int] = {}
         self.until_ns = until_ns
         self._read = influx if read_url is None else influx._replace(url=read_url)
         self._token = token
@@ -115,8 +96,10 @@ class DatabaseDestination(Destination):
         except ReadError as error:
             self.unreadable = error.reason
 
+    def finish(self, end_ns: int) -> None:
+        """Do nothing: a database has no end of a history."""
+
     def _open_reader(self) -> Reader:
-        """Open the database for reading. Raises ReadError."""
         return open_reader(
             url=self._read.url,
             language=self.language,
@@ -165,6 +148,14 @@ class DatabaseDestination(Destination):
         if self.until_ns is not None:
             options.append(f"--at {format_utc(self.until_ns)[:19]}")
         return " ".join(options)
+
+
+Destination = FileDestination | DatabaseDestination
+"""Where a demonstration is written: `name`, and the `writer` of its points, open while `resource` is.
+
+`written_ns` is the time of the last point of each host that continues an earlier demonstration. `unreadable` says why
+it cannot be read, None if it can. `until_ns` is the time at which the fleet is shown, None for now.
+"""
 
 
 def detect_language(influx: InfluxConfig, token: str | None) -> Language:

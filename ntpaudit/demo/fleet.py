@@ -1,6 +1,6 @@
 """Runs the agents of a simulated fleet, to the end of its history, to the present, and on in real time."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import NamedTuple, NoReturn
 
@@ -52,20 +52,15 @@ class SimulatedFleet:
         self._written_ns = written_ns or {}
         self.points = 0
 
-    def advance(self, until_ns: int) -> Iterator[None]:
-        """Run one agent after the other until that true time; yield after each."""
+    def run(self, until_ns: int, on_host: Callable[[], None] = lambda: None) -> None:
+        """Run one agent after the other until that true time; call `on_host` after each."""
         for agent in self._agents:
             for audit in agent.advance(until_ns):
                 if audit.utc_ns > self._written_ns.get(audit.record.host.name, -1):
                     self._writer.write(audit)
                     self.points += 1 + len(audit.record.sources) + len(audit.events)
-            yield
-        self._writer.flush()
-
-    def run(self, until_ns: int, on_host: Callable[[], None] = lambda: None) -> None:
-        """Run all agents until that true time; call `on_host` after each."""
-        for _ in self.advance(until_ns):
             on_host()
+        self._writer.flush()
 
     def catch_up(self, now_ns: Callable[[], int], progress: Progress) -> Reached:
         """Continue from the end of the scenario until the present is less than half a local interval away.

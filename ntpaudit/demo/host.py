@@ -222,7 +222,10 @@ class SimulatedHost:
             case SetClock(size_s):
                 self.set_clock(round(size_s * NS_PER_S))
             case Suspend(for_s):
-                self._suspend(_zs(for_s))
+                for_zs = _zs(for_s)  # MONOTONIC and RAW stop; the hardware clock corrects the others at the end
+                self.utc_zs += for_zs
+                self.realtime_zs += for_zs
+                self.boottime_zs += for_zs
             case Reboot(off_ns, clock_ns):
                 self._reboot(off_ns, clock_ns)
             case StopDaemon():
@@ -237,12 +240,6 @@ class SimulatedHost:
                 self.server_fault, self.server_fault_ns = what, self.utc_ns
             case StopAgent():
                 self.is_silent = True
-
-    def _suspend(self, asleep_zs: int) -> None:
-        """Stop MONOTONIC and RAW; the hardware clock corrects the others at the end."""
-        self.utc_zs += asleep_zs
-        self.realtime_zs += asleep_zs
-        self.boottime_zs += asleep_zs
 
     def _reboot(self, off_ns: int, clock_ns: int | None) -> None:
         """Start again with a kernel that no daemon has synchronised yet."""

@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from math import ceil
 
 from ntpaudit.core.clock.readings import ClockReading
 from ntpaudit.core.ntp.measurement import ExchangeTimestamps, Measurement, measure
@@ -15,7 +14,7 @@ from ntpaudit.core.observation import SourceFailure, SourceObservation
 from ntpaudit.core.units import NS_PER_S
 from ntpaudit.demo.host import SimulatedHost
 from ntpaudit.demo.scenario import Source
-from ntpaudit.demo.server import Behaviour, NtpServer
+from ntpaudit.demo.server import Behaviour, NtpServer, to_short
 from ntpaudit.demo.simulated_agent import Query
 from ntpaudit.polling import PollRound, QueryOptions
 
@@ -46,8 +45,8 @@ def query_directly(host: SimulatedHost, source: Source) -> SourceObservation:
         stratum=source.stratum,
         poll=_POLL,
         precision=_PRECISION,
-        root_delay=_short(source.root_delay_s),
-        root_dispersion=_short(source.root_dispersion_s),
+        root_delay=to_short(source.root_delay_s),
+        root_dispersion=to_short(source.root_dispersion_s),
         reference_id=source.reference_id,
         reference=encode(received_ns),
         received=encode(received_ns),
@@ -63,11 +62,6 @@ def _pass_network(host: SimulatedHost, source: Source) -> None:
     assert host.rand is not None
     delay_s = (0.5 + 0.5 * host.rand.expovariate(1.0)) * source.network_s / 2
     host.run_until(host.utc_ns + round(delay_s * NS_PER_S))
-
-
-def _short(span_s: float) -> int:
-    """Return a span in units of 2**-16 s, rounded up."""
-    return ceil(span_s * 65536)
 
 
 class RunningClock:
@@ -96,8 +90,6 @@ class _Loopback:
         self._ports = {source.name: stack.enter_context(self._server(source)).port for source in sources}
 
     def _server(self, source: Source) -> NtpServer:
-        """Return the server of a source."""
-
         def served_ns() -> int:
             true_ns = self._true_ns()
             return true_ns + source.error_ns(true_ns)

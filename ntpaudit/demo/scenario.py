@@ -118,13 +118,7 @@ _H = 3600.0
 HEALTHY = Fault("healthy", Severity.OK)
 
 FAULTS = (
-    Fault(
-        "undisciplined",
-        Severity.CRITICAL,
-        frozenset({OFFSET_OUT.id, UNSYNCED.id}),
-        "ams",
-        free_ppm=41.0,
-    ),
+    Fault("undisciplined", Severity.CRITICAL, frozenset({OFFSET_OUT.id, UNSYNCED.id}), "ams", free_ppm=41.0),
     Fault(
         "time-zone",  # somebody set the local time as if it were UTC, and ntpd gave up, as it does beyond 1000 s
         Severity.CRITICAL,
@@ -244,7 +238,9 @@ def build_scenario(hosts: int, hours: float, seed: int, end_ns: int) -> Scenario
         fault_s=FALSETICKER_ERROR_S,
         fault_ns=end_ns - round(FALSETICKER_AGO_S * NS_PER_S),
     )
-    sites = _site_names(hosts)
+    count = max(3, hosts // SITE_HOSTS)
+    turns = range(1, -(-count // len(_CITIES)) + 1)
+    sites = [f"{city}{turn if turn > 1 else ''}" for turn in turns for city in _CITIES][:count]
     places = [(sites[number % len(sites)], number // len(sites)) for number in range(hosts)]
     faults = _assign(places, random.Random(f"faults {seed} {hosts}"))
     counts: Counter[str] = Counter()
@@ -257,12 +253,6 @@ def build_scenario(hosts: int, hours: float, seed: int, end_ns: int) -> Scenario
     return Scenario(
         seed, begin_ns, end_ns, Intervals(300.0, 3600.0, 60.0), tuple(specs), (*CORRECT_SOURCES, falseticker)
     )
-
-
-def _site_names(hosts: int) -> list[str]:
-    count = max(3, hosts // SITE_HOSTS)
-    rounds = -(-count // len(_CITIES))
-    return [f"{city}{turn if turn > 1 else ''}" for turn in range(1, rounds + 1) for city in _CITIES][:count]
 
 
 def _assign(places: Sequence[tuple[str, int]], rand: random.Random) -> dict[tuple[str, int], Fault]:

@@ -13,7 +13,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple, Self
 
-_NS_PER_S = 1_000_000_000
+from ntpaudit.core.units import NS_PER_S
+
 _UNIX_EPOCH_S = 2_208_988_800
 _LAYOUT = struct.Struct("!BBbbII4sQQQQ")
 _LENGTH = _LAYOUT.size
@@ -142,8 +143,8 @@ class NtpServer:
             stratum=behaviour.stratum,
             poll=asked.poll,
             precision=behaviour.precision,
-            root_delay=_short(behaviour.root_delay_s),
-            root_dispersion=_short(behaviour.root_dispersion_s),
+            root_delay=to_short(behaviour.root_delay_s),
+            root_dispersion=to_short(behaviour.root_dispersion_s),
             reference_id=behaviour.reference_id,
             reference=received,  # as if the clock were corrected without pause
             origin=asked.transmit,
@@ -157,7 +158,8 @@ class NtpServer:
             selector.register(self._socket, selectors.EVENT_READ)
             selector.register(self._stopped, selectors.EVENT_READ)
             while True:
-                ready = [key.fileobj for key, _ in selector.select(self._until_next_event_s())]
+                due_s = max(0, self._events[0][0] - time.monotonic_ns()) / NS_PER_S if self._events else None
+                ready = [key.fileobj for key, _ in selector.select(due_s)]
                 if self._stopped in ready:
                     return
                 if self._socket in ready:
@@ -166,14 +168,9 @@ class NtpServer:
                     _, _, action = heapq.heappop(self._events)
                     action()
 
-    def _until_next_event_s(self) -> float | None:
-        if not self._events:
-            return None
-        return max(0, self._events[0][0] - time.monotonic_ns()) / _NS_PER_S
-
     def _after(self, delay_s: float, action: Callable[[], None]) -> None:
         if delay_s > 0:
-            due_ns = time.monotonic_ns() + round(delay_s * _NS_PER_S)
+            due_ns = time.monotonic_ns() + round(delay_s * NS_PER_S)
             heapq.heappush(self._events, (due_ns, next(self._numbers), action))
         else:
             action()
@@ -200,15 +197,15 @@ class NtpServer:
             self._socket.sendto(datagram.payload, client)
 
     def _served_ns(self) -> int:
-        return self._now() + round(self.behaviour.offset_s * _NS_PER_S)
+        return self._now() + round(self.behaviour.offset_s * NS_PER_S)
 
 
 def _timestamp(unix_ns: int) -> int:
     """Return a time as a 64-bit NTP timestamp of its era."""
-    seconds, ns = divmod(unix_ns, _NS_PER_S)
-    return ((seconds + _UNIX_EPOCH_S) & 0xFFFF_FFFF) << 32 | (ns << 32) // _NS_PER_S
+    seconds, ns = divmod(unix_ns, NS_PER_S)
+    return ((seconds + _UNIX_EPOCH_S) & 0xFFFF_FFFF) << 32 | (ns << 32) // NS_PER_S
 
 
-def _short(span_s: float) -> int:
+def to_short(span_s: float) -> int:
     """Return a span in units of 2**-16 s, rounded up: a bound must not shrink."""
     return math.ceil(span_s * 65536)

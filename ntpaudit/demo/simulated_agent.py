@@ -85,7 +85,6 @@ class SimulatedAgent:
             self._handle(ClockSet(self._host.read(), self._host.kernel))
 
     def _handle(self, event: AgentEvent) -> None:
-        """Let the core decide, and perform its actions."""
         self._state, actions = handle(self._state, event)
         for action in actions:
             match action:

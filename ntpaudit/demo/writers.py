@@ -107,7 +107,7 @@ class InfluxWriter:
                     self._deliver("".join(lines[: len(lines) // 2]))
                     self._deliver("".join(lines[len(lines) // 2 :]))
                     return
-                case "busy" | "broken" | "away" if self._may_retry(failures + 1):
+                case "busy" | "broken" | "away" if self._has_delivered and failures + 1 != self._attempts:
                     if not failures:
                         self._note(f"cannot write to {self._url}: {describe(answer)}; waiting for it")
                     wait_s = back_off_s(failures, random.random())
@@ -118,10 +118,6 @@ class InfluxWriter:
         self._has_delivered = True
         if failures:
             self._note("the database accepts points again; continuing")
-
-    def _may_retry(self, failures: int) -> bool:
-        """Whether to retry after this number of consecutive failures."""
-        return self._has_delivered and (self._attempts is None or failures < self._attempts)
 
 
 def _for_command_line(failure: DeliveryFailure) -> str:

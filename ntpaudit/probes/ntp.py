@@ -93,8 +93,7 @@ class _Conversation:
         self.discarded: Counter[str] = Counter()
 
     def start(self, selector: selectors.BaseSelector) -> None:
-        if (failure := self._try_next(selector)) is not None:
-            self.outcome = failure
+        self.outcome = self._try_next(selector)
 
     def _try_next(self, selector: selectors.BaseSelector) -> SourceFailure | None:
         failure = SourceFailure("unreachable", "net-unreachable", "no address is left to try")
@@ -157,28 +156,24 @@ class _Conversation:
         reply = read_reply(data, self._nonce, own_ids=self._own_ids, from_peer=from_peer)
         if cut:
             reply = UnusableReply("malformed", ours=not isinstance(reply, UnusableReply) or reply.ours)
+        if stamp_ns is not None and not 0 <= after.realtime_ns - stamp_ns <= _MAX_STAMP_DELAY_NS:
+            stamp_ns = None  # not credible (T6)
+        waited_ns = 0 if stamp_ns is None else after.realtime_ns - stamp_ns
         if isinstance(reply, UnusableReply) and not reply.ours:
             self.discarded[reply.reason] += 1
         elif self.outcome is not None:
             self.discarded["duplicate"] += 1  # V6
-        elif after.monotonic_ns - self._age_ns(stamp_ns, after) > self._deadline_ns:
+        elif after.monotonic_ns - waited_ns > self._deadline_ns:
             self.outcome = SourceFailure("rejected", "late", "the answer came after the deadline")  # V7
         else:
             said = reply if isinstance(reply, UnusableReply) else measure(reply, self._stamps(stamp_ns, after))
             self.outcome = said if isinstance(said, Measurement) else SourceFailure("rejected", said.reason)
 
-    def _age_ns(self, stamp_ns: int | None, after: ClockReading) -> int:
-        """Return how long a datagram waited in the socket, by the kernel's timestamp (T6); 0 if not credible."""
-        age_ns = after.realtime_ns - stamp_ns if stamp_ns is not None else 0
-        return age_ns if 0 <= age_ns <= _MAX_STAMP_DELAY_NS else 0
-
     def _stamps(self, arrived_ns: int | None, after: ClockReading) -> ExchangeTimestamps:
         """Choose the kernel's stamps where they are credible, our own otherwise (T6)."""
         sent_ns = self._sent_ns
-        if not (sent_ns is not None and self._before.realtime_ns <= sent_ns <= self._after_send_ns):
+        if sent_ns is not None and not self._before.realtime_ns <= sent_ns <= self._after_send_ns:
             sent_ns = None
-        if not (arrived_ns is not None and after.realtime_ns - _MAX_STAMP_DELAY_NS <= arrived_ns <= after.realtime_ns):
-            arrived_ns = None
         return ExchangeTimestamps(
             sent_ns=self._before.realtime_ns if sent_ns is None else sent_ns,
             arrived_ns=after.realtime_ns if arrived_ns is None else arrived_ns,

@@ -79,12 +79,7 @@ class Resolution:
 
 def is_routable(endpoint: Endpoint) -> bool:
     """Return whether the system has a route to this address; nothing is sent. False for IPv6 on an IPv4 host."""
-    try:
-        with socket.socket(endpoint.family, socket.SOCK_DGRAM) as sock:
-            sock.connect(endpoint.sockaddr)
-    except OSError:
-        return False
-    return True
+    return _own_address(endpoint) is not None
 
 
 def own_reference_ids(endpoints: Sequence[Endpoint]) -> frozenset[bytes]:
@@ -92,16 +87,20 @@ def own_reference_ids(endpoints: Sequence[Endpoint]) -> frozenset[bytes]:
 
     An IPv4 address is its own reference id; of an IPv6 address it is the first four octets of the MD5 (RFC 5905 §7.3).
     """
-    ids = set()
-    for endpoint in endpoints:
-        try:
-            with socket.socket(endpoint.family, socket.SOCK_DGRAM) as sock:
-                sock.connect(endpoint.sockaddr)
-                own = sock.getsockname()[0]
-        except OSError:
-            continue
-        ids.add(_reference_id(endpoint.family, own))
-    return frozenset(ids)
+    return frozenset(
+        _reference_id(endpoint.family, address)
+        for endpoint in endpoints
+        if (address := _own_address(endpoint)) is not None
+    )
+
+
+def _own_address(endpoint: Endpoint) -> str | None:
+    try:
+        with socket.socket(endpoint.family, socket.SOCK_DGRAM) as sock:
+            sock.connect(endpoint.sockaddr)
+            return str(sock.getsockname()[0])
+    except OSError:
+        return None
 
 
 def _reference_id(family: socket.AddressFamily, address: str) -> bytes:

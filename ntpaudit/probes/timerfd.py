@@ -5,7 +5,6 @@ import errno
 import os
 import struct
 import time
-from typing import Self
 
 _FAR_S = 10 * 365 * 86_400
 _ITIMERSPEC = struct.Struct("@4l")  # interval and value, each seconds and nanoseconds
@@ -58,12 +57,6 @@ class StepWatch:
     def close(self) -> None:
         """Stop watching."""
         os.close(self._handle)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
 
     @staticmethod
     def _call(result: int) -> int:

@@ -11,6 +11,8 @@ import struct
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 
+from ntpaudit.core.units import NS_PER_S
+
 SO_TIMESTAMPING_OLD = 37
 SO_TIMESTAMPING_NEW = 65
 """The same with 64-bit seconds on every architecture: right past 2038 (requirement T3)."""
@@ -24,7 +26,6 @@ _FLAGS = TX_SOFTWARE | RX_SOFTWARE | SOFTWARE | OPT_TSONLY
 _NEW_TIMESPECS = struct.Struct("=6q")
 _OLD_TIMESPECS = struct.Struct("@6l")
 _ANCILLARY_SIZE = 512
-_NS_PER_S = 1_000_000_000
 
 Ancillary = Iterable[tuple[int, int, bytes]]
 
@@ -50,7 +51,7 @@ def stamp_of(ancillary: Ancillary) -> int | None:
             if len(data) >= layout.size:
                 seconds, ns = layout.unpack_from(data)[:2]
                 if seconds:
-                    return int(seconds) * _NS_PER_S + int(ns)
+                    return int(seconds) * NS_PER_S + int(ns)
     return None
 
 

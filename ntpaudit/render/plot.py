@@ -321,7 +321,6 @@ def _column(time_ns: int, frame: Frame) -> int | None:
 
 
 def _time_ticks(frame: Frame) -> dict[int, str]:
-    """Return columns with their times."""
     span_s = (frame.end_ns - frame.begin_ns) / NS_PER_S
     most = max(1, frame.columns // 12)
     step_ns = next((step for step in _TIME_STEPS_S if span_s / step <= most), _TIME_STEPS_S[-1]) * NS_PER_S

@@ -1,7 +1,7 @@
 """A table made to fit a terminal: whole columns are given up first, and names are cut so that they stay apart."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from textwrap import wrap
 from typing import Generic, NamedTuple, TypeVar
 
@@ -34,7 +34,12 @@ def fit(columns: Sequence[Column[_Item]], items: Sequence[_Item], width: int, gi
     names = [first.cell(item) for item in items]
     sizes = {column.title: _size(column, items) for column in others}
     whole = max(map(len, (first.title, *names)))
-    asked = whole if whole <= ENOUGH * width else min(_without_domain(names, ENOUGH * width), ENOUGH * width)
+    enough = ENOUGH * width
+    asked: float = whole
+    if whole > enough:
+        domain = _domain([name for name in names if len(name) > enough])
+        bare = (len(name) if len(name) <= enough else len(name.removesuffix(domain) + _CUT) for name in names)
+        asked = min(max(bare), enough)
     for title in ("", *given_up):
         sizes.pop(title, None)
         room = width - line_width([0, *filter(None, sizes.values())])
@@ -76,12 +81,6 @@ def shorten(names: Sequence[str], room: int) -> list[str | None]:
     return [None if short is not None and found[short] > 1 else short for short in whole]
 
 
-def _without_domain(names: Sequence[str], room: float) -> int:
-    """Return how long names are once those that are longer than the room have lost their domain."""
-    domain = _domain([name for name in names if len(name) > room])
-    return max(len(name) if len(name) <= room else len(name.removesuffix(domain) + _CUT) for name in names)
-
-
 def _domain(names: Sequence[str]) -> str:
     """Return the domain that all names are in, with the dot before it; empty where they share none."""
     domain = ""
@@ -95,8 +94,11 @@ def _domain(names: Sequence[str]) -> str:
 def _cut_alike(names: Sequence[str], room: int) -> list[str | None]:
     """Cut names that are longer than the room in their middle, all in one place; None for those that stay alike."""
     best: list[str | None] = []
-    for head in _heads(room):
-        cut = [name if len(name) <= room else _cut(name, head, room) for name in names]
+    middle = (room - len(_CUT)) // 2
+    heads = sorted(range(room - len(_CUT) + 1), key=lambda head: abs(head - middle)) if room > 2 else []
+    for head in heads:
+        tail = room - head - len(_CUT)
+        cut = [name if len(name) <= room else name[:head] + _CUT + name[len(name) - tail :] for name in names]
         texts: dict[str, str] = {}
         alike = {short for name, short in zip(names, cut, strict=True) if texts.setdefault(short, name) != name}
         shown = [None if short in alike and len(name) > room else short for name, short in zip(names, cut, strict=True)]
@@ -105,14 +107,3 @@ def _cut_alike(names: Sequence[str], room: int) -> list[str | None]:
         if not alike:
             break
     return best or [None] * len(names)
-
-
-def _heads(room: int) -> Iterator[int]:
-    """Yield how much may be left of the begin of a name, from as much as of its end on."""
-    middle = (room - len(_CUT)) // 2
-    yield from sorted(range(max(0, room - len(_CUT)) + 1), key=lambda head: abs(head - middle)) if room > 2 else ()
-
-
-def _cut(name: str, head: int, room: int) -> str:
-    tail = room - head - len(_CUT)
-    return name[:head] + _CUT + (name[-tail:] if tail else "")

@@ -71,9 +71,6 @@ class ConfiguredServer(NamedTuple):
     nts: bool = False
 
 
-Servers = Callable[[Process, Files], Iterator[ConfiguredServer]]
-
-
 class DaemonKind(NamedTuple):
     """A kind of daemon: its name, the names of its processes, its units, and how to read a process's configuration.
 
@@ -85,7 +82,7 @@ class DaemonKind(NamedTuple):
     process_names: tuple[str, ...]
     units: tuple[str, ...]
     role: Callable[[Process, Files], Role]
-    servers: Servers | None = None
+    servers: Callable[[Process, Files], Iterator[ConfiguredServer]] | None = None
     clears_unsync: bool = True
     max_poll_s: float = 1024.0
 

@@ -50,14 +50,12 @@ def _named(names: Collection[str]) -> tuple[Mapping[int, str], str | None]:
     named, is_hidden = {}, 1 not in pids
     for pid in pids:
         try:
-            name = _read(pid, "comm").rstrip("\n")
+            if (name := _read(pid, "comm").rstrip("\n")) in names:
+                named[pid] = name
         except PermissionError:
             is_hidden = True
-        except OSError:  # it ended meanwhile
-            continue
-        else:
-            if name in names:
-                named[pid] = name
+        except OSError:
+            pass  # it ended meanwhile
     if is_hidden:
         return named, "the processes of other users are hidden here"
     if _is_own_pid_namespace():
