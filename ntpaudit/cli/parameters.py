@@ -15,9 +15,9 @@ _Command = TypeVar("_Command", bound=Callable[..., None])
 _Value = TypeVar("_Value")
 
 
-def parsed(name: str, parse: Callable[[str], _Value]) -> FuncParamType[str, _Value]:
+def parsed(name: str, parse: Callable[[str], _Value]) -> "FuncParamType[str, _Value]":
     """Return the type of a parameter that a function parses; help and usage show `name`."""
-    kind = FuncParamType(parse)
+    kind = FuncParamType(parse)  # quoted above: it has one type parameter in click 8.4, two in 8.5
     kind.name = name
     return kind
 
