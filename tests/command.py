@@ -5,10 +5,12 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.fork_server import READ_AT_START, Forked
 from tests.world.packages import REPOSITORY
 
 
@@ -44,20 +46,35 @@ def ntpaudit(
     inside: Callable[[Sequence[str]], list[str]] = list,
     timeout_s: float = 300.0,
 ) -> Ran:
-    """Run ntpaudit as a user would, with no configuration but the test's; `inside` prefixes the command."""
+    """Run ntpaudit as a user would, with no configuration but the test's; `inside` prefixes the command.
+
+    The interpreter is new where `inside` or `environment` changes how it starts; else it is a fork of one.
+    """
     variables = {
         key: value
         for key, value in os.environ.items()
         if not key.startswith(("XDG_", "NTPAUDIT_", "PYTHONUNBUFFERED", "COLUMNS"))
     }
     variables |= {"HOME": str(state), "STATE_DIRECTORY": str(state / "state"), "PYTHONPATH": str(REPOSITORY)}
-    done = subprocess.run(
-        inside([sys.executable, "-m", "ntpaudit", *words]),
-        env=variables | dict(environment or {}),
-        capture_output=True,
-        text=True,
-        timeout=timeout_s,
-        check=False,
-    )
-    assert "Traceback" not in done.stderr, done.stderr
-    return Ran(done.returncode, done.stdout, done.stderr)
+    variables |= environment or {}
+    if inside is list and not any(key.startswith(READ_AT_START) for key in environment or ()):
+        ran = _run_forked(words, variables, timeout_s)
+    else:
+        command = inside([sys.executable, "-m", "ntpaudit", *words])
+        done = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=timeout_s, check=False)
+        ran = Ran(done.returncode, done.stdout, done.stderr)
+    assert "Traceback" not in ran.err, ran.err
+    return ran
+
+
+def _run_forked(words: Sequence[str], variables: Mapping[str, str], timeout_s: float) -> Ran:
+    (out, its_out), (err, its_err) = (map(open, os.pipe(), "rw") for _ in range(2))
+    with ThreadPoolExecutor(2) as readers, out, err:
+        with its_out, its_err:
+            process = Forked(words, env=variables, stdout=its_out, stderr=its_err)
+        texts = [readers.submit(file.read) for file in (out, err)]
+        try:
+            process.wait(timeout_s)
+        finally:
+            process.kill()
+        return Ran(process.wait(), *(text.result() for text in texts))

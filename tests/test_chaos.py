@@ -5,8 +5,6 @@ import os
 import random
 import signal
 import sqlite3
-import subprocess
-import sys
 import threading
 import time
 from collections import Counter
@@ -20,6 +18,7 @@ from urllib.request import urlopen
 from ntpaudit.core.record import Record
 from ntpaudit.demo.server import NtpServer
 from ntpaudit.store.compression import unpack_text
+from tests.fork_server import Forked
 from tests.waiting import WITHIN_S, until
 from tests.world.flaky import FORWARD, Answer, Fault, FlakyDatabase, Hang, Request, Reset
 from tests.world.packages import REPOSITORY
@@ -49,7 +48,7 @@ FAULTS: dict[str, Fault] = {
 WORLD = random.Random(20261118)
 
 
-class Mortal(subprocess.Popen[bytes]):
+class Mortal(Forked):
     """An agent that runs."""
 
     has_greeted: Callable[[], bool]
@@ -125,8 +124,8 @@ class Host:
         """Run the agent, and kill it at the end."""
         with self.said.open("ab") as output:
             so_far = output.tell()
-            command = [sys.executable, "-m", "ntpaudit", "agent", "--config", str(self._config)]
-            agent = Mortal(command, env=self._environment, stdout=output, stderr=output)
+            words = ["agent", "--config", str(self._config)]
+            agent = Mortal(words, env=self._environment, stdout=output, stderr=output)
         agent.has_greeted = lambda: self.said.stat().st_size > so_far
         try:
             yield agent
