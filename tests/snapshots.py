@@ -70,7 +70,7 @@ SNAPSHOT = Snapshot(
 
 def write_demonstration(path: Path) -> None:
     """Write the fleet as a demonstration is written; the host that is forgotten reported two days ago."""
-    with DemoStore.create(str(path)) as store:
+    with DemoStore(str(path)) as store:
         store.write(_points(), NOW_NS)
         store.finish(NOW_NS)
 

@@ -639,7 +639,7 @@ def test_machines_of_one_name_are_reported_and_not_ordered(state: Path, tmp_path
     """The worst of them is reported, at each of their sites; nothing is stated about their order."""
     store = tmp_path / "demo.sqlite3"
     now_ns = 1_800_000_000 * 10**9
-    with DemoStore.create(str(store)) as demo:
+    with DemoStore(str(store)) as demo:
         for site, host, severity in (("ams", "two", 0), ("fra", "two", 3), ("ams", "one", 0)):
             fields = {"severity": severity, "verdict": 0, "offset_s": 0.0, "earliest_s": -0.01, "latest_s": 0.01}
             tags = {"host": host, "site": site, "env": None}

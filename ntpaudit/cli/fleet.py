@@ -182,8 +182,7 @@ def _order(host_a: str, host_b: str, options: FleetOptions) -> Severity:
     config, terms = fleet_reading.settle(options)
     reader, source = fleet_reading.open_database(options, config)
     with closing(reader):
-        reach = fleet_reading.reach_of(options, terms)._replace(in_full=False)
-        snapshot, _ = fleet_reading.read_snapshot(reader, options, reach)
+        snapshot, _ = fleet_reading.read_snapshot(reader, options, fleet_reading.reach_of(options, terms))
     one, other = (fleet_reading.find_host(snapshot, name, terms, source, options) for name in (host_a, host_b))
     found = order_of(one, other, snapshot.now_ns)
     if found is None or one.offset is None or other.offset is None:

@@ -140,14 +140,13 @@ def command_line(options: FleetOptions) -> str:
 
 
 def reach_of(options: FleetOptions, terms: FleetPolicy) -> SnapshotOptions:
-    """Return how far back, of which site and in how much detail the hosts are read."""
+    """Return how far back and of which site the hosts are read."""
     usual = SnapshotOptions()
     return SnapshotOptions(
         options.site,
         options.look_back or usual.look_back_s,
         options.before or usual.baseline_s,
         terms.silent_after_s,
-        in_full=options.format_name in ("json", "csv") or options.html is not None,
     )
 
 

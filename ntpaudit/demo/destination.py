@@ -45,7 +45,7 @@ class FileDestination:
             except OSError as error:
                 raise unwritten(path, error) from error
         self.name = path
-        self.resource = DemoStore.create(path)
+        self.resource = DemoStore(path)
         self.writer = StoreWriter(self.resource)
         self.written_ns: Mapping[str, int] = {}
         self._is_default = is_default

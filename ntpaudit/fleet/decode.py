@@ -2,7 +2,6 @@
 
 from collections.abc import Collection, Iterable, Mapping
 from math import inf
-from operator import attrgetter
 from typing import Any, NamedTuple
 
 from ntpaudit.core.checks.steps import STEP_KINDS
@@ -40,6 +39,9 @@ REORDERED_NS = round(2 * MAX_STAMP_DISPUTE_S * NS_PER_S)
 
 TOGETHER_NS = 150 * NS_PER_S
 """Nearly every agent reports more often than this."""
+
+MAX_TAG = 65_535
+"""No database stores a longer tag, in bytes; InfluxDB's limit is that of a whole series' key."""
 
 _FALSETICKER = STATUSES.index("falseticker")
 _MAX_NUMBER = 1e15  # no valid value of a clock is larger, in any unit
@@ -94,25 +96,27 @@ class SourceRow(NamedTuple):
 
 
 class Table(NamedTuple):
-    """A measurement: its name, the tags and fields that are read, and the type of its rows: tags, timestamp, fields."""
+    """A measurement: its name, the tags and fields that are read, and the type of its rows: tags, timestamp, fields.
+
+    With `kinds`, rows of other kinds may be left out.
+    """
 
     name: str
     tags: tuple[str, ...]
     fields: tuple[str, ...]
     row: Any
+    kinds: tuple[str, ...] = ()
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """The tags that distinguish its series: those of every host, and its own."""
+        return tuple(dict.fromkeys((*CLOCK.tags, *self.tags)))
 
 
 CLOCK = Table("ntpaudit_clock", ("host", "site", "env"), ClockRow._fields[4:], ClockRow)
 EVENT = Table("ntpaudit_event", ("host", "kind"), EventRow._fields[3:], EventRow)
+STEPS = EVENT._replace(kinds=STEP_KINDS)
 SOURCE = Table("ntpaudit_source", ("host", "source"), SourceRow._fields[3:], SourceRow)
-
-JUDGED_FIELDS = (
-    "severity", "offset_s", "earliest_s", "latest_s", "usable", "falsetickers", "age_s", "critical_s",
-)  # fmt: skip
-"""The fields of every host that the evaluation and the short text need."""
-
-FULL_FIELDS = (*JUDGED_FIELDS, "verdict", "frequency_ppm", "findings")
-"""The fields for a list of all hosts."""
 
 BOUND_FIELDS = ("earliest_s", "latest_s")
 """The interval that contains the offset."""
@@ -155,7 +159,7 @@ def worst_of(
             and _arrival_ns(row.last_ns, row.disputed_s) >= since_ns
         ):
             key = (name, text(row.site), text(row.env))
-            latest[key] = max(latest.get(key, row), row, key=_freshness)
+            latest[key] = _last_arrived(latest.get(key, row), row)
     worst = {name: host for name, host in (hosts or {}).items() if name in clashing}
     for (name, *_), row in latest.items():
         host = _host(name, row)
@@ -163,9 +167,12 @@ def worst_of(
     return worst
 
 
-def _freshness(row: ClockRow) -> tuple[int, str]:
-    """Order points by arrival; of two at the same time always the same one is the last."""
-    return _arrival_ns(row.last_ns, row.disputed_s), repr(row)
+def _last_arrived(one: ClockRow, other: ClockRow) -> ClockRow:
+    """Return the point that arrived last; of two at the same time always the same one."""
+    one_ns, other_ns = _arrival_ns(one.last_ns, one.disputed_s), _arrival_ns(other.last_ns, other.disputed_s)
+    if one_ns == other_ns:
+        return max(one, other, key=repr)
+    return one if one_ns > other_ns else other
 
 
 def _arrival_ns(stamp_ns: int, disputed_s: RawValue) -> int:
@@ -222,17 +229,6 @@ def later(hosts: Mapping[str, Host], rows: Iterable[ClockRow]) -> dict[str, Host
     }
 
 
-def with_drift(hosts: Mapping[str, Host], rows: Iterable[ClockRow]) -> dict[str, Host]:
-    """Return the hosts whose oscillators may be off by more than their points report: by the largest of the rows."""
-    found: dict[str, Host] = {}
-    for row in rows:
-        name = text(row.name)
-        host = None if name is None else found.get(name, hosts.get(name))
-        if host is not None and (drift_ppm := drift_ppm_of(row.max_drift_ppm)) > host.max_drift_ppm:
-            found[host.name] = host._replace(max_drift_ppm=drift_ppm)
-    return found
-
-
 def _host_came_ns(host: Host) -> int:
     """Return when a host's point arrived, if its agent knows it."""
     return _arrival_ns(host.last_ns, host.disputed_s)
@@ -253,23 +249,12 @@ def offsets_of(rows: Iterable[ClockRow]) -> dict[str, BaselineRow]:
 
 
 def _latest(rows: Iterable[ClockRow]) -> dict[str, ClockRow]:
-    """Return the latest point of each host; of two at the same time always the same one. A row needs a name."""
     latest: dict[str, ClockRow] = {}
     for row in rows:
-        name = text(row[0])
-        if name is None:
-            continue
-        other = latest.get(name)
-        if other is None:
-            latest[name] = row
-        elif row[-1] is None and other[-1] is None and other[3] != row[3]:  # spares `repr` of 30,000 rows
-            latest[name] = max(other, row, key=_STAMP)
-        else:
-            latest[name] = max(other, row, key=_freshness)
+        if (name := text(row.name)) is not None:
+            other = latest.get(name)
+            latest[name] = row if other is None else _last_arrived(other, row)
     return latest
-
-
-_STAMP = attrgetter("last_ns")
 
 
 def several_of(rows: Iterable[Sighting | ClockRow]) -> set[str]:
@@ -513,8 +498,8 @@ def count_of(cell: RawValue) -> int:
 
 
 def text(cell: RawValue) -> str | None:
-    """Return a text as one printable line; None if it is empty or no text."""
-    if not isinstance(cell, str) or not cell:
+    """Return a text as one printable line; None if it is empty, no text, or longer than any tag."""
+    if not isinstance(cell, str) or not 0 < len(cell) <= MAX_TAG:
         return None
     return cell if cell.isprintable() else one_line(cell)  # spares 0.4 µs for each of 10,000 names
 

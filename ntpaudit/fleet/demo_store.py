@@ -5,14 +5,14 @@ import os
 import shutil
 import sqlite3
 import stat
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import quote
 
-from ntpaudit.core.fleet.model import Alarm, SeverityCounts, TimeBucket, split
+from ntpaudit.core.fleet.model import TimeSpans
 from ntpaudit.core.fleet.severity import AHEAD_S
 from ntpaudit.core.units import NS_PER_S
 from ntpaudit.errors import ReadError, StoreError
@@ -23,12 +23,9 @@ from ntpaudit.fleet.decode import (
     SOURCE,
     Sighting,
     Table,
-    bucket_of,
-    count_severities,
     names_of,
-    steps_of,
 )
-from ntpaudit.fleet.snapshot_query import SnapshotReader, Window
+from ntpaudit.fleet.reader import Reader, Window
 from ntpaudit.formats.line_protocol import Point
 from ntpaudit.render.text_safety import tag_value
 
@@ -36,7 +33,7 @@ _APPLICATION_ID = 0x6E747061  # "ntpa", in the header of the file (https://www.s
 _APPLICATION_ID_AT = 68
 _MAGIC = b"SQLite format 3\0"
 _HEADER_OCTETS = 100
-_VERSION = 5
+_VERSION = 6
 _BATCH = 5000
 _TABLES = {table.name: table for table in (CLOCK, EVENT, SOURCE)}
 
@@ -46,11 +43,6 @@ def _short(table: Table) -> str:
     return table.name.removeprefix("ntpaudit_")
 
 
-def _key(table: Table) -> tuple[str, ...]:
-    """Return the columns that identify a point: its series, its time, and its own tag."""
-    return ("series", "stamp_ns", *(tag for tag in table.tags if tag not in CLOCK.tags))
-
-
 class DemoStore:
     """A demonstration that is being written. It replaces the old one when it is closed, if it is finished.
 
@@ -58,42 +50,33 @@ class DemoStore:
     and no other user can replace it. In a `with` block that fails nothing is written. Every method raises StoreError.
     """
 
-    def __init__(self, path: str, connection: sqlite3.Connection) -> None:
-        """Write into an empty database that `create` opened."""
-        self._path = path
-        self._connection = connection
-        self._series: dict[tuple[str | None, ...], int] = {}
-        self._rows: dict[str, list[tuple[object, ...]]] = {name: [] for name in _TABLES}
-        self._is_finished = False
-
-    @classmethod
-    def create(cls, path: str) -> Self:
+    def __init__(self, path: str) -> None:
         """Begin a demonstration that will be at `path`, in a folder that exists; a link is followed.
 
         A file that exists and is not a demo database is refused.
         """
+        self._path = path
+        self._rows: dict[str, list[tuple[object, ...]]] = {name: [] for name in _TABLES}
+        self._is_finished = False
         with _write_errors(path):
             if not os.path.basename(path) or os.path.isdir(path):
                 raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
             _check_target(path)
-            connection = sqlite3.connect("")
-            connection.executescript(_schema())
-            return cls(path, connection)
+            self._connection = sqlite3.connect("")
+            self._connection.executescript(_schema())
 
     def write(self, points: Iterable[Point], arrived_ns: int) -> None:
         """Store points. One without a timestamp gets that of its arrival; the same point twice is one."""
         for measurement, tags, fields, stamp_ns in points:
             table = _TABLES[measurement]
-            own = (tag_value(tags[tag] or "") for tag in _key(table)[2:])
+            key = (tag_value(tags[tag] or "") for tag in table.key)
             values = (fields.get(name) for name in table.fields)
-            stamp_ns = arrived_ns if stamp_ns is None else stamp_ns
-            self._rows[measurement].append((self._series_of(tags), stamp_ns, *own, *values))
+            self._rows[measurement].append((arrived_ns if stamp_ns is None else stamp_ns, *key, *values))
         if sum(map(len, self._rows.values())) >= _BATCH:
             self._flush()
 
     def finish(self, end_ns: int) -> None:
         """Mark the demonstration as complete, with the time that is now for its readers."""
-        self._flush()
         with _write_errors(self._path), self._connection:
             self._connection.execute("DELETE FROM ending")
             self._connection.execute("INSERT INTO ending VALUES (?)", (end_ns,))
@@ -122,23 +105,13 @@ class DemoStore:
         self._is_finished = self._is_finished and error is None
         self.close()
 
-    def _series_of(self, tags: Mapping[str, str | None]) -> int:
-        """Return the number of a host at its place."""
-        key = (tags["host"], tags["site"], tags["env"])
-        if key not in self._series:
-            self._series[key] = len(self._series) + 1
-            host, site, env = (tag_value(value) if value else None for value in key)
-            with _write_errors(self._path), self._connection:
-                values = (self._series[key], host or "", site, env)
-                self._connection.execute("INSERT INTO series VALUES (?, ?, ?, ?)", values)
-        return self._series[key]
-
     def _flush(self) -> None:
         """Write the buffered rows."""
         with _write_errors(self._path), self._connection:
             for name, rows in self._rows.items():
-                places = ",".join("?" * (len(_key(_TABLES[name])) + len(_TABLES[name].fields)))
-                statement = f"INSERT OR REPLACE INTO {_short(_TABLES[name])} VALUES ({places})"  # noqa: S608
+                table = _TABLES[name]
+                places = ",".join("?" * (1 + len(table.key) + len(table.fields)))
+                statement = f"INSERT OR REPLACE INTO {_short(table)} VALUES ({places})"  # noqa: S608
                 self._connection.executemany(statement, rows)
                 rows.clear()
 
@@ -154,11 +127,16 @@ def _check_target(path: str) -> None:
             handle = os.open(place.name, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=place.folder)
         except FileNotFoundError:
             return
-    with open(handle, "rb") as file:
-        header = file.read(_HEADER_OCTETS)
-    application = int.from_bytes(header[_APPLICATION_ID_AT : _APPLICATION_ID_AT + 4], "big")
-    if not header.startswith(_MAGIC) or application != _APPLICATION_ID:
+    if not _is_demo(handle):
         raise StoreError(f"{path} is not a demo database, and stays; remove it, or name another file with --store")
+
+
+def _is_demo(handle: int) -> bool:
+    """Whether a file, which is closed then, begins as a demonstration of any version does."""
+    with open(handle, "rb", buffering=0) as file:
+        header = file.read(_HEADER_OCTETS) or b""
+    application = int.from_bytes(header[_APPLICATION_ID_AT : _APPLICATION_ID_AT + 4], "big")
+    return header.startswith(_MAGIC) and application == _APPLICATION_ID
 
 
 @contextmanager
@@ -172,15 +150,19 @@ def _write_errors(path: str) -> Iterator[None]:
 
 def _schema() -> str:
     tables = (
-        f"CREATE TABLE {_short(table)} (series INTEGER NOT NULL, stamp_ns INTEGER NOT NULL, "
-        f"{', '.join((*_key(table)[2:], *table.fields))}, PRIMARY KEY ({', '.join(_key(table))})) WITHOUT ROWID;"
+        f"CREATE TABLE {_short(table)} (stamp_ns INTEGER, {', '.join((*table.key, *table.fields))}, "
+        f"PRIMARY KEY (stamp_ns, {', '.join(table.key)})) WITHOUT ROWID;"
         for table in _TABLES.values()
     )
     return (
         f"PRAGMA application_id={_APPLICATION_ID}; PRAGMA user_version={_VERSION};"
-        "CREATE TABLE series (id INTEGER PRIMARY KEY, host TEXT NOT NULL, site TEXT, env TEXT);"
         f"CREATE TABLE ending (end_ns INTEGER NOT NULL); {' '.join(tables)}"
     )
+
+
+def _one_of(hosts: Sequence[str]) -> str:
+    """Write the condition that a host is one of these."""
+    return f"host IN ({','.join('?' * len(hosts))})"
 
 
 def unwritten(path: str, error: Exception) -> StoreError:
@@ -199,7 +181,7 @@ _FIXED_IN_PLACE = (errno.ENOSPC, errno.EDQUOT, errno.ENOENT, errno.ENOTDIR, errn
 _OTHER_FILE = "name another file with --store; `ntpaudit demo --store FILE` makes one"
 
 
-class DemoReader(SnapshotReader):
+class DemoReader(Reader):
     """A finished demonstration. The time at which it was finished is now."""
 
     def __init__(self, path: str, maker: str = "ntpaudit demo") -> None:
@@ -227,80 +209,56 @@ class DemoReader(SnapshotReader):
         """Whether a moment is about the end of the demonstration."""
         return moment_ns >= self._end_ns - round(AHEAD_S * NS_PER_S)
 
-    def host_series(
-        self, hosts: Sequence[str], begin_ns: int, end_ns: int, count: int
-    ) -> Mapping[str, tuple[TimeBucket, ...]]:
-        """Read the time series of hosts in intervals of equal length; intervals without a point are left out."""
-        spans = split(begin_ns, end_ns, count)
-        statement = """
-            SELECT (stamp_ns - ?) / ? AS place, max(severity), avg(offset_s), min(earliest_s), max(latest_s)
-            FROM clock WHERE series IN (SELECT id FROM series WHERE host = ?) AND stamp_ns >= ? AND stamp_ns < ?
-            GROUP BY place ORDER BY place
-            """
-        return {
-            host: tuple(
-                bucket_of(spans.begin_ns + place * spans.width_ns, *cells)
-                for place, *cells in self._query(
-                    statement, (spans.begin_ns, spans.width_ns, host, spans.begin_ns, spans.end_ns)
-                )
-            )
-            for host in hosts
-        }
+    def buckets(self, spans: TimeSpans, hosts: Sequence[str]) -> Iterable[Any]:
+        """Read the number of an interval, a host, and its worst severity, mean, earliest and latest offset in it."""
+        statement = f"""
+            SELECT (stamp_ns - ?) / ? AS place, host, max(severity), avg(offset_s), min(earliest_s), max(latest_s)
+            FROM clock WHERE stamp_ns >= ? AND stamp_ns < ? AND {_one_of(hosts)} GROUP BY place, host
+            """  # noqa: S608
+        return self._query(statement, (spans.begin_ns, spans.width_ns, spans.begin_ns, spans.end_ns, *hosts))
 
-    def tallies(self, begin_ns: int, end_ns: int, count: int, site: str | None = None) -> tuple[SeverityCounts, ...]:
-        """Count the hosts of the fleet by severity in intervals of equal length."""
-        spans = split(begin_ns, end_ns, count)
+    def tally(self, spans: TimeSpans, site: str | None) -> Iterable[Any]:
+        """Read the number of an interval, a severity, and of how many hosts it was the worst: of one at a time."""
         statement = """
-            SELECT (stamp_ns - ?) / ? AS place, max(severity), 1 FROM clock JOIN series ON series = id
+            SELECT (stamp_ns - ?) / ? AS place, max(severity), 1 FROM clock
             WHERE stamp_ns >= ? AND stamp_ns < ? AND (? IS NULL OR site = ?) GROUP BY place, host
             """
-        values = (spans.begin_ns, spans.width_ns, spans.begin_ns, spans.end_ns, site, site)
-        return count_severities(spans, self._query(statement, values))
-
-    def steps(self, begin_ns: int, end_ns: int, site: str | None = None) -> tuple[Alarm, ...]:
-        """Read every step that was reported in a period."""
-        return steps_of(self.every(EVENT, Window(begin_ns, end_ns, site), None, EVENT.fields))
+        return self._query(statement, (spans.begin_ns, spans.width_ns, spans.begin_ns, spans.end_ns, site, site))
 
     def last(self, table: Table, window: Window, hosts: Sequence[str] | None, fields: Sequence[str]) -> list[Any]:
         """Read the last point of each series that has the first field."""
-        columns = ("max(stamp_ns)", *table.fields)  # SQLite takes the other columns from the row of the maximum
-        group = f"GROUP BY {', '.join(('series', *_key(table)[2:]))}"
-        return [table.row._make(row) for row in self._points(table, window, hosts, fields[0], columns, group)]
+        # SQLite takes the other columns from the row of the maximum
+        return self._points(table, window, hosts, fields[0], "max(stamp_ns)", f"GROUP BY {', '.join(table.key)}")
 
     def every(self, table: Table, window: Window, hosts: Sequence[str] | None, fields: Sequence[str]) -> list[Any]:
         """Read all points that have the first field."""
-        columns = ("stamp_ns", *table.fields)
-        return [table.row._make(row) for row in self._points(table, window, hosts, fields[0], columns)]
+        return self._points(table, window, hosts, fields[0], "stamp_ns")
 
     def _points(
-        self,
-        table: Table,
-        window: Window,
-        hosts: Sequence[str] | None,
-        first: str,
-        columns: Sequence[str],
-        end: str = "",
+        self, table: Table, window: Window, hosts: Sequence[str] | None, first: str, stamp: str, end: str = ""
     ) -> list[Any]:
-        named = "" if hosts is None else f"AND host IN ({','.join('?' * len(hosts))})"
-        return self._query(
-            f"SELECT {', '.join((*table.tags, *columns))} "  # noqa: S608
-            f"FROM series CROSS JOIN {_short(table)} ON series = id "
+        """Read all fields: that takes no longer."""
+        named = "" if hosts is None else f"AND {_one_of(hosts)}"
+        rows = self._query(
+            f"SELECT {', '.join((*table.tags, stamp, *table.fields))} FROM {_short(table)} "  # noqa: S608
             f"WHERE stamp_ns > ? AND stamp_ns <= ? AND (? IS NULL OR site = ?) AND {first} IS NOT NULL {named} {end}",
             (max(window.begin_ns, -(1 << 63)), window.end_ns, window.site, window.site, *(hosts or ())),
         )
+        return [table.row._make(row) for row in rows]
 
     def origins(self, hosts: Sequence[str], end_ns: int) -> list[Sighting]:
         """Read from which places hosts ever reported."""
-        return [Sighting(*row) for row in self._query("SELECT host, site, env, 0 FROM series") if row[0] in hosts]
+        statement = f"SELECT DISTINCT host, site, env, 0 FROM clock WHERE {_one_of(hosts)}"  # noqa: S608
+        return [Sighting(*row) for row in self._query(statement, hosts)]
 
     def names(self, site: str | None) -> set[str]:
         """Read the names of all hosts."""
-        rows = self._query("SELECT host FROM series WHERE ? IS NULL OR site = ?", (site, site))
+        rows = self._query("SELECT DISTINCT host FROM clock WHERE ? IS NULL OR site = ?", (site, site))
         return names_of(host for (host,) in rows)
 
     def sites(self) -> set[str]:
         """Read the names of all sites."""
-        return names_of(site for (site,) in self._query("SELECT site FROM series"))
+        return names_of(site for (site,) in self._query("SELECT DISTINCT site FROM clock"))
 
     def no_hosts(self, site: str | None) -> ReadError:
         """Return the error that no host is known."""
@@ -317,11 +275,8 @@ class DemoReader(SnapshotReader):
         self._connection.close()
 
     def _end(self) -> int:
-        """Return the time at which the demonstration ends. ReadError if the file is none, or not finished."""
-        ((application,),) = self._query("PRAGMA application_id")
+        """Return the time at which the demonstration ends. ReadError if it is of another version, or not finished."""
         ((version,),) = self._query("PRAGMA user_version")
-        if application != _APPLICATION_ID:
-            raise ReadError(f"{self._path} is not a demo database", _OTHER_FILE)
         if version != _VERSION:
             raise ReadError(f"{self._path} was made by another version of ntpaudit", self._again)
         for (end_ns,) in self._query("SELECT end_ns FROM ending"):
@@ -332,21 +287,17 @@ class DemoReader(SnapshotReader):
     def _check(self, maker: str) -> None:
         """Raise ReadError with its fix unless there is a file that may be a demonstration."""
         try:
-            handle = os.open(self._path, os.O_RDONLY | os.O_NONBLOCK)  # without this a pipe would block
+            if _is_demo(os.open(self._path, os.O_RDONLY | os.O_NONBLOCK)):  # without this a pipe would block
+                return
         except FileNotFoundError:
             raise ReadError(f"there is no demo at {self._path}", f"create one: {maker}") from None
+        except IsADirectoryError:
+            raise ReadError(f"{self._path} is a folder", _OTHER_FILE) from None
         except OSError as error:
             is_forbidden = error.errno in (errno.EACCES, errno.EPERM)
             fix = f"let the user that runs ntpaudit read it, or {_OTHER_FILE}" if is_forbidden else _OTHER_FILE
             raise ReadError(f"cannot read the demo {self._path}: {error.strerror}", fix) from error
-        try:
-            mode = os.fstat(handle).st_mode
-            if stat.S_ISDIR(mode):
-                raise ReadError(f"{self._path} is a folder", _OTHER_FILE)
-            if not stat.S_ISREG(mode) or os.read(handle, len(_MAGIC)) not in (b"", _MAGIC):
-                raise ReadError(f"{self._path} is not a demo database", _OTHER_FILE)
-        finally:
-            os.close(handle)
+        raise ReadError(f"{self._path} is not a demo database", _OTHER_FILE)
 
     def _query(self, statement: str, values: Sequence[object] = ()) -> list[Any]:
         with self._errors():

@@ -5,29 +5,24 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from operator import attrgetter, itemgetter
+from operator import itemgetter
 from typing import Any
 
-from ntpaudit.core.checks.steps import STEP_KINDS
-from ntpaudit.core.fleet.model import Alarm, SeverityCounts, TimeBucket, TimeSpans, split
+from ntpaudit.core.fleet.model import TimeSpans
 from ntpaudit.core.fleet.severity import AHEAD_S
 from ntpaudit.core.units import NS_PER_S
 from ntpaudit.errors import ReadError
 from ntpaudit.fleet.decode import (
     CLOCK,
-    EVENT,
     ClockRow,
     RawValue,
     Sighting,
     Table,
-    bucket_of,
-    count_severities,
     mapping,
     names_of,
-    steps_of,
     text,
 )
-from ntpaudit.fleet.snapshot_query import FRESH_S, MAX_NAMES, DatabaseReader, Window
+from ntpaudit.fleet.reader import FRESH_S, MAX_NAMES, DatabaseReader, Window
 from ntpaudit.net.http import AGAIN, DatabaseServer
 from ntpaudit.render.text_safety import tag_value
 
@@ -56,38 +51,36 @@ class InfluxqlReader(DatabaseReader):
         """What is read, for messages."""
         return f"database {self._database!r} at {self.server.where}"
 
-    def host_series(
-        self, hosts: Sequence[str], begin_ns: int, end_ns: int, count: int
-    ) -> Mapping[str, tuple[TimeBucket, ...]]:
-        """Read the time series of hosts in intervals of equal length; intervals without a point are left out."""
-        spans = split(begin_ns, end_ns, count)
-        series: dict[str, list[TimeBucket]] = {host: [] for host in hosts}
-        for part in range(0, len(hosts), MAX_NAMES):
-            where = self._where(_within(spans), hosts=hosts[part : part + MAX_NAMES])
-            rows = self._rows(
-                'SELECT max("severity") AS "severity", mean("offset_s") AS "mean_s", min("earliest_s") AS "earliest_s",'
-                f' max("latest_s") AS "latest_s" FROM "ntpaudit_clock"{where} GROUP BY {_by(spans)}, "host" FILL(none)',
-                ("host", "time", "severity", "mean_s", "earliest_s", "latest_s"),
-            )
-            for host, stamp_ns, *cells in rows:
-                if isinstance(host, str) and host in series and (place := _place(spans, stamp_ns)) is not None:
-                    series[host].append(bucket_of(spans.begin_ns + place * spans.width_ns, *cells))
-        return {host: tuple(sorted(buckets, key=_BEGIN)) for host, buckets in series.items()}
-
-    def tallies(self, begin_ns: int, end_ns: int, count: int, site: str | None = None) -> tuple[SeverityCounts, ...]:
-        """Count the hosts of the fleet by severity in intervals of equal length. Slow for many hosts."""
-        spans = split(begin_ns, end_ns, count)
-        rows = self._rows(
-            f'SELECT max("severity") AS "severity" FROM "ntpaudit_clock"{self._where(_within(spans), site)}'
-            f' GROUP BY {_by(spans)}, "host" FILL(none)',
-            ("time", "severity"),
+    def buckets(self, spans: TimeSpans, hosts: Sequence[str]) -> Iterator[Any]:
+        """Read the number of an interval, a host, and its worst severity, mean, earliest and latest offset in it."""
+        fields = (
+            'max("severity") AS "severity", mean("offset_s") AS "mean_s", '
+            'min("earliest_s") AS "earliest_s", max("latest_s") AS "latest_s"'
         )
-        places = ((_place(spans, stamp_ns), severity) for stamp_ns, severity in rows)
-        return count_severities(spans, ((place, severity, 1) for place, severity in places if place is not None))
+        columns = ("host", "severity", "mean_s", "earliest_s", "latest_s")
+        for part in range(0, len(hosts), MAX_NAMES):
+            yield from self._grouped(spans, fields, columns, hosts=hosts[part : part + MAX_NAMES])
 
-    def steps(self, begin_ns: int, end_ns: int, site: str | None = None) -> tuple[Alarm, ...]:
-        """Read every step that was reported in a period."""
-        return steps_of(self._points(EVENT, Window(begin_ns, end_ns, site), None, EVENT.fields, kinds=STEP_KINDS))
+    def tally(self, spans: TimeSpans, site: str | None) -> Iterator[Any]:
+        """Read the number of an interval, a severity, and of how many hosts it was the worst: of one at a time."""
+        for place, severity in self._grouped(spans, 'max("severity") AS "severity"', ("severity",), site):
+            yield place, severity, 1
+
+    def _grouped(
+        self,
+        spans: TimeSpans,
+        fields: str,
+        columns: Sequence[str],
+        site: str | None = None,
+        hosts: Sequence[str] | None = None,
+    ) -> Iterator[Any]:
+        """Yield the number of an interval, and some columns, for each host and each interval with a point."""
+        where = self._where(f"time >= {spans.begin_ns} AND time < {spans.end_ns}", site, hosts)
+        time = f"time({spans.width_ns // _MS}ms, {spans.begin_ns % spans.width_ns // _MS}ms)"
+        statement = f'SELECT {fields} FROM "ntpaudit_clock"{where} GROUP BY {time}, "host" FILL(none)'
+        for stamp_ns, *cells in self._rows(statement, ("time", *columns)):
+            if type(stamp_ns) is int:
+                yield (stamp_ns - spans.begin_ns) // spans.width_ns, *cells
 
     def last(self, table: Table, window: Window, hosts: Sequence[str] | None, fields: Sequence[str]) -> Iterator[Any]:
         """Read some fields of the last point of each series that has the first field; of a short time, of every point.
@@ -96,25 +89,15 @@ class InfluxqlReader(DatabaseReader):
         """
         if window.end_ns - window.begin_ns <= _SHORT_NS:
             return self.every(table, window, hosts, fields)
-        tags, columns, first = _columns(_tags(table)), _columns(fields), _columns(fields[:1])
+        tags, columns, first = _columns(table.key), _columns(fields), _columns(fields[:1])
         last = columns.replace(first, f"last({first}) AS {first}", 1)
         source = f'(SELECT {last} FROM "{table.name}"{self._where(_in(window), window.site, hosts)} GROUP BY {tags})'
         return self._decoded(table, window, f"SELECT {columns}, {tags} FROM {source}")
 
     def every(self, table: Table, window: Window, hosts: Sequence[str] | None, fields: Sequence[str]) -> Iterator[Any]:
         """Read some fields of all points that have the first field."""
-        return self._points(table, window, hosts, fields)
-
-    def _points(
-        self,
-        table: Table,
-        window: Window,
-        hosts: Sequence[str] | None,
-        fields: Sequence[str],
-        kinds: Sequence[str] = (),
-    ) -> Iterator[Any]:
-        where = self._where(_in(window), window.site, hosts, kinds)
-        columns = _columns((*fields, *_tags(table)))
+        where = self._where(_in(window), window.site, hosts, table.kinds)
+        columns = _columns((*fields, *table.key))
         return self._decoded(table, window, f'SELECT {columns} FROM "{table.name}"{where}')
 
     def _decoded(self, table: Table, window: Window, statement: str) -> Iterator[Any]:
@@ -124,10 +107,10 @@ class InfluxqlReader(DatabaseReader):
             if window.holds(row[place]):
                 yield table.row._make(row)
 
-    def ahead(self, window: Window, fields: Sequence[str]) -> Iterable[ClockRow]:
+    def ahead(self, window: Window) -> Iterable[ClockRow]:
         """Read the last points in a time ahead of now, if there is any: to look for one is 30 times as fast."""
         one = f'SELECT "severity" FROM "ntpaudit_clock"{self._where(_in(window), window.site)} LIMIT 1'
-        return self.latest(window, None, fields) if any(self._rows(one, ("time",))) else ()
+        return super().ahead(window) if any(self._rows(one, ("time",))) else ()
 
     def several(self, window: Window, hosts: Sequence[str] | None) -> set[str]:
         """Read the names that have points from more than one place.
@@ -144,7 +127,7 @@ class InfluxqlReader(DatabaseReader):
 
     def origins(self, hosts: Sequence[str], end_ns: int) -> Iterator[Sighting]:
         """Read from which places hosts ever reported until a time."""
-        return (Sighting(*row[:4]) for row in self.latest(Window(0, end_ns), hosts, ("severity",)))
+        return (Sighting(*row[:4]) for row in self.last(CLOCK, Window(0, end_ns), hosts, ("severity",)))
 
     def names(self, site: str | None) -> set[str]:
         """Read the names of all known hosts."""
@@ -230,16 +213,6 @@ def _name_in(key: str) -> str | None:
     return None if found is None else text(_ESCAPED.sub(r"\1", found[1]))
 
 
-_BEGIN = attrgetter("begin_ns")
-
-
-def _place(spans: TimeSpans, stamp_ns: RawValue) -> int | None:
-    """Return the number of the interval that contains a timestamp; None if none does."""
-    if type(stamp_ns) is not int or not spans.begin_ns <= stamp_ns < spans.end_ns:
-        return None
-    return (stamp_ns - spans.begin_ns) // spans.width_ns
-
-
 def _quoted(text: str) -> str:
     """Write a tag's value as a string of InfluxQL; `tag_value` leaves nothing that a string cannot hold."""
     return "'" + tag_value(text).replace("'", r"\'") + "'"
@@ -248,21 +221,6 @@ def _quoted(text: str) -> str:
 def _in(window: Window) -> str:
     """Write the condition that the time is in a window."""
     return f"time > {window.begin_ns} AND time <= {window.end_ns}"
-
-
-def _tags(table: Table) -> Sequence[str]:
-    """Return the tags of a table, and those of every host."""
-    return tuple(dict.fromkeys((*CLOCK.tags, *table.tags)))
-
-
-def _within(spans: TimeSpans) -> str:
-    """Write the condition that the time is in a period."""
-    return f"time >= {spans.begin_ns} AND time < {spans.end_ns}"
-
-
-def _by(spans: TimeSpans) -> str:
-    """Write the grouping of points by time."""
-    return f"time({spans.width_ns // _MS}ms, {spans.begin_ns % spans.width_ns // _MS}ms)"
 
 
 def _columns(fields: Sequence[str]) -> str:

@@ -9,35 +9,31 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
-from operator import attrgetter
 from typing import Any
 
-from ntpaudit.core.checks.steps import STEP_KINDS
-from ntpaudit.core.fleet.model import Alarm, SeverityCounts, TimeBucket, TimeSpans, split
+from ntpaudit.core.fleet.model import Host, TimeSpans
 from ntpaudit.core.units import NS_PER_S
 from ntpaudit.errors import ReadError
 from ntpaudit.fleet.decode import (
     CLOCK,
-    EVENT,
+    MAX_TAG,
     ClockRow,
     RawValue,
     Sighting,
     Table,
-    bucket_of,
     count_of,
-    count_severities,
     mapping,
     names_of,
     number,
     several_of,
-    steps_of,
 )
-from ntpaudit.fleet.snapshot_query import DatabaseReader, Window
+from ntpaudit.fleet.reader import DatabaseReader, Window
 from ntpaudit.net.http import BUILD, start
 from ntpaudit.render.text_safety import one_line, tag_value
 
 _MS = 1_000_000
 _FIRST_NS = 86_400_000 * _MS  # a query that looks back further than 1970 finds nothing
+_MAX_LINE = 16 << 20  # in characters; a sample of each second of a day has 2 MiB
 _MAX_NAMES_LENGTH = 12_000  # in bytes: a whole query may have 16 KiB
 _STRING_ESCAPES = str.maketrans({'"': r"\"", "\\": r"\\"})
 _REGEX_ESCAPES = str.maketrans({character: f"\\{character}" for character in r"\.+*?()|[]{}^$"})
@@ -51,7 +47,6 @@ Sample = tuple[str, str, RawValue]
 SETTLED_S = 3.0
 """Every point is shown completely this long after its arrival: the fields appear one after another, once a second."""
 
-_BEGIN = attrgetter("begin_ns")
 _STRANGE = "this is not a response of VictoriaMetrics"
 
 
@@ -66,12 +61,8 @@ class PromqlReader(DatabaseReader):
         """What is read, for messages."""
         return self.server.where
 
-    def host_series(
-        self, hosts: Sequence[str], begin_ns: int, end_ns: int, count: int
-    ) -> Mapping[str, tuple[TimeBucket, ...]]:
-        """Read the time series of hosts in intervals of equal length; intervals without a point are left out."""
-        spans = split(begin_ns, end_ns, count)
-        series: dict[str, list[TimeBucket]] = {host: [] for host in hosts}
+    def buckets(self, spans: TimeSpans, hosts: Sequence[str]) -> Iterator[Any]:
+        """Read the number of an interval, a host, and its worst severity, mean, earliest and latest offset in it."""
         for conditions in self._conditions(None, hosts):
             severity, *offset = (
                 self._range(
@@ -88,35 +79,21 @@ class PromqlReader(DatabaseReader):
             )
             cells = [one() for one in offset]
             for (host, place), worst in severity().items():
-                if isinstance(host, str) and host in series and 0 <= place < spans.spans:
-                    begin_ns = spans.begin_ns + place * spans.width_ns
-                    series[host].append(bucket_of(begin_ns, worst, *(one.get((host, place)) for one in cells)))
-        return {host: tuple(sorted(buckets, key=_BEGIN)) for host, buckets in series.items()}
+                yield place, host, worst, *(one.get((host, place)) for one in cells)
 
-    def tallies(self, begin_ns: int, end_ns: int, count: int, site: str | None = None) -> tuple[SeverityCounts, ...]:
-        """Count the hosts of the fleet by severity in intervals of equal length. Slow for many hosts."""
-        spans = split(begin_ns, end_ns, count)
+    def tally(self, spans: TimeSpans, site: str | None) -> Iterator[Any]:
+        """Read the number of an interval, a severity, and of how many hosts it was the worst."""
         (conditions,) = self._conditions(site, None)
         worst = f"max(max_over_time(ntpaudit_clock_severity{{{conditions}}}{_span(spans)})) by (host)"
         counted = self._range(f'count_values("severity", {worst})', spans, "severity")()
-        return count_severities(
-            spans,
-            ((place, severity, count_of(hosts)) for (severity, place), hosts in counted.items()),
-        )
-
-    def steps(self, begin_ns: int, end_ns: int, site: str | None = None) -> tuple[Alarm, ...]:
-        """Read every step that was reported in a period."""
-        kinds = f"kind=~{_quoted('|'.join(STEP_KINDS))}"
-        return steps_of(
-            self._points("/api/v1/export", EVENT, Window(begin_ns, end_ns, site), None, EVENT.fields, kinds)
-        )
+        return ((place, severity, count_of(hosts)) for (severity, place), hosts in counted.items())
 
     def last(self, table: Table, window: Window, hosts: Sequence[str] | None, fields: Sequence[str]) -> list[Any]:
         """Read some fields of the last point of each series that has the first field.
 
         `/federate` returns the last sample of each metric with its time, in half the time of a query.
         """
-        return self._whole(fields, lambda: self._points("/federate", table, window, hosts, fields))
+        return self._points("/federate", table, window, hosts, fields)
 
     def every(self, table: Table, window: Window, hosts: Sequence[str] | None, fields: Sequence[str]) -> list[Any]:
         """Read some fields of all points that have the first field.
@@ -124,29 +101,25 @@ class PromqlReader(DatabaseReader):
         Never with `reduce_mem_usage=1`, which is faster: while others read without it, VictoriaMetrics 1.79.5 returns
         one host's values under another host's name.
         """
-        return self._whole(fields, lambda: self._points("/api/v1/export", table, window, hosts, fields))
+        return self._points("/api/v1/export", table, window, hosts, fields)
 
-    def _whole(self, fields: Sequence[str], read: Callable[[], list[Any]]) -> list[Any]:
-        """Read points; once more if all fields are read, and some that just arrived are not shown completely yet."""
-        rows = read()
-        if len(fields) < len(CLOCK.fields) or not any(map(_is_inconsistent, rows)):
-            return rows
-        time.sleep(SETTLED_S)
-        return read()
+    def ahead(self, window: Window) -> list[ClockRow]:
+        """Read the last points in a time ahead of now, whole."""
+        return _whole(lambda: self.last(CLOCK, window, None, CLOCK.fields))
+
+    def at(self, rows: Iterable[ClockRow | Host]) -> list[ClockRow]:
+        """Read all fields of these points, whole."""
+        wanted = list(rows)
+        return _whole(lambda: super(PromqlReader, self).at(wanted))
 
     def _points(
-        self,
-        path: str,
-        table: Table,
-        window: Window,
-        hosts: Sequence[str] | None,
-        fields: Sequence[str],
-        more: str = "",
+        self, path: str, table: Table, window: Window, hosts: Sequence[str] | None, fields: Sequence[str]
     ) -> list[Any]:
         """Read all fields at once, so that no point arrives between two of them."""
         rows: list[Any] = []
         name = "__name__=~" + _quoted(f"{table.name}_(?:{'|'.join(fields)})")
-        for conditions in self._conditions(window.site, hosts, name, more):
+        kinds = [f"kind=~{_quoted('|'.join(table.kinds))}"] if table.kinds else []
+        for conditions in self._conditions(window.site, hosts, name, *kinds):
             parameters = {
                 "match[]": f"{{{conditions}}}",
                 "start": _begin(window),
@@ -175,15 +148,8 @@ class PromqlReader(DatabaseReader):
 
     def _places(self, window: Window, hosts: Sequence[str] | None) -> list[Sighting]:
         """Read from which places hosts reported on the days of a time."""
-        places: list[Sighting] = []
-        for conditions in self._conditions(None, hosts):
-            match self._data("/api/v1/series", _severities(conditions, _begin(window), window.end_ns)):
-                case [*found]:
-                    labels = [mapping(one) for one in found]
-                case _:
-                    raise self.server.strange(_STRANGE)
-            places += [Sighting(one.get("host"), one.get("site"), one.get("env"), 0) for one in labels]
-        return places
+        found = map(mapping, self._index("/api/v1/series", self._conditions(None, hosts), window))
+        return [Sighting(one.get("host"), one.get("site"), one.get("env"), 0) for one in found]
 
     def names(self, site: str | None) -> set[str]:
         """Read the names of all known hosts. ReadError if there are more than the database lists.
@@ -212,23 +178,23 @@ class PromqlReader(DatabaseReader):
 
     def _listed(self, label: str, conditions: Iterable[str], window: Window | None = None) -> set[str]:
         """Read the values of a label in a time, or ever."""
-        begin, end_ns = ("1", self._end_ns()) if window is None else (_begin(window), window.end_ns)
-        values: set[str] = set()
+        found = self._index(f"/api/v1/label/{label}/values", conditions, window)
+        return {value for value in found if isinstance(value, str) and len(value) <= MAX_TAG}
+
+    def _index(self, path: str, conditions: Iterable[str], window: Window | None) -> Iterator[Any]:
+        """Read a part of the index by the severity, which every point has: on the days of a time, or ever."""
+        past_ns = max(time.time_ns(), self._database_ns()) + NS_PER_S  # past every clock
+        begin, end_ns = ("1", past_ns) if window is None else (_begin(window), window.end_ns)
         for one in conditions:
-            match self._data(f"/api/v1/label/{label}/values", _severities(one, begin, end_ns)):
-                case [*found]:
-                    values.update(value for value in found if isinstance(value, str))
-                case _:
-                    raise self.server.strange(_STRANGE)
-        return values
+            match = f"ntpaudit_clock_severity{{{one}}}"
+            found = self._data(path, {"match[]": match, "start": begin, "end": _seconds(end_ns)})
+            if not isinstance(found, list):
+                raise self.server.strange(_STRANGE)
+            yield from found
 
     def settled_ns(self) -> int:
         """Return the time until which every point is shown completely."""
         return self._database_ns() - round(SETTLED_S * NS_PER_S)
-
-    def _end_ns(self) -> int:
-        """Return a time that is past every clock."""
-        return max(time.time_ns(), self._database_ns()) + NS_PER_S
 
     def _database_ns(self) -> int:
         """Return the time of the database's clock, within a second."""
@@ -237,22 +203,18 @@ class PromqlReader(DatabaseReader):
     def _conditions(self, site: str | None, hosts: Sequence[str] | None, *more: str) -> Iterator[str]:
         """Write the conditions on the site, the environment and the hosts, in as many parts as queries need."""
         labels = (("site", site), ("env", self.env))
-        fixed = [one for one in more if one]
-        fixed += [f"{label}={_quoted(tag_value(value))}" for label, value in labels if value is not None]
+        fixed = [*more, *(f"{label}={_quoted(tag_value(value))}" for label, value in labels if value is not None)]
         if hosts is None:
             yield ",".join(fixed)
             return
-        part: list[str] = []
-        length = 0
+        parts: list[str] = []
         for pattern in map(_pattern, hosts):
-            size = len(pattern.encode()) + 1
-            if part and length + size > _MAX_NAMES_LENGTH:
-                yield ",".join([*fixed, "host=~" + _quoted("|".join(part))])
-                part, length = [], 0
-            part.append(pattern)
-            length += size
-        if part:
-            yield ",".join([*fixed, "host=~" + _quoted("|".join(part))])
+            if parts and len(parts[-1].encode()) + len(pattern.encode()) < _MAX_NAMES_LENGTH:
+                parts[-1] += f"|{pattern}"
+            else:
+                parts.append(pattern)
+        for part in parts:
+            yield ",".join([*fixed, "host=~" + _quoted(part)])
 
     def _range(self, query: str, spans: TimeSpans, name: str) -> Callable[[], dict[tuple[RawValue, int], RawValue]]:
         """Start to read a value for each interval: at its end, less the millisecond that belongs to the next one.
@@ -272,21 +234,14 @@ class PromqlReader(DatabaseReader):
                 return {
                     (
                         _label(one["metric"], name),
-                        (stamp * _MS - spans.begin_ns) // spans.width_ns,
+                        (round(stamp_s * 1000) * _MS - spans.begin_ns) // spans.width_ns,
                     ): value
-                    for one in self._results("/api/v1/query_range", parameters)
-                    for stamp_s, value in one["values"]
-                    if (stamp := _ms(stamp_s)) is not None
+                    for one in self._data("/api/v1/query_range", parameters)["result"]
+                    for written_s, value in one["values"]
+                    if (stamp_s := number(written_s)) is not None
                 }
 
         return start(read)
-
-    def _results(self, path: str, parameters: Mapping[str, str]) -> list[Any]:
-        """Return the series of a reply."""
-        match self._data(path, parameters):
-            case {"result": [*results]}:
-                return results
-        raise self.server.strange(_STRANGE)
 
     @contextmanager
     def _understanding(self) -> Iterator[None]:
@@ -296,7 +251,7 @@ class PromqlReader(DatabaseReader):
         except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
             raise self.server.strange(_STRANGE) from error
 
-    def _data(self, path: str, parameters: Mapping[str, str]) -> RawValue:
+    def _data(self, path: str, parameters: Mapping[str, str]) -> Any:
         """Return the data of a reply. ReadError if it is invalid or incomplete."""
         answer = self.server.ask(path, {**parameters, "nocache": "1"})  # the cache lacks the newest half minute
         try:
@@ -312,9 +267,17 @@ class PromqlReader(DatabaseReader):
         return reply.get("data")
 
 
+def _lines(reply: str) -> list[str]:
+    """Return the lines of a reply. ValueError if one is longer than that of any series: it is copied several times."""
+    lines = reply.removesuffix("\n").split("\n") if reply else []
+    if any(len(line) > _MAX_LINE for line in lines):
+        raise ValueError("a line is too long")
+    return lines
+
+
 def _federated(reply: str) -> Iterator[Sample]:
     """Yield the samples of a reply in the text format of Prometheus. ValueError for a line of another form."""
-    for line in reply.removesuffix("\n").split("\n") if reply else ():
+    for line in _lines(reply):
         written, value, stamp = line.rsplit(" ", 2)
         metric, _, labels = written.partition("{")
         if labels:  # a series without labels is of no host
@@ -323,7 +286,7 @@ def _federated(reply: str) -> Iterator[Sample]:
 
 def _exported(reply: str) -> Iterator[Sample]:
     """Yield the samples of a reply in JSON lines."""
-    for line in reply.removesuffix("\n").split("\n") if reply else ():
+    for line in _lines(reply):
         one = json.loads(line)
         metric = one["metric"].pop("__name__")
         labels = json.dumps(one["metric"])
@@ -356,15 +319,21 @@ def _labels(written: str) -> Mapping[str, RawValue]:
     return mapping(json.loads(quoted, strict=False))
 
 
-def _is_inconsistent(row: ClockRow) -> bool:
-    """Whether a point lacks what every point has, or a part of its offset."""
-    offset = (row.offset_s, row.earliest_s, row.latest_s)
-    return row.severity is None or row.usable is None or (None in offset and offset != (None, None, None))
+def _whole(read: Callable[[], list[ClockRow]]) -> list[ClockRow]:
+    """Read points; once more, later, if some that just arrived are not shown completely yet.
 
-
-def _severities(conditions: str, begin: str, end_ns: int) -> dict[str, str]:
-    """Write which series have a part of the index read: every point has a severity."""
-    return {"match[]": f"ntpaudit_clock_severity{{{conditions}}}", "start": begin, "end": _seconds(end_ns)}
+    These lack what every point has, or a part of their offset.
+    """
+    rows = read()
+    if all(
+        row.severity is not None
+        and row.usable is not None
+        and [row.offset_s, row.earliest_s, row.latest_s].count(None) in (0, 3)
+        for row in rows
+    ):
+        return rows
+    time.sleep(SETTLED_S)
+    return read()
 
 
 def _begin(window: Window) -> str:
@@ -396,9 +365,3 @@ def _span(spans: TimeSpans) -> str:
 def _seconds(stamp_ns: int) -> str:
     """Write a timestamp in seconds, cut to the millisecond."""
     return f"{stamp_ns // 1_000_000_000}.{stamp_ns // _MS % 1000:03}"
-
-
-def _ms(stamp_s: RawValue) -> int | None:
-    """Return a timestamp in milliseconds; None if it is no number."""
-    value = number(stamp_s)
-    return round(value * 1000) if value is not None else None

@@ -1,16 +1,13 @@
-"""Connections of urllib3 with a deadline and a limit on the size of an answer."""
+"""Connections of urllib3 with a limit on the size of an answer."""
 
 import io
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.response import HTTPResponse
 
-from ntpaudit.net import deadline
 from ntpaudit.net.answers import REDIRECTED
 from ntpaudit.net.whole_response import WholeResponse
 
@@ -25,29 +22,14 @@ _READ_HEADERS = (
 
 
 class ConnectionMonitor:
-    """The connection in use. It can be cut: a server that sends one octet at a time never exceeds a timeout."""
+    """The connection in use, and the Date of the last answer."""
 
-    def __init__(self) -> None:
-        self.socket: socket.socket | None = None
-        self.was_cut = False
-        self.date: str | None = None
-        """The Date of the last answer."""
-
-    @contextmanager
-    def limited_to(self, limit_s: float) -> Iterator[None]:
-        """Cut the connection unless a block ends in time."""
-        self.was_cut = False
-        with deadline.after(limit_s, self._cut):
-            yield
-
-    def _cut(self) -> None:
-        self.was_cut = True
-        if self.socket is not None:
-            deadline.cut(self.socket)
+    socket: socket.socket | None = None
+    date: str | None = None
 
 
 def bound_connections(pool: Any, monitor: ConnectionMonitor) -> None:
-    """Let a connection pool of urllib3 make bounded connections, which `monitor` can cut."""
+    """Let a connection pool of urllib3 make bounded connections, which `monitor` knows."""
     connection = _BoundedTlsConnection if pool.scheme == "https" else _BoundedConnection
     pool.ConnectionCls = partial(connection, monitor)
 

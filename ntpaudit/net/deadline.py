@@ -2,8 +2,8 @@
 
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from threading import Timer
+from contextlib import contextmanager
+from threading import Event, Timer
 
 
 @contextmanager
@@ -18,7 +18,25 @@ def after(limit_s: float, act: Callable[[], object]) -> Iterator[None]:
         timer.cancel()
 
 
-def cut(sock: socket.socket) -> None:
-    """End a connection, also one that another thread reads from."""
-    with suppress(OSError):  # it may just have ended by itself
-        socket.socket.shutdown(sock, socket.SHUT_RDWR)  # below TLS, whose own would confuse the reader
+@contextmanager
+def cut_after(limit_s: float, connected: Callable[[], socket.socket | None]) -> Iterator[None]:
+    """End the connection of a block unless the block ends in time; it then raises TimeoutError.
+
+    A server that sends one octet at a time never exceeds a timeout.
+    """
+    was_cut = Event()
+
+    def cut() -> None:
+        if (sock := connected()) is not None:
+            was_cut.set()
+            try:
+                socket.socket.shutdown(sock, socket.SHUT_RDWR)  # below TLS, whose own would confuse the reader
+            except OSError:  # it has just ended by itself
+                was_cut.clear()
+
+    try:
+        with after(limit_s, cut):
+            yield
+    finally:
+        if was_cut.is_set():
+            raise TimeoutError

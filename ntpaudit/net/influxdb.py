@@ -8,6 +8,7 @@ from typing import Any
 
 from ntpaudit.core.delivery import NO_SUCH_PATH, Delivered, DeliveryResult, Refused, Unreachable
 from ntpaudit.errors import ConfigError
+from ntpaudit.net import deadline
 from ntpaudit.net.answers import REDIRECTED, clean, date_in_s, reason_of, tls_fix
 
 _GZIP_LEVEL = 1  # the client's own level, 9, takes five times as long; its result is a quarter smaller
@@ -85,13 +86,13 @@ class InfluxTransport:
         headers.pop("Content-Encoding", None)
         if encoding is not None:
             headers["Content-Encoding"] = encoding
-        with self._monitor.limited_to(2 * self._timeout_s):
-            try:
+        try:
+            with deadline.cut_after(2 * self._timeout_s, lambda: self._monitor.socket):
                 self._writer.write(self._bucket, record=body)
-            except ApiException as error:
-                return self._refusal(error)
-            except HTTPError as error:
-                return self._failure(error)
+        except ApiException as error:
+            return self._refusal(error)
+        except (HTTPError, TimeoutError) as error:
+            return self._failure(error)
         answer = self._client.api_client.last_response
         if answer.status != 204:  # another 2xx is from some other server
             return Refused(answer.status, self._clean(answer.data))
@@ -127,7 +128,7 @@ class InfluxTransport:
                 return Unreachable(f"no connection: {self._clean(_cause(error))}", sent=False)
             case ConnectTimeoutError():
                 return Unreachable(f"no connection in {self._timeout_s:g} s", sent=False)
-            case _ if isinstance(error, ReadTimeoutError) or self._monitor.was_cut:
+            case ReadTimeoutError() | TimeoutError():
                 return Unreachable(f"no answer in {self._timeout_s:g} s", sent=True)
             case _:
                 return Unreachable(f"no answer: {self._clean(_cause(error))}", sent=True)

@@ -12,11 +12,8 @@ class WholeResponse(HTTPResponse):
         file: Any = self.fp
         lines: Any = _Lines(file)
         self.fp = lines
-        try:
-            super().begin()
-        finally:
-            if self.fp is lines:
-                self.fp = file
+        super().begin()
+        self.fp = file
         if not lines.at_end:
             raise IncompleteRead(b"")
 

@@ -353,9 +353,9 @@ class _NotingServer(DatabaseServer):
         super().__init__(url, scheme="Bearer", timeout_s=TIMEOUT_S)
         self.asked: list[tuple[str, Mapping[str, str]]] = []
 
-    def ask(self, path: str, parameters: Mapping[str, str], accept: str = "application/json") -> bytes:
+    def ask(self, path: str, parameters: Mapping[str, str]) -> bytes:
         self.asked.append((path, parameters))
-        return super().ask(path, parameters, accept)
+        return super().ask(path, parameters)
 
 
 def _questions(database: Database, end_ns: int) -> list[tuple[str, Mapping[str, str]]]:
@@ -363,7 +363,7 @@ def _questions(database: Database, end_ns: int) -> list[tuple[str, Mapping[str, 
     server = _NotingServer(database.url)
     reader = PromqlReader(server) if database.language == "promql" else InfluxqlReader(server, "ntpaudit")
     with closing(reader):
-        reader.snapshot(end_ns, SnapshotOptions(in_full=False))
+        reader.snapshot(end_ns, SnapshotOptions())
     return server.asked
 
 

@@ -54,7 +54,7 @@ def story() -> Scenario:
 def reader(story: Scenario, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
     """A database in which the four are."""
     path = str(tmp_path_factory.mktemp("four") / "demo")
-    with DemoStore.create(path) as store:
+    with DemoStore(path) as store:
         SimulatedFleet(story, query_without_udp, StoreWriter(store)).run(END_NS)
         store.finish(END_NS)
     with closing(open_reader(path=path)) as opened:
@@ -90,7 +90,7 @@ def test_no_wait_is_without_end(
     larger = build_scenario(24, 6.0, 1, END_NS)
     assert len(await_fleet(reader, larger, END_NS, END_NS).hosts) == 4
     path = str(tmp_path / "empty")
-    with DemoStore.create(path) as store:
+    with DemoStore(path) as store:
         store.finish(END_NS)
     with closing(open_reader(path=path)) as empty, pytest.raises(ReadError, match="knows no host"):
         await_fleet(empty, story, END_NS, None)

@@ -76,7 +76,7 @@ def lines() -> str:
 
 def keep(path: str) -> None:
     """Write all as a demonstration."""
-    with DemoStore.create(path) as store:
+    with DemoStore(path) as store:
         for audit in audits():
             store.write(points(audit.record, audit.events), audit.arrived_ns)
         store.finish(END_NS)

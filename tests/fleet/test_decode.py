@@ -31,7 +31,7 @@ from ntpaudit.fleet.decode import (
     worst_of,
 )
 from ntpaudit.fleet.promql import _federated, _labels, _rows
-from ntpaudit.fleet.snapshot_query import Window
+from ntpaudit.fleet.reader import Window
 from ntpaudit.fleet.suggestion import nearest
 from tests.records import NOW_NS
 

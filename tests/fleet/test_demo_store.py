@@ -31,7 +31,7 @@ from tests.world.packages import REPOSITORY
 
 def write(path: Path, name: str, *, end_ns: int | None = NOW_NS) -> None:
     """Write a demonstration of one host, finished or not."""
-    with DemoStore.create(str(path)) as store:
+    with DemoStore(str(path)) as store:
         store.write(points(record(*servers(0.001), name=name)), NOW_NS)
         if end_ns is not None:
             store.finish(end_ns)
@@ -39,7 +39,7 @@ def write(path: Path, name: str, *, end_ns: int | None = NOW_NS) -> None:
 
 def fail(path: Path) -> None:
     """Write a demonstration that is finished, and then written to in vain."""
-    with DemoStore.create(str(path)) as store:
+    with DemoStore(str(path)) as store:
         store.finish(NOW_NS)
         store.write([Point("of-tomorrow", {}, {}, NOW_NS)], NOW_NS)
 
@@ -70,7 +70,7 @@ def test_the_columns_are_what_they_are_called(tmp_path: Path) -> None:
     """With SQLite, each value of a point is found under the name that it has in a database."""
     path = tmp_path / "demo.sqlite3"
     fields = {name: float(number) for number, name in enumerate(CLOCK.fields)}
-    with DemoStore.create(str(path)) as store:
+    with DemoStore(str(path)) as store:
         store.write([Point("ntpaudit_clock", {"host": "a", "site": None, "env": None}, fields, NOW_NS)], NOW_NS)
         store.finish(NOW_NS)
     with closing(sqlite3.connect(path)) as connection:
@@ -82,7 +82,7 @@ def test_the_columns_are_what_they_are_called(tmp_path: Path) -> None:
 def test_the_same_point_twice_is_one(tmp_path: Path) -> None:
     """A point at the same time takes the place of the one before, as in a database."""
     path = tmp_path / "demo.sqlite3"
-    with DemoStore.create(str(path)) as store:
+    with DemoStore(str(path)) as store:
         for _ in range(2):
             store.write(points(record(*servers(0.001))), NOW_NS)
         store.finish(NOW_NS)
@@ -190,7 +190,7 @@ def test_where_nothing_can_be_written_is_reported(
     """A place that takes no file is named, before anything is simulated, and nothing is left in it or near."""
     monkeypatch.chdir(tmp_path)
     with pytest.raises(StoreError, match=words):
-        DemoStore.create(place)
+        DemoStore(place)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -226,7 +226,7 @@ def test_only_a_demonstration_is_replaced(tmp_path: Path, make: Callable[[Path],
     make(path)
     before = path.lstat(), path.stat(), path.is_file() and path.read_bytes()
     with pytest.raises(StoreError, match=f"demo.sqlite3 {words}"):
-        DemoStore.create(str(path))
+        DemoStore(str(path))
     after = path.lstat(), path.stat(), path.is_file() and path.read_bytes()
     assert [one.st_ino for one in after[:2]] == [one.st_ino for one in before[:2]]
     assert after[2] == before[2]
@@ -236,7 +236,7 @@ def test_only_a_demonstration_is_replaced(tmp_path: Path, make: Callable[[Path],
 def test_what_came_meanwhile_is_spared(tmp_path: Path) -> None:
     """A file that somebody put there while the demonstration was written is not replaced."""
     path = tmp_path / "demo.sqlite3"
-    store = DemoStore.create(str(path))
+    store = DemoStore(str(path))
     store.finish(NOW_NS)
     path.write_text("mine")
     with pytest.raises(StoreError, match="is not a demo database, and stays"):
@@ -292,7 +292,7 @@ import sys, time
 from ntpaudit.fleet.demo_store import DemoStore
 from ntpaudit.formats.line_protocol import points
 from tests.records import record, servers
-store = DemoStore.create(sys.argv[1])
+store = DemoStore(sys.argv[1])
 made = [*points(record(*servers(0.001)))]
 for number in range(20_000):
     store.write([one._replace(stamp_ns=number) for one in made], 0)
@@ -335,7 +335,7 @@ from tests.records import record, servers
 for size in ("16k", "200k"):
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=" + size, "tmpfs", sys.argv[1]], check=True)
     try:
-        with DemoStore.create(sys.argv[1] + "/demo") as store:
+        with DemoStore(sys.argv[1] + "/demo") as store:
             made = [*points(record(*servers(0.001)))]
             for number in range(10_000):
                 store.write([one._replace(stamp_ns=number) for one in made], 0)
@@ -358,7 +358,7 @@ def test_a_full_disk(tmp_path: Path) -> None:
 def test_a_demonstration_without_hosts_is_reported(tmp_path: Path) -> None:
     """No host is no fleet."""
     path = tmp_path / "demo.sqlite3"
-    with DemoStore.create(str(path)) as store:
+    with DemoStore(str(path)) as store:
         store.finish(NOW_NS)
     with closing(DemoReader(str(path))) as reader, pytest.raises(ReadError, match="knows no host"):
         reader.snapshot(NOW_NS, SnapshotOptions())

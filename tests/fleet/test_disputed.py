@@ -9,7 +9,7 @@ import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -20,10 +20,9 @@ from ntpaudit.core.policy import Severity
 from ntpaudit.core.record import DatabaseOffset, Labels, Record
 from ntpaudit.core.units import NS_PER_S
 from ntpaudit.fleet import open_reader
-from ntpaudit.fleet.decode import ClockRow
+from ntpaudit.fleet.decode import ClockRow, Table
 from ntpaudit.fleet.demo_store import DemoStore
-from ntpaudit.fleet.reader import SnapshotOptions
-from ntpaudit.fleet.snapshot_query import DatabaseReader, Window
+from ntpaudit.fleet.reader import DatabaseReader, SnapshotOptions, Window
 from ntpaudit.formats.line_protocol import points, render
 from tests.records import failed, record, seen, servers
 from tests.world.servers import influxd, victoria_metrics
@@ -253,7 +252,7 @@ def snapshots(asked: Asked) -> dict[str, Snapshot]:
 
 def keep(path: str, end_ns: int, now_ns: int) -> None:
     """Write all as a demonstration."""
-    with DemoStore.create(path) as store:
+    with DemoStore(path) as store:
         for made, events in audits(end_ns):
             store.write(points(made, events), end_ns)
         store.finish(now_ns)
@@ -440,20 +439,22 @@ def test_a_point_that_appears_between_two_queries(language: str) -> None:
         write(right + before)
         with closing(open_reader(url=url, language=language)) as reader:
             assert isinstance(reader, DatabaseReader)
-            disputed, latest, is_read = reader.disputed, reader.latest, threading.Event()
+            disputed, last, is_read = reader.disputed, reader.last, threading.Event()
 
-            def disputed_first(window: Window, fields: Sequence[str]) -> list[ClockRow]:
-                rows = list(disputed(window, fields))
+            def disputed_first(window: Window) -> list[ClockRow]:
+                rows = disputed(window)
                 is_read.set()
                 return rows
 
-            def latest_later(window: Window, hosts: Sequence[str] | None, fields: Sequence[str]) -> list[ClockRow]:
+            def last_later(
+                table: Table, window: Window, hosts: Sequence[str] | None, fields: Sequence[str]
+            ) -> list[Any]:
                 if hosts is not None:  # None: `disputed` itself asks
                     is_read.wait()
                     write(appearing)  # the same points each time
-                return list(latest(window, hosts, fields))
+                return list(last(table, window, hosts, fields))
 
-            reader.disputed, reader.latest = disputed_first, latest_later  # type: ignore[method-assign]
+            reader.disputed, reader.last = disputed_first, last_later  # type: ignore[method-assign]
             _, hosts = judged(reader.snapshot(reader.now_ns(), SnapshotOptions()))
     for name in ("again", "first"):
         assert (hosts[name].severity, hosts[name].disputed_s) == (OK, 0.0), name

@@ -14,8 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ntpaudit.fleet import open_reader
-from ntpaudit.fleet.reader import SnapshotOptions
-from ntpaudit.fleet.snapshot_query import DatabaseReader
+from ntpaudit.fleet.reader import DatabaseReader, SnapshotOptions
 from tests.fleet.fleets import END_NS, lines
 from tests.fleet.test_faults import LANGUAGES, cells, check
 from tests.world.flaky import Answer, FlakyDatabase, Octets, Request

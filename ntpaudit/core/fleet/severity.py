@@ -8,7 +8,6 @@ from ntpaudit.core.policy import Severity, Verdict
 from ntpaudit.core.units import NS_PER_S
 
 MAX_AGE_S = 86_400.0  # no agent carries an offset forward for longer; an older measurement proves nothing now
-LEAST_WARNING_SHARE = 0.1  # no profile of ntpaudit warns below this share of its critical tolerance
 _ROUNDING = 1 + 1e-9  # what a database may lose of the digits
 
 # A point stamped further ahead of now than this is disputed. Now may be wrong by half of it (`reader.SKEW_S`), and
@@ -35,20 +34,6 @@ def offset_verdict(host: Host, policy: FleetPolicy) -> tuple[Verdict, Severity]:
     if max(offset.earliest_s, -offset.latest_s) > critical_s:
         return "beyond", Severity.CRITICAL
     return "unproven", Severity.WARNING
-
-
-def needs_tolerances(host: Host) -> bool:
-    """Whether the warning tolerance and the confirmation of the point must be read too.
-
-    Nearly all hosts do not need this: they report what their interval proves, or worse, or are far from any tolerance.
-    """
-    offset, critical_s = host.offset, host.critical_s
-    if offset is None or critical_s is None or host.severity is Severity.CRITICAL:
-        return False
-    if max(offset.earliest_s, -offset.latest_s) > critical_s:
-        return True
-    # no estimate is further off than the maximum error
-    return host.severity is Severity.OK and max_error_s(offset) > LEAST_WARNING_SHARE * critical_s
 
 
 def came_ns(last_ns: int, disputed_s: float) -> int:
