@@ -24,7 +24,7 @@ _READ_HEADERS = (
 class ConnectionMonitor:
     """The connection in use, and the Date of the last answer."""
 
-    socket: socket.socket | None = None
+    sock: socket.socket | None = None
     date: str | None = None
 
 
@@ -43,7 +43,7 @@ class _BoundedConnection(HTTPConnection):
 
     def connect(self) -> None:
         super().connect()
-        self._monitor.socket = self.sock
+        self._monitor.sock = self.sock
 
     def request(self, *arguments: Any, **options: Any) -> None:
         super().request(*arguments, **options | {"preload_content": False, "decode_content": False})

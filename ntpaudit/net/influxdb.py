@@ -87,7 +87,7 @@ class InfluxTransport:
         if encoding is not None:
             headers["Content-Encoding"] = encoding
         try:
-            with deadline.cut_after(2 * self._timeout_s, lambda: self._monitor.socket):
+            with deadline.cut_after(2 * self._timeout_s, lambda: self._monitor.sock):
                 self._writer.write(self._bucket, record=body)
         except ApiException as error:
             return self._refusal(error)
