@@ -27,28 +27,15 @@ def _gauges(record: Record) -> Iterator[Gauge]:
     offset, counts, poll = record.offset, record.agreement, record.coverage
     if offset is not None:
         yield ("offset_seconds", "True time minus host time, estimated: positive is behind.", offset.estimate_s)
-        yield (
-            "offset_earliest_seconds",
-            "Earliest true offset if at most max_falsetickers of the queried servers are wrong.",
-            offset.earliest_s,
-        )
-        yield (
-            "offset_latest_seconds",
-            "Latest true offset if at most max_falsetickers of the queried servers are wrong.",
-            offset.latest_s,
-        )
+        condition = "if at most max_falsetickers of the queried servers are wrong."
+        yield ("offset_earliest_seconds", f"Earliest true offset {condition}", offset.earliest_s)
+        yield ("offset_latest_seconds", f"Latest true offset {condition}", offset.latest_s)
         yield ("bound_seconds", "How wrong the clock can be at most, on the same condition.", offset.bound_s)
     yield ("severity", "0 ok, 1 warning, 2 unknown, 3 critical.", int(record.severity))
-    yield (
-        "verdict verdict",
-        "1 for the verdict on the critical tolerance, 0 for the others.",
-        {(verdict,): int(verdict == record.verdict) for verdict in VERDICTS},
-    )
-    yield (
-        "tolerance_seconds level",
-        "How wrong the clock may be by the profile.",
-        {("warning",): record.profile.warning_s, ("critical",): record.profile.critical_s},
-    )
+    verdicts: Samples = {(verdict,): int(verdict == record.verdict) for verdict in VERDICTS}
+    yield ("verdict verdict", "1 for the verdict on the critical tolerance, 0 for the others.", verdicts)
+    tolerances: Samples = {("warning",): record.profile.warning_s, ("critical",): record.profile.critical_s}
+    yield ("tolerance_seconds level", "How wrong the clock may be by the profile.", tolerances)
     yield ("sources", "Sources configured.", poll.sources)
     yield ("asked", "Servers that count as asked.", counts.asked)
     yield ("usable", "Sources whose answer took part in the vote.", poll.usable)
@@ -60,11 +47,8 @@ def _gauges(record: Record) -> Iterator[Gauge]:
     yield ("source_offset_seconds source", "Offset by one source: positive is behind.", offsets)
     delays: Samples = {(source.name,): source.delay_s for source in record.sources}
     yield ("source_delay_seconds source", "Round trip to one source.", delays)
-    yield (
-        "source_status source status",
-        "1 for the status of a source, 0 for the others.",
-        {(source.name, status): int(status == source.status) for source in record.sources for status in STATUSES},
-    )
+    statuses: Samples = {(one.name, status): int(status == one.status) for one in record.sources for status in STATUSES}
+    yield ("source_status source status", "1 for the status of a source, 0 for the others.", statuses)
     findings: Samples = {(finding.id, finding.level): 1 for finding in record.findings}
     yield ("finding id level", "1 for each thing found wrong.", findings)
     maxerror_s = record.kernel.get("maxerror_s")
@@ -86,16 +70,10 @@ def _of_agent(record: Record) -> Iterator[Gauge]:
     if (drift := record.drift) is not None:
         yield ("frequency_ppm", "Rate of the offset: positive falls further behind.", drift.frequency_ppm)
         yield ("skew_ppm", "Error of the fit over its own span, no limit for now.", drift.skew_ppm)
-        yield (
-            "breach_pessimistic_seconds",
-            "Time until the critical tolerance is reached at the near end of a back-tested 95 % band.",
-            drift.breach.pessimistic_s,
-        )
-        yield (
-            "breach_guaranteed_seconds",
-            "Time within which the critical tolerance cannot be reached, in the worst case.",
-            drift.breach.guaranteed_s,
-        )
+        pessimistic = "Time until the critical tolerance is reached at the near end of a back-tested 95 % band."
+        yield ("breach_pessimistic_seconds", pessimistic, drift.breach.pessimistic_s)
+        guaranteed = "Time within which the critical tolerance cannot be reached, in the worst case."
+        yield ("breach_guaranteed_seconds", guaranteed, drift.breach.guaranteed_s)
 
 
 def _lines(name_and_labels: str, meaning: str, values: Samples | float | None) -> Iterator[str]:

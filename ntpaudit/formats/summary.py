@@ -76,12 +76,9 @@ def _premise(record: Record) -> str:
     falsetickers, servers = record.agreement.max_falsetickers, plural(record.agreement.asked, "server")
     if record.age_s and record.kind == "network":  # the interval is that of an earlier audit, with its servers
         servers = "the servers"
-    match falsetickers:
-        case 0:
-            return "if no server is wrong"
-        case 1:
-            return f"if at most 1 of {servers} is wrong"
-    return f"if at most {falsetickers} of {servers} are wrong"
+    if not falsetickers:
+        return "if no server is wrong"
+    return f"if at most {falsetickers} of {servers} {'is' if falsetickers == 1 else 'are'} wrong"
 
 
 def _agreement(record: Record, since: str) -> str:
@@ -98,14 +95,12 @@ def _counts(record: Record) -> str:
     counts = record.agreement
     if counts.sources == 1:
         return "one server only"
+    agreeing = f"{counts.agreeing} of {counts.sources} servers agree"
     if counts.usable == 1:
-        return ", ".join([f"only 1 of {counts.sources} servers was usable", *_others(record)])
-    return ", ".join([f"{counts.agreeing} of {counts.sources} servers agree", *_others(record)])
-
-
-def _others(record: Record) -> list[str]:
-    counts = Counter(source.status for source in record.sources)
-    return [f"{counts[status]} {words[counts[status] > 1]}" for status, words in _OTHERS.items() if counts[status]]
+        agreeing = f"only 1 of {counts.sources} servers was usable"
+    found = Counter(source.status for source in record.sources)
+    others = (f"{found[status]} {words[found[status] > 1]}" for status, words in _OTHERS.items() if found[status])
+    return ", ".join([agreeing, *others])
 
 
 def _why_unmeasured(record: Record) -> str:

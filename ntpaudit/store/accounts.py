@@ -2,7 +2,7 @@
 
 import sqlite3
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ntpaudit.core.accounting import HOUR_S, Moment, Spans, by_hour, stretches
 from ntpaudit.core.policy import VERDICTS
@@ -76,9 +76,9 @@ def _steps(connection: sqlite3.Connection) -> list[int]:
 
     One of an unknown moment, while no agent watched, parts nothing: all that time may have been after it.
     """
-    rows: list[tuple[Any]] = connection.execute(
+    rows = connection.execute(
         "SELECT utc_ns FROM events WHERE kind IN ('step-back', 'step-forward') AND raised = 1"
         " AND typeof(utc_ns) = 'integer'"
         " AND NOT (json_valid(detail) AND IFNULL(json_extract(detail, '$.while_down'), 0)) ORDER BY utc_ns"
-    ).fetchall()
+    )
     return [utc_ns // NS_PER_S for (utc_ns,) in rows]

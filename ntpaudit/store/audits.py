@@ -26,9 +26,7 @@ class PendingObservation(NamedTuple):
 
 
 OBSERVATION_COLUMNS = "host_ns, kind, boot_id, boottime_ns, suspended_ns, raw_ns, observation"
-
 EVENT_COLUMNS = "kind, raised, severity, level, text, utc_ns, host_ns, boottime_ns, value_s, detail, boot_id"
-
 RECORD_COLUMNS = "record, utc_ns, severity, verdict, offset_ns, earliest_ns, latest_ns, local_s"
 
 

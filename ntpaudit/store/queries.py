@@ -108,12 +108,8 @@ class Window(NamedTuple):
         return max(0, self.last - self.first + 1)
 
 
-_IN_TIME = (
-    "(utc_ns IS NULL OR ((:since_ns IS NULL OR utc_ns >= :since_ns) AND (:until_ns IS NULL OR utc_ns <= :until_ns)))"
-)
-
+_IN_TIME = "(utc_ns IS NULL OR utc_ns BETWEEN IFNULL(:since_ns, utc_ns) AND IFNULL(:until_ns, utc_ns))"
 _INSIDE = f"id >= :first AND id <= :last AND record IS NOT NULL AND {_IN_TIME}"
-
 _COLUMNS = "id, utc_ns, host_ns, kind, severity, verdict, offset_ns, earliest_ns, latest_ns"
 
 

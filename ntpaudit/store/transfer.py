@@ -72,9 +72,7 @@ _OUTBOX_TABLES = {
 
 def _drop_finished(source: sqlite3.Connection, target: sqlite3.Connection) -> None:
     pending = target.execute("SELECT id, boottime_ns, boot_id FROM audits WHERE record IS NULL").fetchall()
+    finished = "SELECT 1 FROM audits WHERE record IS NOT NULL AND boottime_ns = ? AND boot_id IS ?"
     for audit_id, *moment in pending:
-        found = source.execute(
-            "SELECT 1 FROM audits WHERE record IS NOT NULL AND boottime_ns = ? AND boot_id IS ?", moment
-        )
-        if found.fetchone():
+        if source.execute(finished, moment).fetchone():
             target.execute("DELETE FROM audits WHERE id = ?", (audit_id,))
