@@ -28,20 +28,14 @@ from ntpaudit.render.text_safety import one_line
 RawValue = object
 """An unchecked value: a number, a text, None, or anything unexpected."""
 
-BASELINE_S = 900.0
-"""The baseline of a host is its last offset in a window of this length."""
-
-EVENTS_S = 90 * 86_400.0
-"""How far back events are read."""
+BASELINE_S = 900.0  # the baseline of a host is its last offset in a window of this length
+EVENTS_S = 90 * 86_400.0  # how far back events are read
 
 REORDERED_NS = round(2 * MAX_STAMP_DISPUTE_S * NS_PER_S)
 """The later of two events may have a timestamp that is earlier by this."""
 
-TOGETHER_NS = 150 * NS_PER_S
-"""Nearly every agent reports more often than this."""
-
-MAX_TAG = 65_535
-"""No database stores a longer tag, in bytes; InfluxDB's limit is that of a whole series' key."""
+TOGETHER_NS = 150 * NS_PER_S  # nearly every agent reports more often than this
+MAX_TAG = 65_535  # no database stores a longer tag, in bytes; InfluxDB's limit is that of a whole series' key
 
 _FALSETICKER = STATUSES.index("falseticker")
 _MAX_NUMBER = 1e15  # no valid value of a clock is larger, in any unit

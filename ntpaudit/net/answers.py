@@ -4,8 +4,7 @@ import json
 
 from ntpaudit.render.text_safety import one_line
 
-MAX_REASON = 300
-"""The longest text of a server in a message, in characters."""
+MAX_REASON = 300  # the longest text of a server in a message, in characters
 
 REDIRECTED = "X-Redirected-To"
 """An answer's Location by another name, so that no HTTP library follows it or fails on it."""

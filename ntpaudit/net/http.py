@@ -31,7 +31,6 @@ A snapshot of 10,000 hosts weighs up to 1.5 million.
 """
 
 _WIDE_ESCAPE = re.compile(rb"\\u(?!00)")  # JSON writes a character so that takes Python more than a byte
-
 _MAX_GET = 2000  # a longer query is sent by POST, because proxies refuse long URLs
 _AT_ONCE = 1 << 20
 _TIMEOUTS_PER_ANSWER = 6  # the time limit of a whole answer
