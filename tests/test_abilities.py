@@ -65,6 +65,7 @@ import os, pytest
 from coverage import Coverage
 from hypothesis import given, settings, strategies as st
 from tests.conftest import TRACED_EXAMPLES
+from tests.tracing import untraced
 
 traced = []
 
@@ -78,6 +79,11 @@ def test_the_first_examples_were_traced(): assert traced == [True] * TRACED_EXAM
 def test_untraced(): assert Coverage.current() is None and "COVERAGE_PROCESS_CONFIG" not in os.environ
 
 def test_traced(): assert Coverage.current() is not None and "COVERAGE_PROCESS_CONFIG" in os.environ
+
+def test_a_part():
+    with untraced():
+        assert Coverage.current() is None
+    assert Coverage.current() is not None
 """
 """Tests that check whether coverage is measured."""
 
@@ -89,7 +95,7 @@ def test_coverage_is_measured_where_it_may_find_something(tmp_path: Path) -> Non
     run_of["args"][1:1] = ["-m", "coverage", "run", f"--rcfile={REPOSITORY / 'pyproject.toml'}"]
     run_of["env"].pop("COVERAGE_PROCESS_CONFIG", None)
     done = subprocess.run(**run_of, capture_output=True, check=False)
-    assert "4 passed" in done.stdout, done.stdout + done.stderr
+    assert "5 passed" in done.stdout, done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("options", [(), IN_WORKERS])

@@ -25,6 +25,7 @@ from ntpaudit.store.database import open_database, transaction
 from ntpaudit.store.paths import FILE_NAME
 from tests.command import Ran, ntpaudit
 from tests.histories import DAY_MINUTES, MINUTE_NS, World, write
+from tests.tracing import untraced
 from tests.world.packages import REPOSITORY
 
 MINUTES = DAY_MINUTES
@@ -44,7 +45,8 @@ def day(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Record]]:
         uptime_ns=now.boottime_ns - MINUTES * MINUTE_NS,
         boot_id=now.boot_id,
     )
-    return folder, write(folder / "state" / FILE_NAME, world, range(MINUTES))
+    with untraced():
+        return folder, write(folder / "state" / FILE_NAME, world, range(MINUTES))
 
 
 def history(*words: str, state: Path, **environment: str) -> Ran:

@@ -25,6 +25,7 @@ from ntpaudit.fleet.demo_store import DemoStore
 from ntpaudit.fleet.reader import DatabaseReader, SnapshotOptions, Window
 from ntpaudit.formats.line_protocol import points, render
 from tests.records import failed, record, seen, servers
+from tests.tracing import untraced
 from tests.world.servers import influxd, victoria_metrics
 
 HOUR_S = 3600
@@ -186,7 +187,7 @@ RETURNED = {
 }
 
 
-def lines(end_ns: int) -> str:
+def lines(delivered: Sequence[Delivered], end_ns: int) -> str:
     """Return all as a database gets it, and points whose severity contradicts their fields."""
     stamp_ns = end_ns - 20 * NS_PER_S
     claims = {
@@ -219,7 +220,7 @@ def lines(end_ns: int) -> str:
         ),
     }
     claimed = (f"ntpaudit_clock,env=prod,host={name},site=fra {fields} {stamp_ns}\n" for name, fields in claims.items())
-    return "".join([*(render(*one) for one in audits(end_ns)), *claimed])
+    return "".join([*(render(*one) for one in delivered), *claimed])
 
 
 @pytest.fixture(scope="module", params=LATE_S, ids=lambda late_s: f"{late_s}-s-later")
@@ -229,11 +230,13 @@ def asked(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     now_ns = time.time_ns() // NS_PER_S * NS_PER_S
     end_ns = now_ns - late_s * NS_PER_S
     path = str(tmp_path_factory.mktemp("disputed") / "demo.sqlite3")
-    keep(path, end_ns, now_ns)
+    with untraced():
+        delivered = list(audits(end_ns))
+        keep(path, delivered, end_ns, now_ns)
+        body = lines(delivered, end_ns).encode()
     found = {}
     with closing(open_reader(path=path)) as reader:
         found["embedded"] = reader.snapshot(reader.now_ns(), SnapshotOptions())
-    body = lines(end_ns).encode()
     with influxd() as influx, victoria_metrics() as victoria:
         for url in (f"{influx}/write?db=ntpaudit", f"{victoria}/write"):
             urllib.request.urlopen(urllib.request.Request(url, body), timeout=60).close()
@@ -250,10 +253,10 @@ def snapshots(asked: Asked) -> dict[str, Snapshot]:
     return asked.snapshots
 
 
-def keep(path: str, end_ns: int, now_ns: int) -> None:
+def keep(path: str, delivered: Sequence[Delivered], end_ns: int, now_ns: int) -> None:
     """Write all as a demonstration."""
     with DemoStore(path) as store:
-        for made, events in audits(end_ns):
+        for made, events in delivered:
             store.write(points(made, events), end_ns)
         store.finish(now_ns)
 
@@ -464,7 +467,7 @@ def test_a_past_moment_is_not_judged_by_what_came_later(tmp_path: object) -> Non
     """Of an hour ago only points stamped until then are read, and of these the one that came last counts."""
     path = f"{tmp_path}/demo.sqlite3"
     now_ns = time.time_ns() // NS_PER_S * NS_PER_S
-    keep(path, now_ns, now_ns)
+    keep(path, list(audits(now_ns)), now_ns, now_ns)
     with closing(open_reader(path=path)) as reader:
         snapshot = reader.snapshot(now_ns - HOUR_S * NS_PER_S, SnapshotOptions())
     assert not snapshot.looked_ahead
