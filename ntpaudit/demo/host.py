@@ -2,7 +2,7 @@
 
 import math
 import random
-from typing import Protocol
+from collections.abc import Callable
 
 from ntpaudit.core.clock.readings import ClockReading
 from ntpaudit.core.observation import (
@@ -65,18 +65,12 @@ _PROCESSES = {
 }
 
 
-class Discipline(Protocol):
-    """Corrects the clock of a host at each of its ticks."""
-
-    def update(self, host: "SimulatedHost") -> None:
-        """Correct the clock."""
-
-
 class SimulatedHost:
     """A host whose true time is known, and passes only on request.
 
     The oscillator is `oscillator_ppm` slow. The kernel lets the clock run `frequency_ppm` faster than the oscillator,
-    and faster still during a slew. With a `rand` the oscillator wanders; without one nothing is random.
+    and faster still during a slew. With a `rand` the oscillator wanders; without one nothing is random. `discipline`
+    corrects the clock at each tick.
     """
 
     def __init__(
@@ -98,7 +92,7 @@ class SimulatedHost:
         self.frequency_ppm = 0.0 if daemon is None else oscillator_ppm
         self.maxerror_us = _ERROR_LIMIT_US if daemon is None else _DAEMON_ERROR_US
         self.is_synchronised = daemon is not None
-        self.discipline: Discipline | None = daemon
+        self.discipline: Callable[[SimulatedHost], None] | None = None if daemon is None else daemon.update
         self.daemons: tuple[Daemon, ...] | HiddenDaemons = () if daemon is None else (daemon.process,)
         self.server_fault, self.server_fault_ns = ServerFault(), 0
         self.is_cut_off = self.is_silent = False
@@ -167,12 +161,6 @@ class SimulatedHost:
         while (left_zs := utc_ns * ZS_PER_NS - self.utc_zs) > 0:
             self._run(-(-left_zs * _ONE // _rate(self.oscillator_ppm)))
 
-    def run_oscillator(self, raw_zs: int) -> None:
-        """Let time pass while the oscillator counts that time."""
-        end_zs = self.raw_zs + raw_zs
-        while (left_zs := end_zs - self.raw_zs) > 0:
-            self._run(left_zs)
-
     def _run(self, raw_zs: int) -> None:
         """Run to the next change of a rate, which is a tick or the end of a slew, at most for that time."""
         is_slewing = self._slew_end_zs > self.raw_zs
@@ -200,7 +188,7 @@ class SimulatedHost:
         if self.rand is not None:
             self.oscillator_ppm += self.rand.gauss(0.0, _WANDER_PPM)
         if self.discipline is not None and not self.is_cut_off:
-            self.discipline.update(self)
+            self.discipline(self)
 
     def synchronise(self, maxerror_us: int) -> None:
         """Set the kernel's maximum error, as a time daemon does at each update."""
@@ -232,7 +220,7 @@ class SimulatedHost:
                 self.discipline, self.daemons = None, ()
             case StartDaemon():
                 self.realtime_zs = self.utc_zs
-                self.discipline = self._daemon
+                self.discipline = None if self._daemon is None else self._daemon.update
                 self.daemons = () if self._daemon is None else (self._daemon.process,)
             case BlockNtp():
                 self.is_cut_off = True

@@ -52,7 +52,7 @@ class LivingHost(SimulatedHost):
 
     @poll_s.setter
     def poll_s(self, seconds: float | None) -> None:
-        self.discipline = None if seconds is None else self
+        self.discipline = None if seconds is None else self.update
         self.tick_s = NEVER_S if seconds is None else seconds
         self.tick_zs = self.updated_zs + round(self.tick_s * S) * ZS_PER_NS
 
@@ -79,7 +79,7 @@ class LivingHost(SimulatedHost):
             self.frequency_ppm = slew_ppm
         end_zs = self.raw_zs + round(seconds * S) * ZS_PER_NS
         while (left_zs := end_zs - self.raw_zs) > 0:
-            self.run_oscillator(min([left_zs, *self._until_leap()]))
+            self._run(min([left_zs, *self._until_leap()]))
             self._make_leap()
 
     def _until_leap(self) -> Iterator[int]:
