@@ -35,8 +35,7 @@ _NS = 1e-9
 _UNITS = ((1.0, "s", 9), (1e-3, "ms", 6), (1e-6, "µs", 3), (_NS, "ns", 0))
 """Units of an offset in the table, with the decimals that show a nanosecond; larger units would need more digits."""
 
-_STATUS_COLOURS: dict[Status, int | None] = {"agreeing": None, "falseticker": RED}
-"""Of all others: yellow."""
+_STATUS_COLOURS: dict[Status, int | None] = {"agreeing": None, "falseticker": RED}  # all others: yellow
 
 
 def render(record: Record, *, width: int | None = None, colour: bool = False) -> str:

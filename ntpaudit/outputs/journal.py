@@ -15,8 +15,7 @@ MESSAGE_IDS: Mapping[str, str] = {rule.id: rule.message_id for rule in RULES} | 
 }
 """The message id of each kind of entry. It never changes, because users match on it. `systemd-id128 new` makes one."""
 
-_LONGEST_TEXT, _LONGEST_VALUE, _LONGEST_ENTRY = 8_192, 4_096, 65_536
-"""Octets. The longest entry takes a third of a socket's buffer (net.core.wmem_default)."""
+_LONGEST_TEXT, _LONGEST_VALUE, _LONGEST_ENTRY = 8_192, 4_096, 65_536  # octets; a third of net.core.wmem_default
 
 
 def journal_takes_our_output(environment: Mapping[str, str]) -> bool:

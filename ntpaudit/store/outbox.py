@@ -80,21 +80,19 @@ def _entry_key(entry: OutboxEntry) -> tuple[int, int, int]:
 def stamp_entries(
     connection: sqlite3.Connection, stamped: Sequence[OutboxEntry], refused: Sequence[OutboxEntry], reason: str
 ) -> None:
-    """Replace entries by stamped ones, and move the refused ones to the dead letters."""
+    """Replace entries by stamped ones, and move the refused ones to the dead letters.
+
+    The audits get the same stamps, unless a stamp is the host's own time.
+    """
     for entry in stamped:
-        stamp_entry(connection, entry)
+        row = connection.execute(
+            f"UPDATE outbox SET lines = ?, stamp_ns = ? WHERE {_IS_ENTRY} RETURNING audit_id",  # noqa: S608
+            (entry.lines, entry.stamp_ns, *_entry_key(entry)),
+        ).fetchone()
+        if row is not None and entry.stamp_ns != entry.host_ns:
+            connection.execute("UPDATE audits SET utc_ns = ? WHERE utc_ns IS NULL AND id = ?", (entry.stamp_ns, row[0]))
     for entry in refused:
         dead_letter(connection, entry, reason)
-
-
-def stamp_entry(connection: sqlite3.Connection, entry: OutboxEntry) -> None:
-    """Replace the lines of an entry by stamped ones; stamp its audit too, unless with the host's own time."""
-    row = connection.execute(
-        f"UPDATE outbox SET lines = ?, stamp_ns = ? WHERE {_IS_ENTRY} RETURNING audit_id",  # noqa: S608
-        (entry.lines, entry.stamp_ns, *_entry_key(entry)),
-    ).fetchone()
-    if row is not None and entry.stamp_ns != entry.host_ns:
-        connection.execute("UPDATE audits SET utc_ns = ? WHERE utc_ns IS NULL AND id = ?", (entry.stamp_ns, row[0]))
 
 
 def ack(connection: sqlite3.Connection, entries: Sequence[OutboxEntry]) -> None:

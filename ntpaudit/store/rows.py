@@ -15,8 +15,7 @@ _Value = TypeVar("_Value")
 ROW_ERRORS = (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError, OverflowError)
 """What reading a row raises if it is not what was written: SQLite itself does not detect all damage."""
 
-Damage = Callable[[str], None]
-"""Called for each damaged row, with what the row is: `audit`, `hour` or `event`."""
+Damage = Callable[[str], None]  # called for each damaged row, with what the row is: `audit`, `hour` or `event`
 
 _INT64 = (-(1 << 63), (1 << 63) - 1)
 

@@ -29,19 +29,13 @@ from ntpaudit.store.unsaved import Unsaved, UnsavedFile
 
 logger = LazyLogger(__name__)
 
-RETRY_S = 30.0
-"""The first retry delay for a file that cannot be used; each failure doubles it, up to ten times this value."""
-
+RETRY_S = 30.0  # the first retry delay for a file that cannot be used; each failure doubles it, up to ten times
 LOCKED_RETRY_S = 1.0  # the same for a locked file: most locks end soon, and records in memory are at risk
 WAIT_S = 0.5  # how long to wait for a lock: the agent's loop must feed the watchdog
 CLOSE_WAIT_S = 1.0  # the same when the agent stops and would lose the records in memory
 
-MAX_MEMORY_RECORDS = 20_000
-"""How many audits are kept in memory, one a minute for two weeks; beyond that the oldest are dropped and counted."""
-
-MAX_WAL_BYTES = 64 << 20
-"""A larger write-ahead log is logged: a process reads without end, so SQLite cannot reset the log."""
-
+MAX_MEMORY_RECORDS = 20_000  # audits in memory, one a minute for two weeks; the oldest beyond are dropped and counted
+MAX_WAL_BYTES = 64 << 20  # a larger log is reported: another process reads without end, so SQLite cannot reset it
 LOCK_TRIES = 10  # how often a folder's lock is tried before it counts as another agent's
 _LOCK_PAUSE_S = 0.05
 
@@ -349,11 +343,9 @@ def keep_events(
 
 
 _Identity = tuple[int, int] | None
-
 _SIDE_FILES = ("-wal", "-shm")
 
-_CLOSES_SAFELY = (3, 40)
-"""From this SQLite version on, closing a deleted file does not delete a new log of that name."""
+_CLOSES_SAFELY = (3, 40)  # from this SQLite on, closing a deleted file does not delete a new log of that name
 
 
 def _identity(path: str) -> _Identity:

@@ -108,7 +108,8 @@ def test_an_entry_stamped_by_the_host_itself_does_not_stamp_its_audit(memory: sq
         audit_id = audits.keep_audit(memory, concluded.observation, concluded.record._replace(utc_ns=None))
         outbox.enqueue(memory, entry(1, is_dated=False), audit_id)
         [*_, undated] = outbox.unstamped(memory)
-        outbox.stamp_entry(memory, undated._replace(lines=f"dated {stamp_ns}\n", stamp_ns=stamp_ns))
+        dated = undated._replace(lines=f"dated {stamp_ns}\n", stamp_ns=stamp_ns)
+        outbox.stamp_entries(memory, [dated], [], "")
         assert audit_id == number
     assert memory.execute("SELECT utc_ns FROM audits ORDER BY id").fetchall() == [(None,), (NOW_NS + 7,)]
     assert [found.stamp_ns for found in outbox.waiting(memory, 9)] == [NOW_NS + 60 * NS_PER_S, NOW_NS + 7]
@@ -309,8 +310,7 @@ def test_of_many_entries_without_a_time_an_audit_sees_the_oldest(memory: sqlite3
         outbox.enqueue(memory, entry(number, is_dated=False), None)
     seen = outbox.unstamped(memory)
     assert [number.id for number in seen] == list(range(1, outbox.MAX_UNSTAMPED + 1))
-    for undated in seen:
-        outbox.stamp_entry(memory, undated._replace(stamp_ns=NOW_NS))
+    outbox.stamp_entries(memory, [undated._replace(stamp_ns=NOW_NS) for undated in seen], [], "")
     assert [number.id for number in outbox.unstamped(memory)] == [outbox.MAX_UNSTAMPED + n for n in (1, 2, 3)]
     assert [number.id for number in outbox.unstamped(memory, 1)] == [outbox.MAX_UNSTAMPED + 1]
 
