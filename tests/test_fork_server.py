@@ -13,7 +13,7 @@ from typing import IO
 import pytest
 
 from ntpaudit.cli import COMMANDS
-from tests.command import ntpaudit
+from tests.command import new_interpreter, ntpaudit
 from tests.fork_server import Forked
 from tests.waiting import WITHIN_S, until
 
@@ -34,7 +34,7 @@ def test_a_fork_ends_as_a_new_interpreter_does(words: list[str], tmp_path: Path)
     """Every command prints the same and ends with the same status."""
     environment = {"XDG_CONFIG_HOME": str(tmp_path), "TZ": "Asia/Tokyo"}
     forked = ntpaudit(*words, state=tmp_path, environment=environment)
-    assert forked == ntpaudit(*words, state=tmp_path, environment=environment, inside=lambda words: [*words])
+    assert forked == ntpaudit(*words, state=tmp_path, environment=environment, inside=new_interpreter)
 
 
 def test_a_fork_inherits_only_what_it_is_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,7 +20,7 @@ from ntpaudit.core.policy import Severity
 from ntpaudit.demo.scenario import build_scenario
 from ntpaudit.fleet import open_reader
 from ntpaudit.fleet.reader import SnapshotOptions
-from tests.command import Ran, ntpaudit
+from tests.command import Ran, new_interpreter, ntpaudit
 from tests.demo.expected import expected_findings
 from tests.world.flaky import Answer, FlakyDatabase
 from tests.world.packages import REPOSITORY
@@ -135,7 +135,9 @@ def test_a_path_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
 def test_the_same_seed_and_end_make_the_same_file(tmp_path: Path) -> None:
     """Without UDP it holds the same points, to the last bit; a file elsewhere is not what the fleet's command reads."""
     words = ("demo", "--hosts", "4", "--hours", "6", "--no-udp", "--until", "2026-11-18T11:00", "--store")
-    outs = [ntpaudit(*words, str(tmp_path / name), state=tmp_path).out for name in ("one", "other")]
+    outs = [
+        ntpaudit(*words, str(tmp_path / name), state=tmp_path, inside=new_interpreter).out for name in ("one", "other")
+    ]
     assert outs[0].replace("/one", "/other") == outs[1]
     one, other = (_rows(tmp_path / name) for name in ("one", "other"))
     assert len(one) > 4 * 6 * 60
