@@ -63,10 +63,11 @@ class PromqlReader(DatabaseReader):
 
     def buckets(self, spans: TimeSpans, hosts: Sequence[str]) -> Iterator[Any]:
         """Read the number of an interval, a host, and its worst severity, mean, earliest and latest offset in it."""
+        width = f"{spans.width_ns // _MS}ms"
         for conditions in self._conditions(None, hosts):
             severity, *offset = (
                 self._range(
-                    f"{total}({each}_over_time(ntpaudit_clock_{name}{{{conditions}}}{_span(spans)})) by (host)",
+                    f"{total}({each}_over_time(ntpaudit_clock_{name}{{{conditions}}}[{width}])) by (host)",
                     spans,
                     "host",
                 )
@@ -84,7 +85,7 @@ class PromqlReader(DatabaseReader):
     def tally(self, spans: TimeSpans, site: str | None) -> Iterator[Any]:
         """Read the number of an interval, a severity, and of how many hosts it was the worst."""
         (conditions,) = self._conditions(site, None)
-        worst = f"max(max_over_time(ntpaudit_clock_severity{{{conditions}}}{_span(spans)})) by (host)"
+        worst = f"max(max_over_time(ntpaudit_clock_severity{{{conditions}}}[{spans.width_ns // _MS}ms])) by (host)"
         counted = self._range(f'count_values("severity", {worst})', spans, "severity")()
         return ((place, severity, count_of(hosts)) for (severity, place), hosts in counted.items())
 
@@ -232,10 +233,7 @@ class PromqlReader(DatabaseReader):
         def read() -> dict[tuple[RawValue, int], RawValue]:
             with self._understanding():
                 return {
-                    (
-                        _label(one["metric"], name),
-                        (round(stamp_s * 1000) * _MS - spans.begin_ns) // spans.width_ns,
-                    ): value
+                    (one["metric"].get(name), (round(stamp_s * 1000) * _MS - spans.begin_ns) // spans.width_ns): value
                     for one in self._data("/api/v1/query_range", parameters)["result"]
                     for written_s, value in one["values"]
                     if (stamp_s := number(written_s)) is not None
@@ -305,7 +303,7 @@ def _rows(table: Table, fields: Sequence[str], window: Window, samples: Iterable
         stamp_ns = int(stamp) * _MS
         if window.holds(stamp_ns):
             labels = _labels(written)
-            tags = [_label(labels, tag) for tag in table.tags]
+            tags = map(labels.get, table.tags)
             yield table.row._make((*tags, stamp_ns, *[column.get(key) for column in columns.values()]))
 
 
@@ -341,12 +339,6 @@ def _begin(window: Window) -> str:
     return _seconds(max(0, window.begin_ns) + _MS)
 
 
-def _label(labels: Mapping[str, RawValue], name: str) -> RawValue:
-    """Return a label of a series; None if it is no text."""
-    value = labels.get(name)
-    return value if isinstance(value, str) else None
-
-
 def _pattern(text: str) -> str:
     """Write the regular expression that matches only this value of a label."""
     return one_line(text).translate(_REGEX_ESCAPES)
@@ -355,11 +347,6 @@ def _pattern(text: str) -> str:
 def _quoted(text: str) -> str:
     """Write a string of MetricsQL."""
     return f'"{text.translate(_STRING_ESCAPES)}"'
-
-
-def _span(spans: TimeSpans) -> str:
-    """Write the length of each interval."""
-    return f"[{spans.width_ns // _MS}ms]"
 
 
 def _seconds(stamp_ns: int) -> str:
