@@ -135,6 +135,8 @@ HOSTS = (
     _with(case(daemons=()), stale_s=1300.0),
     case(host=HOST._replace(rtc_local=True)),
     case(*FOUR, failed(5)),
+    case(*(failed(number, reason="refused") for number in (1, 2, 3, 4))),
+    case(failed(1, reason="refused")),
     case(FOUR[0], failed(5), failed(6, reason="name-unknown")),
     case(*FOUR, failed(5, "rejected", "kod:RATE"), failed(6, "skipped", "kod:DENY")),
     case(*FOUR, failed(5, "rejected", "kod:INIT")),

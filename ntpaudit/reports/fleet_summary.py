@@ -62,7 +62,7 @@ def _counts(fleet: Fleet) -> list[tuple[int, tuple[str, str, str]]]:
         (wrong, ("is wrong for certain", "are wrong for certain", "wrong for certain")),
         (critical - wrong, ("is critical", "are critical", "critical")),
         (silent, ("is silent", "are silent", "silent")),
-        (unknown - silent, ("is unknown", "are unknown", "unknown")),
+        (unknown - silent, ("is unknown", "are unknown", "otherwise unknown" if silent else "unknown")),
         (warning, ("has warnings", "have warnings", "with warnings")),
         (ok, ("is ok", "are ok", "ok")),
     ]

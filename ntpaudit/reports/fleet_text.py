@@ -107,9 +107,9 @@ def render_order(
 
 def _first_if(one: str, other: str, limit_s: float) -> str:
     if limit_s >= 0:
-        return f"the event on {one} came first if that on {other} has a timestamp more than {_up(limit_s)} later"
+        return f"the event on {one} came first if the timestamp on {other} is more than {_up(limit_s)} later"
     least = format_duration(limit_s, rounding="down")
-    return f"the event on {one} came first even if that on {other} has an earlier timestamp, by less than {least}"
+    return f"the event on {one} came first, even if the timestamp on {other} is up to {least} earlier"
 
 
 def _up(seconds: float) -> str:
@@ -135,8 +135,8 @@ def _rest(members: Sequence[HostStatus], shown: Sequence[HostStatus], *, is_flag
         counts = Counter(one.severity for one in members)
         counts.subtract(one.severity for one in shown)
         words = [f"{counts[severity]:,} more {severity.word}" for severity in reversed(Severity) if counts[severity]]
-        how = f"{'without --flagged, ' * is_flagged}--limit {len(members)} lists all {len(members):,}"
-        yield f"... and {', '.join(words)} ({how})"
+        how = f"--limit {len(members)}{' without --flagged' * is_flagged}"
+        yield f"... and {', '.join(words)}; to list all {len(members):,}: {how}"
 
 
 def _table(

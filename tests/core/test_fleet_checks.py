@@ -251,7 +251,9 @@ def test_who_is_in_no_inventory_is_counted() -> None:
     assert judge_fleet(read, FleetPolicy()).unlisted is None
     fleet = judge_fleet(read, FleetPolicy(inventory=("a", "x")))
     assert fleet.unlisted == 2
-    assert only(fleet, "coverage").message.startswith("1 of 2 hosts in the inventory is measured (50 %)")
+    assert only(fleet, "coverage").message.startswith(
+        "only 1 of 2 hosts in the inventory (50 %, 95 % expected) is measured by two or more sources"
+    )
 
 
 def test_an_unlisted_host_alone_changes_no_severity() -> None:
@@ -568,10 +570,12 @@ def test_coverage_by_its_share(short: int, level: str | None) -> None:
     findings = found(judge_fleet(snapshot(*hosts), FleetPolicy()), "coverage")
     assert [finding.level for finding in findings] == ([] if level is None else [level])
     for finding in findings:
-        assert finding.message == (
-            f"100 of 100 hosts are measured (100 %); {100 - short} by two or more sources ({100 - short} %), 0 by "
-            "three or more (0 %)"
+        share = f"{100 - short} %" if short <= 5 else f"{100 - short} %, 95 % expected"
+        assert finding.message.removeprefix("only ").startswith(
+            f"{100 - short} of 100 hosts ({share}) are measured by two or more sources, 0 by three or more (0 %); "
+            "missing: h00"
         )
+        assert finding.message.startswith("only ") == (short > 5)
         assert len(finding.hosts) == short
 
 

@@ -384,7 +384,10 @@ def test_a_source_that_replied_or_was_not_queried_is_not_silent(status: str) -> 
 def test_the_silent_are_named_with_their_reasons() -> None:
     """The first four silent sources are named with their reasons, and the rest counted."""
     few = said(case(*FOUR, failed(7, reason="refused"), failed(8)), "unreachable-sources")
-    assert few == "2 of 6 sources did not reply: ntp7.example.net (refused), ntp8.example.net (timeout)"
+    assert few == (
+        "1 of 6 sources did not reply: ntp8.example.net (timeout); 1 of 6 sources runs no NTP service: "
+        "ntp7.example.net (refused)"
+    )
     four = said(case(*(failed(number) for number in range(4))), "unreachable-sources")
     assert four.endswith("ntp3.example.net (timeout)")
     five = said(case(*(failed(number) for number in range(5))), "unreachable-sources")
@@ -807,6 +810,15 @@ def test_a_check_without_an_agent_has_no_history(wanted: str) -> None:
     assert level(coursing(), wanted) is None
 
 
+def test_rules_of_the_offset_and_of_what_moves_it() -> None:
+    """A finding of the offset needs a guaranteed one, and what explains a shift spares the host a comparison."""
+    offsets = {"offset-out", "not-demonstrable", "offset-high", "tz-or-rtc-fault", "breach-forecast"}
+    assert {rule.id for rule in RULES if rule.is_of_offset} == offsets
+    moving = {"unsynced", "daemon-count", "daemon-stale", "breach-forecast"}
+    assert {rule.id for rule in RULES if rule.explains_shift} == moving
+    assert {rule.id for rule in RULES if rule.has_own_events} == {"step-back", "step-forward"}
+
+
 def test_findings_of_one_level_stay_as_they_come() -> None:
     """Sorting is by level alone."""
     findings = [make_finding(rule, Raised("low" if index % 2 else "high", "")) for index, rule in enumerate(RULES)]
@@ -954,7 +966,7 @@ def remedy_of(seen: AuditContext, rule: str) -> str:
 def test_each_fault_has_its_fix() -> None:
     """A rule with several causes has a fix for each."""
     assert "set-local-rtc 0" in remedy_of(case(host=HOST._replace(rtc_local=True)), "tz-or-rtc-fault")
-    assert "check the time zone" in remedy_of(case(*off(HOUR)), "tz-or-rtc-fault")
+    assert "correct the time zone" in remedy_of(case(*off(HOUR)), "tz-or-rtc-fault")
     assert "clocksource" in remedy_of(drifting(free_running=True, raw_ppm=-250.0), "breach-forecast")
     assert "history.max_size" in remedy_of(coursing(dropped_records=17), "evidence-gap")
     assert "configure at least 4 servers" in remedy_of(

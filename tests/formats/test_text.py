@@ -45,11 +45,13 @@ ntp4.example.net  192.0.4.1  agreeing  7200.004 s behind  6.16 ms   8 ms   2  20
 
 critical  offset-out: the clock is at least 2 h behind (limit 1 s); beyond 300 s, Kerberos and token
           logins also fail
-          fix: restart or repair the time daemon and check its sources; keep this record to correct
-               the affected logs
+          fix: restart or repair the time daemon, and check its sources; to correct the affected
+               logs, save the output of `sudo ntpaudit history --format json`
 high      tz-or-rtc-fault: the clock is almost exactly 2 h behind: probably a wrong time zone or a
           hardware clock in local time
-          fix: run 'timedatectl set-local-rtc 0', check the time zone, then correct the clock
+          fix: run `timedatectl`: correct the time zone; if it shows `RTC in local TZ: yes`, run
+               `timedatectl set-local-rtc 0`; then restart the time daemon, so that it steps the
+               clock
 
 kernel    synchronised, maximum error 31 ms, frequency +12.345 ppm
 daemons   chronyd (pid 812), ntpd (pid 901, does not discipline the clock)

@@ -13,10 +13,10 @@ from tests.snapshots import BEFORE, HOSTS, SNAPSHOT, host
 def test_one_line_with_counts() -> None:
     """State, sentence, and performance data whose counts add up."""
     assert render(judge_fleet(SNAPSHOT, FleetPolicy())) == (
-        "NTPAUDIT CRITICAL - 1 of 13 clocks is wrong for certain (ams-web-1), 2 silent, 1 unknown, 1 with warnings, "
-        "8 ok; 7 fleet findings, worst ordering-risk | hosts=13;;;0; ok=8;;;0; warning=1;;;0; unknown=3;;;0; "
-        "critical=1;;;0; silent=2;;;0; expected=13;;;0; measured=10;;;0; two_sources=10;;;0; three_sources=10;;;0; "
-        "findings=7;;;0; ambiguity=37.0806s;;;0;\n"
+        "NTPAUDIT CRITICAL - 1 of 13 clocks is wrong for certain (ams-web-1), 2 silent, 1 otherwise unknown, 1 "
+        "with warnings, 8 ok; 7 fleet findings, worst ordering-risk | hosts=13;;;0; ok=8;;;0; warning=1;;;0; "
+        "unknown=3;;;0; critical=1;;;0; silent=2;;;0; expected=13;;;0; measured=10;;;0; two_sources=10;;;0; "
+        "three_sources=10;;;0; findings=7;;;0; ambiguity=37.0806s;;;0;\n"
     )
 
 
@@ -38,7 +38,7 @@ def test_the_worst_hosts_are_named() -> None:
     assert "all 5 clocks are wrong for certain (ams-4, ams-3, ams-2 and 2 more);" in line_of(*bad)
     assert "- the only clock is critical (ams-x)" in line_of(unproven)
     unknown = host("ams-y", None, severity=Severity.UNKNOWN, verdict="unmeasured")
-    assert "1 of 2 clocks is silent (lon-old), 1 unknown;" in line_of(unknown, forgotten=("lon-old",))
+    assert "1 of 2 clocks is silent (lon-old), 1 otherwise unknown;" in line_of(unknown, forgotten=("lon-old",))
     assert "- the only clock is unknown (ams-y)" in line_of(unknown)
     moved = [one for one in HOSTS if one.name.startswith("sto")]
     assert line_of(*moved) == (

@@ -159,7 +159,8 @@ def check_tz_or_rtc_fault(context: AuditContext) -> Raised | None:
 TZ_OR_RTC_FAULT = Rule(
     "tz-or-rtc-fault",
     check_tz_or_rtc_fault,
-    "run 'timedatectl set-local-rtc 0', check the time zone, then correct the clock",
+    "run `timedatectl`: correct the time zone; if it shows `RTC in local TZ: yes`, run `timedatectl set-local-rtc 0`; "
+    "then restart the time daemon, so that it steps the clock",
     (AU8, "OWASP ASVS 16.2.2"),
     raised_when={
         "high": "the offset is 15 min to 14 h, and within 15 s of a multiple of 15 min",

@@ -28,7 +28,8 @@ def check_offset_out(context: AuditContext) -> Raised | None:
 OFFSET_OUT = Rule(
     "offset-out",
     check_offset_out,
-    "restart or repair the time daemon and check its sources; keep this record to correct the affected logs",
+    "restart or repair the time daemon, and check its sources; to correct the affected logs, save the output of `sudo "
+    "ntpaudit history --format json`",
     (ISO, PCI, AU8, "FINRA 4590", "ETSI EN 319 421"),
     raised_when={"critical": "the whole interval is outside the critical tolerance: the clock is certainly wrong"},
     message_id="1643120d7614412ea6edd9a41b2c652f",

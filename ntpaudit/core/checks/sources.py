@@ -212,16 +212,20 @@ NO_USABLE_SOURCE = Rule(
 
 
 def check_unreachable_sources(context: AuditContext) -> Raised | None:
-    """Some sources did not reply, or their names have no known address."""
+    """Some sources did not reply or run no NTP service, or their names have no known address."""
     unreachable = [classified for classified in context.selection.sources if classified.status == "unreachable"]
     if not unreachable:
         return None
     unresolved = [classified for classified in unreachable if (classified.reason or "").startswith("name-")]
-    silent = [classified for classified in unreachable if classified not in unresolved]
+    refused = [classified for classified in unreachable if classified.reason == "refused"]
+    silent = [classified for classified in unreachable if classified not in (*unresolved, *refused)]
     total = len(context.selection.sources)
     parts = []
     if silent:
         parts.append(f"{_of_all(len(silent), total)} did not reply: {_listed(silent)}")
+    if refused:
+        verb = "runs" if len(refused) == 1 else "run"
+        parts.append(f"{_of_all(len(refused), total)} {verb} no NTP service: {_listed(refused)}")
     if unresolved:
         have = "has" if len(unresolved) == 1 else "have"
         parts.append(f"{_of_all(len(unresolved), total)} {have} no known address: {_listed(unresolved)}")
@@ -239,7 +243,7 @@ UNREACHABLE_SOURCES = Rule(
     _FIX_UNREACHABLE,
     (PCI, "CIS Controls 8.4"),
     raised_when={
-        "medium": "at least half of the sources did not reply, or have no known address",
+        "medium": "at least half of the sources did not reply, run no NTP service, or have no known address",
         "low": "the same, fewer sources",
     },
     has_sample=lambda context, raised: (

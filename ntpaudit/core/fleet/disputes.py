@@ -7,9 +7,10 @@ from ntpaudit.core.checks.rule import AU8, ISO, NIS2, PCI, SC45, Raised, Rule
 from ntpaudit.core.fleet.clock_shift import MANY
 from ntpaudit.core.fleet.context import FleetContext, at, sorted_names
 from ntpaudit.core.fleet.members import by_site
-from ntpaudit.core.fleet.model import HostStatus, max_error_s, min_error_s
+from ntpaudit.core.fleet.model import FleetPolicy, HostStatus, max_error_s, min_error_s
+from ntpaudit.core.fleet.severity import tolerances_s
 from ntpaudit.core.policy import Severity
-from ntpaudit.core.units import direction, format_duration
+from ntpaudit.core.units import direction, format_duration, format_offset
 
 _FIX_DATABASE_CLOCK = (
     "check the clock of the database's host first (run `ntpaudit check` there), because most hosts contradict it; then "
@@ -85,20 +86,25 @@ def check_severity_disputed(context: FleetContext) -> Iterator[Raised]:
         worst = max(hosts, key=lambda one: (one.severity, max_error_s(one.offset) if one.offset else 0.0, one.name))
         assert worst.contradicted is not None
         level: Level = "high" if worst.severity is Severity.CRITICAL else "medium"
-        message = f"{worst.name} reports {worst.contradicted.word}, but {_proved(worst)}"
+        message = f"{worst.name} reports {worst.contradicted.word}, but {_proved(worst, context.policy)}"
         if hosts[1:]:
             message = f"{len(hosts)} hosts {at(site)} report a better severity than their points prove; {message}"
         yield Raised(level, message, site, None, sorted_names(one.name for one in hosts))
 
 
-def _proved(one: HostStatus) -> str:
+def _proved(one: HostStatus, policy: FleetPolicy) -> str:
     """Describe what the latest point of a host proves, in contrast to its severity."""
-    if one.offset is None:
+    if one.host is None or one.offset is None:
         return "its clock is unknown: its last point has no offset, or one that is more than a day old"
+    warning_s, critical_s = tolerances_s(one.host, policy)
     if one.severity is Severity.CRITICAL:
         least = format_duration(min_error_s(one.offset), rounding="down")
-        return f"its clock is at least {least} {direction(one.offset.estimate_s)}"
-    return f"its maximum error is {format_duration(max_error_s(one.offset), rounding='up')}"
+        return f"its clock is at least {least} {direction(one.offset.estimate_s)} (limit {format_duration(critical_s)})"
+    is_within = one.host.verdict == "within"
+    limit = f"limit {format_duration(warning_s if is_within else critical_s)}"
+    if is_within and not one.host.judged_on_bound:
+        return f"its clock is {format_offset(one.offset.estimate_s)} ({limit})"
+    return f"its clock may be up to {format_duration(max_error_s(one.offset), rounding='up')} wrong ({limit})"
 
 
 SEVERITY_DISPUTED = Rule(

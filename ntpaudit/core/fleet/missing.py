@@ -115,14 +115,21 @@ EVIDENCE_GAP = Rule(
 def check_coverage(context: FleetContext) -> Iterator[Raised]:
     """Too few hosts are measured by two synchronised sources (CIS Controls 8.4); three are counted too (v7 6.1)."""
     coverage = cover(context.expected)
-    if coverage.by_two == coverage.hosts:
+    hosts, _, by_two, by_three = coverage
+    if by_two == hosts:
         return
-    message = describe_coverage(coverage, is_listed=context.policy.inventory is not None)
     short = [one for one in context.expected if not is_covered(one)]
+    names = sorted_names(one.name for one in short)
+    level: Level = "low" if by_two >= FULL_SHARE * hosts else "medium"
+    only, expected = ("", "") if level == "low" else ("only ", f", {100 * FULL_SHARE:g} % expected")
+    message = (
+        f"{only}{by_two} of {plural(hosts, 'host')}{' in the inventory' * (context.policy.inventory is not None)} "
+        f"({share(by_two, hosts)}{expected}) {'is' if by_two == 1 else 'are'} measured by two or more sources, "
+        f"{by_three} by three or more ({share(by_three, hosts)}); missing: {listed(names)}"
+    )
     are_silent = all(one.host is None or one.silent_s is not None for one in short)
     remedy = "make the silent hosts report again: see evidence-gap" if are_silent else None
-    level: Level = "low" if coverage.by_two >= FULL_SHARE * coverage.hosts else "medium"
-    yield Raised(level, message, hosts=sorted_names(one.name for one in short), remedy=remedy)
+    yield Raised(level, message, hosts=names, remedy=remedy)
 
 
 def describe_coverage(coverage: Coverage, *, is_listed: bool) -> str:

@@ -16,17 +16,11 @@ AHEAD_S = 60.0
 
 
 def offset_verdict(host: Host, policy: FleetPolicy) -> tuple[Verdict, Severity]:
-    """Compare the interval with the host's own tolerances, else with those of the fleet.
-
-    If the host reports its critical tolerance but no warning tolerance, there is no warning.
-    """
+    """Compare the interval with the tolerances."""
     offset = host.offset
     if offset is None or not (host.age_s is None or 0 <= host.age_s <= MAX_AGE_S):
         return "unmeasured", Severity.UNKNOWN
-    critical_s, warning_s = policy.critical_s, policy.warning_s
-    if host.critical_s is not None and host.critical_s > 0:
-        critical_s = host.critical_s
-        warning_s = host.warning_s if host.warning_s is not None and host.warning_s > 0 else inf
+    warning_s, critical_s = tolerances_s(host, policy)
     bound_s = max_error_s(offset)
     if bound_s <= critical_s * _ROUNDING:
         is_near = (bound_s if host.judged_on_bound else abs(offset.estimate_s)) <= warning_s * _ROUNDING
@@ -34,6 +28,16 @@ def offset_verdict(host: Host, policy: FleetPolicy) -> tuple[Verdict, Severity]:
     if max(offset.earliest_s, -offset.latest_s) > critical_s:
         return "beyond", Severity.CRITICAL
     return "unproven", Severity.WARNING
+
+
+def tolerances_s(host: Host, policy: FleetPolicy) -> tuple[float, float]:
+    """Return the host's own warning and critical tolerance, else those of the fleet.
+
+    If the host reports its critical tolerance but no warning tolerance, there is no warning.
+    """
+    if host.critical_s is None or host.critical_s <= 0:
+        return policy.warning_s, policy.critical_s
+    return host.warning_s if host.warning_s is not None and host.warning_s > 0 else inf, host.critical_s
 
 
 def came_ns(last_ns: int, disputed_s: float) -> int:
