@@ -16,6 +16,7 @@ from ntpaudit.cli import COMMANDS
 from tests.command import new_interpreter, ntpaudit
 from tests.fork_server import Forked
 from tests.waiting import WITHIN_S, until
+from tests.world.packages import REPOSITORY
 
 WORDS = (
     *([name, "--help"] for name in COMMANDS),
@@ -41,7 +42,7 @@ def test_a_fork_inherits_only_what_it_is_given(tmp_path: Path, monkeypatch: pyte
     """An agent has the folder, signal handlers and sockets that it has in a new interpreter, and none of the server."""
     monkeypatch.chdir(tmp_path)
     Path("ntpaudit.toml").write_text('[sources]\nservers = ["127.0.0.1:9"]\n')
-    environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "STATE_DIRECTORY": str(tmp_path / "state")}
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "STATE_DIRECTORY": str(tmp_path / "state")}
     words = ["agent", "--config", "ntpaudit.toml"]
 
     def fork(log: IO[bytes]) -> Forked:
