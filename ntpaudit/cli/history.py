@@ -164,7 +164,7 @@ def _layout() -> tuple[int, Paint]:
 
 def _choose(stored: "History", query: HistoryQuery) -> "tuple[list[Hour], Window]":
     """Return hours of the period, and its single audits, which are later."""
-    from ntpaudit.core.accounting import HOUR_S
+    from ntpaudit.core.units import HOUR_S
     from ntpaudit.store.queries import Window
 
     if query.hourly:

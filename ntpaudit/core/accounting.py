@@ -9,13 +9,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal, NamedTuple
 
 from ntpaudit.core.policy import Verdict
+from ntpaudit.core.units import HOUR_S
 
 State = Literal["within", "unproven", "beyond", "unmeasured", "absent", "off"]
 """A verdict while the agent ran, `absent` while only the host ran, `off` while the host did not run."""
 
 GRACE = 3.3  # the time between two records has their verdicts if it is at most this many local intervals (AC2)
-
-HOUR_S = 3600
 
 _WORST: tuple[Verdict, ...] = ("within", "unproven", "unmeasured", "beyond")  # from best to worst, by severity
 

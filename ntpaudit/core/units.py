@@ -6,6 +6,7 @@ from math import ceil, floor, log10
 from typing import Literal
 
 NS_PER_S = 1_000_000_000
+HOUR_S = 3600
 
 DAY_S = 86_400.0
 

@@ -6,9 +6,8 @@ from itertools import groupby
 from math import ceil, floor, log10
 from typing import NamedTuple
 
-from ntpaudit.core.accounting import HOUR_S
 from ntpaudit.core.policy import Severity
-from ntpaudit.core.units import NS_PER_S, UNITS, direction, format_duration, format_offset, format_utc, plural
+from ntpaudit.core.units import HOUR_S, NS_PER_S, UNITS, direction, format_duration, format_offset, format_utc, plural
 from ntpaudit.render.axis import Axis, usual_size
 from ntpaudit.render.terminal import SEVERITY_COLOURS, Paint
 from ntpaudit.render.text_safety import decimal

@@ -4,9 +4,9 @@ import sqlite3
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from ntpaudit.core.accounting import HOUR_S, Moment, Spans, by_hour, stretches
+from ntpaudit.core.accounting import Moment, Spans, by_hour, stretches
 from ntpaudit.core.policy import VERDICTS
-from ntpaudit.core.units import NS_PER_S
+from ntpaudit.core.units import HOUR_S, NS_PER_S
 
 DEFAULT_LOCAL_S = 60.0  # the local interval of records that do not say theirs
 

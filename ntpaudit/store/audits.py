@@ -4,12 +4,11 @@ import sqlite3
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from ntpaudit.core.accounting import HOUR_S
 from ntpaudit.core.events import Event
 from ntpaudit.core.observation import Observation
 from ntpaudit.core.policy import VERDICTS
 from ntpaudit.core.record import AuditKind, Record
-from ntpaudit.core.units import NS_PER_S
+from ntpaudit.core.units import HOUR_S, NS_PER_S
 from ntpaudit.store.compression import pack_text
 from ntpaudit.store.rows import ROW_ERRORS, clean_text, fit_int64, insert, marks, read_json, read_record
 from ntpaudit.store.serialization import plain, to_json

@@ -7,14 +7,14 @@ from contextlib import contextmanager
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
-from ntpaudit.core.accounting import HOUR_S, Spans
+from ntpaudit.core.accounting import Spans
 from ntpaudit.core.checks.finding import LEVEL_SEVERITY
 from ntpaudit.core.events import Event
 from ntpaudit.core.ntp.rate_limit import Instant
 from ntpaudit.core.policy import VERDICTS, Severity, Verdict
 from ntpaudit.core.record import Record
 from ntpaudit.core.staleness import AgentStatus, HostNow, RunningAgent, agent_status, read_agent_state
-from ntpaudit.core.units import NS_PER_S
+from ntpaudit.core.units import HOUR_S, NS_PER_S
 from ntpaudit.errors import StoreError
 from ntpaudit.probes import service
 from ntpaudit.store.accounts import read_accounts

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ntpaudit.core.accounting import GRACE, HOUR_S, Moment, Spans, State, Stretch, by_hour, stretches
+from ntpaudit.core.accounting import GRACE, Moment, Spans, State, Stretch, by_hour, stretches
 from ntpaudit.core.policy import VERDICTS, Verdict
+from ntpaudit.core.units import HOUR_S
 
 T0 = 1_795_000_000
 

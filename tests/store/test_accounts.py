@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from ntpaudit.core.accounting import HOUR_S, Spans
+from ntpaudit.core.accounting import Spans
 from ntpaudit.core.record import Health
-from ntpaudit.core.units import NS_PER_S
+from ntpaudit.core.units import HOUR_S, NS_PER_S
 from ntpaudit.store.accounts import read_accounts
 from ntpaudit.store.database import open_database
 from tests.histories import MINUTE_NS, World, write

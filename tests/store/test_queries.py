@@ -10,10 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ntpaudit.core.accounting import HOUR_S
 from ntpaudit.core.ntp.rate_limit import Instant
 from ntpaudit.core.record import Record
-from ntpaudit.core.units import NS_PER_S
+from ntpaudit.core.units import HOUR_S, NS_PER_S
 from ntpaudit.store.audits import keep_audit, roll_up
 from ntpaudit.store.database import open_database, open_memory, transaction
 from ntpaudit.store.queries import Window
