@@ -126,10 +126,9 @@ def planned_sources(
                 sources.append(_host_source(server.host, server.port, is_pool=server.pool))
         problems = [one_line(problem) for problem in configured.problems]
         if not sources and not skipped:
-            problems.append(
-                "no servers found in the configuration of this host's time daemon; name at least four, with "
-                "`ntpaudit check SERVER...` or with sources.servers in the configuration"
-            )
+            cause = problems.pop() if problems else "no servers found in the configuration of this host's time daemon"
+            fix = "`ntpaudit check SERVER...` or with sources.servers in the configuration"
+            problems.append(f"{cause}; name at least four, with {fix}")
         for problem in problems if logs else ():
             logger.warning(problem)
     if not plan.with_pools:

@@ -229,7 +229,9 @@ def test_a_server_that_refuses_connections(store: StateStore, database: FlakyDat
     post(store, *map(entry, range(2500)))
     with worker_for(store, database.url, rand=0.02) as worker:
         until(lambda: worker.health.failures >= 3)
-        assert worker.health.failure == "no connection: Connection refused"
+        assert worker.health.failure == (
+            "no connection: Connection refused; start the database, or check influxdb.url and firewalls"
+        )
         post(store, entry(2500))
         database.listen()
         until(lambda: store.read(outbox.backlog)[0] == 0)

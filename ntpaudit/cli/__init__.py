@@ -79,7 +79,7 @@ def cli() -> None:
     """Measure how wrong this host's clock can be, how certain that is, and how it affects the logs.
 
     ntpaudit never sets a clock. It queries NTP servers itself, independently of the time daemon, and reports an
-    interval. The interval contains the true offset if at most f of the queried servers are wrong: 1 of 4, 2 of 7.
+    interval. The interval contains the true offset if at most 1 of 4 queried servers is wrong, or 2 of 7.
     "behind" means that the clock is slow, "ahead" that it is fast.
     """
 

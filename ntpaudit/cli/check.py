@@ -39,7 +39,7 @@ Examples:
 Without SERVER, the servers of the configuration file are queried: --config, or ntpaudit/ntpaudit.toml in
 $XDG_CONFIG_HOME (~/.config), or /etc/ntpaudit/ntpaudit.toml; without one, pool.ntp.org.
 
-Exit status: 0 ok, 1 warning, 2 critical, 3 unknown (not measured), 64 usage, 78 configuration.
+Exit status: 0 ok, 1 warning, 2 critical, 3 unknown (not measured), 64 usage, 78 configuration, 130 interrupted.
 """
 
 

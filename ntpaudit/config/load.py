@@ -12,6 +12,12 @@ from ntpaudit.core.ntp.rate_limit import SERVER_INTERVAL_S
 from ntpaudit.core.ntp.sources import Pool, Server, is_loopback
 from ntpaudit.errors import ConfigError, nearest
 
+_TOML_FIXES = {
+    "Cannot overwrite a value": "a key is defined twice: remove one of the lines",
+    "Invalid value": "invalid value: write a text in quotes",
+}
+"""What to do about the errors of tomllib whose words do not say it."""
+
 
 def load_config(path: str) -> Config:
     """Read a configuration file. Raises ConfigError with the file, the line, the key and what to write instead."""
@@ -54,6 +60,7 @@ def parse_config(text: bytes, path: str) -> Config:
         # Python's own message about too many digits is about a setting of Python
         reason = "a number has too many digits" if "digits" in str(error) else str(error)
         reason, _, position = reason.partition(" (at line ")
+        reason = _TOML_FIXES.get(reason, reason)
         place = f"{path}:{position.partition(',')[0]}" if position else path
         raise ConfigError(f"{place}: not TOML: {reason}") from error
     try:

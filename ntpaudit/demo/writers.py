@@ -127,8 +127,7 @@ def _for_command_line(failure: DeliveryFailure) -> str:
     text = describe(failure)
     for key, option in _OPTIONS.items():
         text = text.replace(key, option)
-    is_away = not isinstance(failure, Refused) and classify(failure) == "away"
-    return text + ("; start it, or name another with --influx-url" if is_away else "")
+    return text
 
 
 _OPTIONS = {

@@ -123,19 +123,21 @@ class InfluxTransport:
 
         match error:
             case NameResolutionError():
-                return Unreachable("the server's name is not known", sent=False)
+                return Unreachable("the server's name is not known; check influxdb.url and DNS", sent=False)
             case NewConnectionError():
-                return Unreachable(f"no connection: {self._clean(_cause(error))}", sent=False)
+                return Unreachable(f"no connection: {self._clean(_cause(error))}; {_FIX}", sent=False)
             case ConnectTimeoutError():
-                return Unreachable(f"no connection in {self._timeout_s:g} s", sent=False)
+                return Unreachable(f"no connection in {self._timeout_s:g} s; {_FIX}", sent=False)
             case ReadTimeoutError() | TimeoutError():
-                return Unreachable(f"no answer in {self._timeout_s:g} s", sent=True)
+                return Unreachable(f"no reply in {self._timeout_s:g} s", sent=True)
             case _:
-                return Unreachable(f"no answer: {self._clean(_cause(error))}", sent=True)
+                return Unreachable(f"no reply: {self._clean(_cause(error))}", sent=True)
 
     def _clean(self, text: str) -> str:
         return clean(text, self._token)
 
+
+_FIX = "start the database, or check influxdb.url and firewalls"
 
 _MISREAD = (400, 415, 422)
 """How a server may answer that takes compressed lines for plain ones."""

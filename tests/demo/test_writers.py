@@ -153,7 +153,7 @@ def test_what_is_too_much_at_once_is_halved(database: FlakyDatabase, audits: lis
         ),
         (Answer(401), "401: .*check the token: INFLUXDB_V2_TOKEN$"),
         (Answer(503), "503"),
-        (Reset("before"), "no answer"),
+        (Reset("before"), "no reply"),
         (Answer(400, '{"error":"partial write: field type conflict dropped=1"}'), "400: partial write"),
     ],
 )
@@ -175,6 +175,6 @@ def test_a_missing_database_is_reported_with_the_fix(database: FlakyDatabase, au
     with writer(database) as out:
         write_all(out, audits[:3])
         with pytest.raises(
-            OutputError, match="no connection: Connection refused; start it, or name another with --influx"
+            OutputError, match="no connection: Connection refused; start the database, or check --influx-url"
         ):
             out.flush()
