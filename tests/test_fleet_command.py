@@ -656,7 +656,7 @@ def test_machines_of_one_name_are_reported_and_not_ordered(state: Path, tmp_path
         ran = fleet("--store", str(store), "order", *pair, "--format", "json", state=state)
         said = json.loads(ran.out)
         assert (ran.status, said["hosts"]) == (3, None)
-        assert said["reason"] == "several machines report as two, so its points are not of one clock"
+        assert said["reason"] == "several machines report under the name two, so its points are not of one clock"
         assert "host.name" in said["remedy"]
 
 

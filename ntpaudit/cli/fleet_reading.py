@@ -202,7 +202,7 @@ def find_host(snapshot: Snapshot, name: str, terms: FleetPolicy, source: str, op
         raise ReadError(f"{source} has no point of a host {name} within --look-back", fix)
     if name in (duplicate.name for duplicate in snapshot.duplicate_hosts):
         raise ReadError(
-            f"several machines report as {name}, so its points are not of one clock",
+            f"several machines report under the name {name}, so its points are not of one clock",
             "give each machine its own name: host.name in its configuration",
         )
     silent_s = (snapshot.now_ns - seen_ns(host, snapshot)) / NS_PER_S

@@ -395,8 +395,12 @@ def test_two_machines_of_one_name_are_reported() -> None:
     fleet = judge_fleet(snapshot(host("a"), host("b"), duplicates=duplicates), FleetPolicy())
     reported = [(one.level, one.hosts, one.message) for one in found(fleet, "duplicate-host")]
     assert reported == [
-        ("high", ("a",), "several machines report as a from ams and fra: its points come from different clocks"),
-        ("high", ("b",), "several machines report as b from fra: its points come from different clocks"),
+        (
+            "high",
+            ("a",),
+            "several machines report under the name a from ams and fra: its points come from different clocks",
+        ),
+        ("high", ("b",), "several machines report under the name b from fra: its points come from different clocks"),
     ]
 
 

@@ -53,7 +53,8 @@ def check_source_quorum(context: AuditContext) -> Raised | None:
         queried = plural(len(context.selection.asked), "server")
         return Raised(
             "medium",
-            f"only {len(usable)} of {queried} gave a usable reply: all of these may be wrong, so nothing is proven",
+            f"only {len(usable)} of {queried} gave a usable reply: too few to outvote a wrong server, so nothing is "
+            "proven",
         )
     old = _from_before_release(context)
     if usable and 3 * len(old) >= len(context.selection.asked):

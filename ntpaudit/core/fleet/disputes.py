@@ -24,7 +24,7 @@ def check_duplicate_host(context: FleetContext) -> Iterator[Raised]:
     for duplicate in sorted(context.snapshot.duplicate_hosts, key=lambda duplicate: duplicate.name):
         if duplicate.name in names:
             sites = " and ".join(sorted_names({site for site in duplicate.sites if site is not None}))
-            machines = f"several machines report as {duplicate.name}{f' from {sites}' if sites else ''}"
+            machines = f"several machines report under the name {duplicate.name}{f' from {sites}' if sites else ''}"
             message = f"{machines}: its points come from different clocks"
             yield Raised("high", message, None, None, (duplicate.name,))
 
