@@ -67,7 +67,7 @@ def _timeout(text: str) -> float:
     "--samples", type=click.IntRange(1, 16), default=1, help="Queries per server, 2 s apart; always 1 for pools."
 )
 @click.option(
-    "--timeout", type=parsed("DURATION", _timeout), default="2s", help="Maximum wait for DNS, and again for replies."
+    "--timeout", type=parsed("DURATION", _timeout), default="2s", help="Maximum wait for DNS, and the same for replies."
 )
 @format_option()
 @click.option("--output", type=click.Path(dir_okay=False), help="Write to this file, replaced atomically.")

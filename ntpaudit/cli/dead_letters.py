@@ -29,7 +29,7 @@ Examples:
 
 \b
 A record becomes a dead letter when the database has refused it eight times and has accepted another record after each
-refusal. The reason is the database's answer. Fix its cause first (most often a field type conflict, or a retention
+refusal. The reason is the database's reply. Fix its cause first (most often a field type conflict, or a retention
 policy shorter than the outage), then resend. Use sudo if the agent runs as a service.
 
 \b

@@ -99,8 +99,8 @@ def demo(
 ) -> None:
     """Simulate a fleet, or one audit, against NTP servers on loopback; no network needed.
 
-    The code is that of the agent. By default 24 hosts, some of them faulty, are simulated for the last 24 hours, and
-    the result of `ntpaudit fleet` is shown. --format is for --once.
+    The simulated hosts run the code of the agent. By default 24 hosts, some of them faulty, are simulated for the
+    last 24 hours, and the result of `ntpaudit fleet` is shown. --format needs --once.
     """
     if once:
         from ntpaudit.demo.once import audit_once

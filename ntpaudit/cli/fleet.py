@@ -33,7 +33,7 @@ Examples:
   ntpaudit fleet --at '2h ago' --format json | jq .findings
   ntpaudit fleet --url http://127.0.0.1:8428 --language promql --format nagios
   ntpaudit fleet --html fleet.html --period 7d    a page to send or keep; --html - prints it
-  ntpaudit fleet order web1 db2                   from what distance can events be ordered?
+  ntpaudit fleet order web1 db2                   how far apart must timestamps be to order events?
 
 \b
 The database is that of [fleet] in the configuration, else that of [influxdb]. "behind" means that a clock is slow.
@@ -69,7 +69,9 @@ _READ_OPTIONS = (
         "--silent-after", type=_DURATION, help="A host is silent after this time without a point.  [default: 10m]"
     ),
     click.option(
-        "--ambiguity", type=_DURATION, help="Limit: events further apart than this must be orderable.  [default: 1s]"
+        "--ambiguity",
+        type=_DURATION,
+        help="The order of events further apart than this must be certain.  [default: 1s]",
     ),
 )
 
@@ -113,7 +115,7 @@ def fleet(ctx: click.Context, /, **given: Any) -> None:
     ctx.obj = options
 
 
-@fleet.command(epilog=ORDER_EPILOG, short_help="Show from what distance events on two hosts can be ordered.")
+@fleet.command(epilog=ORDER_EPILOG, short_help="Show how far apart timestamps on two hosts must be to order events.")
 @click.argument("host_a")
 @click.argument("host_b")
 @_read_options

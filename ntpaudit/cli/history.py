@@ -39,7 +39,7 @@ Examples:
 
 \b
 Times are UTC, corrected by the measured offset. Audits older than [history] raw are stored and shown per hour: the
-worst severity, the smallest and the largest offset (from, to) and the largest bound.
+worst severity, the smallest and the largest offset (from, to) and the largest maximum error.
 JSON has each record exactly as it was stored (schema ntpaudit.record/1), hours as ntpaudit.hour/1, events as
 ntpaudit.event/1. Only root can read the history of an agent that runs as a service: sudo ntpaudit history.
 
@@ -66,7 +66,7 @@ class HistoryQuery(NamedTuple):
 )
 @click.option("--until", type=TIME, help="End: an age, or a time in UTC.  [default: now]")
 @output.format_option(FORMATS)
-@click.option("--plot", is_flag=True, help="Plot the offset with its bound, as wide as the terminal.")
+@click.option("--plot", is_flag=True, help="Plot the offset with its maximum error, as wide as the terminal.")
 @click.option("--limit", type=click.IntRange(1, 10**12), help="Show only the newest N.", metavar="N")
 @click.option("--events", is_flag=True, help="Show events instead: findings raised and cleared, clock steps.")
 @click.option("--hourly", is_flag=True, help="Show hours only, also where single audits are stored.")
@@ -82,7 +82,7 @@ def history(
     hourly: bool,
     config_path: str | None,
 ) -> None:
-    """Show this host's clock over time: offset, bound, verdict and findings."""
+    """Show this host's clock over time: offset, maximum error, verdict and findings."""
     if context.invoked_subcommand is not None:
         for name in given_options(context).values():
             raise click.UsageError(

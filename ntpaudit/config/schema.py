@@ -218,7 +218,7 @@ class InfluxConfig(NamedTuple):
     timeout_s: Annotated[
         float,
         _at_least(
-            0.1, "how long an answer may take", variable="INFLUXDB_V2_TIMEOUT", read_variable=values.parse_milliseconds
+            0.1, "how long a reply may take", variable="INFLUXDB_V2_TIMEOUT", read_variable=values.parse_milliseconds
         ),
     ] = 10.0
     default_token_file: str | None = None
@@ -316,7 +316,7 @@ class FleetConfig(NamedTuple):
     ca_file: Annotated[
         str | None, _ca_file("that of [influxdb] if the url is the same, else the system's certificates")
     ] = None
-    timeout_s: Annotated[float, _at_least(0.1, "how long an answer may take")] = 10.0
+    timeout_s: Annotated[float, _at_least(0.1, "how long a reply may take")] = 10.0
     silent_after_s: Annotated[float, _at_least(1.0, "a host is silent after this time without a point")] = (
         FleetPolicy().silent_after_s
     )

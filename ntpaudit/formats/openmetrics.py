@@ -38,7 +38,7 @@ def _gauges(record: Record) -> Iterator[Gauge]:
     yield ("tolerance_seconds level", "How wrong the clock may be by the profile.", tolerances)
     yield ("sources", "Sources configured.", poll.sources)
     yield ("asked", "Servers that count as asked.", counts.asked)
-    yield ("usable", "Sources whose answer took part in the vote.", poll.usable)
+    yield ("usable", "Sources whose reply took part in the vote.", poll.usable)
     yield ("agreeing", "Sources that agree.", poll.agreeing)
     if offset is not None:
         yield ("max_falsetickers", "Queried servers that may be wrong before the bound fails.", counts.max_falsetickers)
@@ -61,7 +61,7 @@ def _gauges(record: Record) -> Iterator[Gauge]:
 
 def _of_agent(record: Record) -> Iterator[Gauge]:
     if (health := record.health) is not None:
-        yield ("age_seconds", "Age of the last answers from servers that the offset rests on.", record.age_s)
+        yield ("age_seconds", "Age of the last replies of servers that the offset is based on.", record.age_s)
         yield ("missed_audits", "Audits of servers that were due and did not come.", health.missed)
         yield ("backlog_records", "Records not delivered to the database yet.", health.backlog)
         yield ("backlog_age_seconds", "Age of the oldest record not delivered yet.", health.oldest_s)

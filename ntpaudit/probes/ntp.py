@@ -164,7 +164,7 @@ class _Conversation:
         elif self.outcome is not None:
             self.discarded["duplicate"] += 1  # V6
         elif after.monotonic_ns - waited_ns > self._deadline_ns:
-            self.outcome = SourceFailure("rejected", "late", "the answer came after the deadline")  # V7
+            self.outcome = SourceFailure("rejected", "late", "the reply came after the deadline")  # V7
         else:
             said = reply if isinstance(reply, UnusableReply) else measure(reply, self._stamps(stamp_ns, after))
             self.outcome = said if isinstance(said, Measurement) else SourceFailure("rejected", said.reason)

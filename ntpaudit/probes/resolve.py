@@ -73,7 +73,7 @@ class Resolution:
     def answer(self, host: str, port: int) -> Resolved:
         """Return the addresses of a name in the system's order of preference, or why there are none."""
         return self._answers.get((host, port)) or SourceFailure(
-            "unreachable", "name-timeout", "no answer from DNS in time"
+            "unreachable", "name-timeout", "no reply from DNS in time"
         )
 
 
