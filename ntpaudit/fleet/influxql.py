@@ -170,7 +170,7 @@ class InfluxqlReader(DatabaseReader):
                         yield from _rows_of(mapping(one), columns)
         match last:
             case {"partial": True} | {"series": [*_, {"partial": True}]}:
-                raise self.server.failure("the answer ends too early", AGAIN)
+                raise self.server.failure("the reply ends too early", AGAIN)
             case {"statement_id": _} | {"series": _}:
                 return
         raise self.server.strange("this is not a response of InfluxDB")

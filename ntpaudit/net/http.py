@@ -240,9 +240,9 @@ class DatabaseServer:
             self._weight += weight
             is_too_much, is_too_heavy = self._being_read > MAX_BYTES, self._weight > MAX_WEIGHT
         if count > 0 and is_too_much:
-            raise self.failure(f"the answers are longer than {MAX_BYTES >> 20} MiB", "ask for one site: --site")
+            raise self.failure(f"the replies are longer than {MAX_BYTES >> 20} MiB", "ask for one site: --site")
         if weight and is_too_heavy:
-            raise self.failure("the answers hold more values than fit into memory", "ask for one site: --site")
+            raise self.failure("the replies hold more values than fit into memory", "ask for one site: --site")
 
     def _parts(self, answer: "HTTPResponse") -> Iterator[bytes]:
         """Yield a body in parts, decompressed. One that decompresses to nothing is ended by the time limit."""
@@ -251,7 +251,7 @@ class DatabaseServer:
             yield from iter(lambda: answer.read(_AT_ONCE), b"")
             return
         if encoding != "gzip":
-            raise self.strange(f"the answer is encoded as {encoding}, which was not requested")
+            raise self.strange(f"the reply is encoded as {encoding}, which was not requested")
         import gzip
         import zlib
 
@@ -259,9 +259,9 @@ class DatabaseServer:
         try:
             yield from iter(lambda: body.read(_AT_ONCE), b"")
         except EOFError as error:
-            raise self.failure("the answer ends too early", AGAIN) from error
+            raise self.failure("the reply ends too early", AGAIN) from error
         except (gzip.BadGzipFile, zlib.error) as error:
-            raise self.strange(f"the answer cannot be decompressed: {error}") from error
+            raise self.strange(f"the reply cannot be decompressed: {error}") from error
 
     def _refusal(self, answer: "HTTPResponse") -> ReadError:
         if 300 <= answer.status <= 399:
@@ -304,7 +304,7 @@ class DatabaseServer:
                 case gaierror():
                     why, fix = "the server's name is not known", f"check {url}, and the host's resolver"
                 case TimeoutError():
-                    why = f"no answer in {self._timeout_s:g} s, queried in {self._language}"
+                    why = f"no reply in {self._timeout_s:g} s, queried in {self._language}"
                     fix = f"check {url} and the load of the database, raise fleet.timeout, or ask for one site: --site"
                 case ConnectionRefusedError():
                     why, fix = "no connection: refused", f"start the database, or check {url}"
@@ -312,7 +312,7 @@ class DatabaseServer:
                     why, fix = f"no connection: {error.strerror or error}", f"check {url}, and the network path to it"
                 case _:
                     way = ", try https://" if self._scheme == "http" else ""
-                    why, fix = f"no answer in HTTP: {type(error).__name__} {error}", f"check {url}{way}; {AGAIN}"
+                    why, fix = f"no reply in HTTP: {type(error).__name__} {error}", f"check {url}{way}; {AGAIN}"
             raise self.failure(why, fix) from error
 
     def _tls_fix(self, reason: str) -> str:

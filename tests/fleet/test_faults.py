@@ -104,11 +104,11 @@ def packed(body: bytes, *, packing: bytes = b"gzip", cut: int = 0, status: bytes
         (Octets(b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\n\r\n{}"), ["cannot be decompressed"]),
         (
             Octets(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{"),
-            ["no answer in HTTP: IncompleteRead", "retry"],
+            ["no reply in HTTP: IncompleteRead", "retry"],
         ),
-        (Octets(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n"), ["no answer in HTTP"]),
+        (Octets(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n"), ["no reply in HTTP"]),
         (Octets(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\n{"), ["fleet."]),
-        (Octets(b"SSH-2.0-OpenSSH_9.2\r\n"), ["no answer in HTTP: BadStatusLine", "fleet.url"]),
+        (Octets(b"SSH-2.0-OpenSSH_9.2\r\n"), ["no reply in HTTP: BadStatusLine", "fleet.url"]),
         (Octets(b""), ["no "]),
     ],
 )
@@ -172,10 +172,10 @@ def test_silence_is_reported(database: FlakyDatabase, language: str) -> None:
     """A server that does not answer, or an octet at a time for ever, is given up; so is one that is not there."""
     database.choose = lambda request: Hang()
     asked = "InfluxQL" if language == "influxql" else "PromQL"
-    said = f"no answer in 0.1 s, queried in {asked}; check fleet.url and the load"
+    said = f"no reply in 0.1 s, queried in {asked}; check fleet.url and the load"
     assert said in failure(database.url, language, timeout_s=0.1)
     database.choose = lambda request: Octets(b"HTTP/1.1 200 OK\r\n" + b"X-Slow: yes\r\n" * 50, 0.02)
-    assert "no answer in 0.1 s" in failure(database.url, language, timeout_s=0.1)
+    assert "no reply in 0.1 s" in failure(database.url, language, timeout_s=0.1)
     unused = f"http://127.0.0.1:{free_port('127.0.0.1', socket.SOCK_STREAM)}"
     assert "no connection: refused; start the database" in failure(unused, language)
     assert "name is not known" in failure("http://" + ("a" * 60 + ".") * 6 + "example", language)
@@ -223,7 +223,7 @@ def test_a_packed_answer_without_content_or_end_is_refused(database: FlakyDataba
     database.choose = lambda request: Octets(GZIP_HEAD + packed_nothing, 0.002)
     with (
         closing(http.DatabaseServer(database.url, scheme="Token", timeout_s=0.1)) as server,
-        pytest.raises(ReadError, match=r"no answer in 0\.1 s"),
+        pytest.raises(ReadError, match=r"no reply in 0\.1 s"),
     ):
         server.ask("/", {})
 
@@ -307,7 +307,7 @@ def test_many_values_are_refused_before_they_fill_the_memory(database: FlakyData
         text=True,
         timeout=60,
     )
-    refusal = "the answers hold more values than fit into memory; ask for one site: --site"
+    refusal = "the replies hold more values than fit into memory; ask for one site: --site"
     assert (
         refusal in done.stdout or "this is not a response of" in done.stdout
     )  # whichever of several is made out first
@@ -358,7 +358,7 @@ def test_a_deep_answer_is_refused(bracket: str, database: FlakyDatabase, languag
 def test_an_answer_whose_head_breaks_off_is_none(octets: bytes, database: FlakyDatabase, language: str) -> None:
     """A status line is believed when the head has come to its end."""
     database.choose = lambda request: Octets(octets)
-    assert "no answer in HTTP: IncompleteRead" in failure(database.url, language)
+    assert "no reply in HTTP: IncompleteRead" in failure(database.url, language)
 
 
 def test_tls_is_verified() -> None:
