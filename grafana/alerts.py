@@ -120,7 +120,9 @@ STATE_RULES = (
         "{{ .Values.B }} hosts" + _AT_SITE + " have a clock that is certainly wrong",
         "The whole interval of their offset is outside the critical tolerance of their profile. If a host is behind, "
         "rules miss its events. If it is ahead, its events are delayed, refused or hidden.",
-        "Repair or restart the time daemon of each host. Keep the records: they are needed to correct its logs.",
+        "First save the records of each host, which are needed to correct its logs: `sudo ntpaudit history --since "
+        "90d --format json > FILE`. Then repair or restart the time daemon. If the clock is ahead, this sets it back "
+        "and timestamps repeat: first stop applications that cannot bear this.",
         "ntpaudit fleet --flagged",
         "fleet",
         "Worst hosts",
@@ -131,8 +133,10 @@ STATE_RULES = (
         *_UNKNOWN,
         "warning",
         "{{ .Values.B }} hosts" + _AT_SITE + " report, but have no valid measurement of their clock",
-        "No source sent a usable reply, or no majority of the sources agrees. The order of events cannot be proved.",
-        "Check whether the hosts reach their servers (UDP port 123), and whether one of the servers is wrong.",
+        "No source sent a usable reply, no majority of the sources agrees, the last measurement is more than a day "
+        "old, or the agent is older than the alert rules. The order of events cannot be proved.",
+        "Run `sudo ntpaudit status` on each host: it shows the status of each server, and the reason. Check whether "
+        "the host reaches its servers (UDP port 123), and whether one of the servers is wrong.",
         "ntpaudit fleet --flagged",
         "fleet",
         "Worst hosts",
@@ -149,8 +153,10 @@ STATE_RULES = (
         "{{ with .Values.B }}{{ . }}{{ else }}All{{ end }} hosts" + _AT_SITE + " have sent nothing for 10 minutes",
         "The host is down, its agent was stopped, or it cannot deliver. An attacker who wants to set a clock unnoticed "
         "stops the agent first. The rule forgets a host after a day; an inventory does not.",
-        "Check each host, restart its agent, and find out who stopped it.",
-        "ntpaudit fleet --silent-after 10m --inventory FILE",
+        "On each host, find out who or what stopped the agent: `systemctl status ntpaudit`, "
+        "`sudo journalctl -u ntpaudit -n 50`. If it runs, find out why it cannot deliver: `sudo ntpaudit status`. Then "
+        "restart it: `sudo systemctl restart ntpaudit`.",
+        "ntpaudit fleet --silent-after 10m --flagged",
         "fleet",
         "Silent hosts",
         no_data="Alerting",
@@ -161,10 +167,13 @@ STATE_RULES = (
         Influx(f'SELECT count("severity") AS "hosts" FROM {by_host(ALL_HOSTS, {})}'),
         Prom(f"count({last('severity', ALL_HOSTS)})"),
         "critical",
-        "No host has sent anything for 10 minutes, or the database does not answer",
-        "The database stores no points, or no points reach it. Until that is fixed, only `no-data` and "
-        "`silent` report a new problem. The agents keep their records and send them later.",
-        "Check the database: whether it runs, whether its disk is full, whether its token has changed.",
+        "No host has sent anything for 10 minutes, or the database does not reply",
+        "No points reach the database, it does not store them, or Grafana cannot read it. Until that is fixed, no "
+        "other rule reports a new problem, except `silent` if the query succeeds. The agents store their records and "
+        "send them later; when a history reaches `history.max_size`, its oldest records are deleted.",
+        "See the line `delivery` of the command. If it is up to date, the agents deliver: check Grafana's data source "
+        "and its read token. If records wait, check the database: whether it runs, whether its disk is full, whether "
+        "the agents' token is valid. If no database is configured, set `influxdb.url` again.",
         "ntpaudit status",
         "fleet",
         "Clocks now",
@@ -208,8 +217,10 @@ STATE_RULES = (
         "{{ .Values.B }} hosts call {{ .Labels.source }} a falseticker",
         "On each of these hosts it disagrees with the servers that agree, so it is probably wrong. On hosts with few "
         "servers it may become part of a majority.",
-        "Check whether the server is broken or compromised. Remove it from the configuration until it is repaired.",
-        "ntpaudit fleet --flagged",
+        "Check whether the server is broken or compromised. Until it is repaired, remove it from the time daemon of "
+        "each host, and then from `sources.servers` of ntpaudit.",
+        "ntpaudit fleet --format json | "
+        f"jq '.findings[] | select(.id == \"{SHARED_FALSETICKER.id}\") | .source, .hosts'",
         "fleet",
         "Raised findings by kind",
         limit=COMMON_SOURCE - 0.5,
@@ -221,8 +232,8 @@ STATE_RULES = (
         *_backlog(),
         "warning",
         "{{ .Values.B }} hosts" + _AT_SITE + " deliver records that are more than 15 minutes old",
-        "Their records wait or are sent late, because the hosts were disconnected or the database refused the records. "
-        "The dashboards may show old data for these hosts.",
+        "The records of these hosts wait or are sent late, because the hosts were disconnected or the database "
+        "refused the records. The dashboards may show old data for these hosts.",
         "If the alert persists, check the delivery on the host and the load of the database.",
         "ntpaudit status",
         "host",
@@ -334,19 +345,25 @@ What to do when one of ntpaudit's Grafana alerts fires. Each alert links to its 
 Alerts about a finding link to [findings.md](findings.md), which explains each finding and its fix. How alerts are
 grouped and when they notify: [dashboards.md](dashboards.md#alerts).
 
-The commands run on one of two machines: as root on the host of the alert (for `no-data`: on any host), or on the *fleet
-machine*, whose configuration has the section `[fleet]` ([fleet.md](fleet.md#where-it-runs)), as a
-user who may read its token.
+Run the commands as root on one of two machines:
+
+- *the host*: each host of the alert, which the panel or `sudo ntpaudit fleet --flagged` names; for `no-data` any host.
+- *the fleet machine*: the one whose configuration has the section `[fleet]` ([fleet.md](fleet.md#where-it-runs)).
+  Note its name before you need it.
 """
 
 
 def _chapter(rule: Rule) -> str:
     holds = "fires at once" if rule.pending == "0s" else f"fires after {rule.pending.removesuffix('m')} minutes"
-    where = "on the fleet machine: `" if rule.command.startswith("ntpaudit fleet ") else "on the host: `sudo "
     return (
         f"## {rule.name}\n\n**{rule.title}** ({rule.severity}, {holds}).\n\n{rule.meaning}\n\n"
-        f"- Fix: {rule.action}\n- Command, {where}{rule.command}`\n- Panel: *{rule.panel}*, dashboard *{rule.board}*\n"
+        f"- Fix: {rule.action}\n- {_command(rule)}\n- Panel: *{rule.panel}*, dashboard *{rule.board}*\n"
     )
+
+
+def _command(rule: Rule) -> str:
+    machine = "the fleet machine" if rule.command.startswith("ntpaudit fleet ") else "the host"
+    return f"Command, on {machine}: `sudo {rule.command}`"
 
 
 def _rule(rule: Rule, language: Language, panel_id: int) -> Json:
@@ -366,7 +383,7 @@ def _rule(rule: Rule, language: Language, panel_id: int) -> Json:
             "__panelId__": str(panel_id),
             "summary": rule.summary,
             "description": rule.meaning,
-            "runbook": f"{rule.action} Command: {rule.command}",
+            "runbook": f"{rule.action} {_command(rule)}",
             "runbook_url": f"{DOCS_URL}/{rule.documented}#{rule.name}",
         },
         "labels": {"severity": rule.severity, "team": TEAM},

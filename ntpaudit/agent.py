@@ -275,6 +275,7 @@ class Agent:
             "boot_id": self.state.clock.boot_id,
             "started_boottime_ns": self._started_ns,
             "next_poll_boottime_ns": next_poll_ns,
+            "delivers": self._delivery is not None,
         }
         self.store.write(saved_state.save_state, "agent", status)
         self._mark_as_current()

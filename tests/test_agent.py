@@ -273,9 +273,24 @@ def test_the_second_agent_refuses(servers: list[str], tmp_path: Path) -> None:
         second = ntpaudit("agent", "--config", str(config), state=tmp_path)
         assert second.status == 75
         assert "another agent" in second.err
+        assert "probably the service: see `ntpaudit status`; stop that agent only if it should not run" in second.err
         running.end(signal.SIGKILL)
     third = ntpaudit("agent", "--once", "--config", str(config), state=tmp_path)
     assert third.status in (0, 1), third.err
+
+
+@pytest.mark.parametrize(
+    ("rest", "delivery"),
+    [
+        ("", "none: no database is configured (influxdb.url)"),
+        ('[influxdb]\nurl = "http://127.0.0.1:1"\n', "1 record waiting"),
+    ],
+)
+def test_status_knows_whether_the_agent_delivers(servers: list[str], tmp_path: Path, rest: str, delivery: str) -> None:
+    """By what the agent has stored: the configuration may have changed since, or be another user's."""
+    config = configure(tmp_path, servers, rest)
+    ntpaudit("agent", "--once", "--config", str(config), state=tmp_path)
+    assert f"delivery  {delivery}" in ntpaudit("status", state=tmp_path).out
 
 
 def test_the_manager_is_notified(servers: list[str], tmp_path: Path) -> None:

@@ -330,6 +330,22 @@ def test_configuration_says_whom_to_ask_and_how_to_judge(real_servers: list[str]
     assert [source["name"] for source in fewer["sources"]] == real_servers[:1]
 
 
+def test_the_servers_that_are_queried_are_judged(tmp_path: Path) -> None:
+    """One server of a file is too few, and one on the command line; the servers that are not queried do not count."""
+    ports = [f"127.0.0.1:{port}" for port in range(1, 5)]
+    one, four = tmp_path / "one.toml", tmp_path / "four.toml"
+    one.write_text(f"[sources]\nservers = {json.dumps(ports[:1])}\n")
+    four.write_text(f"[sources]\nservers = {json.dumps(ports)}\n")
+
+    def printed(file: Path, servers: list[str]) -> str:
+        return ntpaudit("check", "--config", str(file), *servers, state=tmp_path).err
+
+    assert f"ntpaudit: {one}: only 1 server: name at least 4" in printed(one, [])
+    assert "only" not in printed(one, ports)
+    assert "only" not in printed(four, [])
+    assert "ntpaudit: only 1 server: name at least 4" in printed(four, ports[:1])
+
+
 def test_users_own_configuration_is_found(real_servers: list[str], tmp_path: Path) -> None:
     """Without --config the file in $XDG_CONFIG_HOME is used."""
     file = tmp_path / "config" / "ntpaudit" / "ntpaudit.toml"

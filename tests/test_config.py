@@ -516,7 +516,7 @@ def test_check_names_every_output_and_says_that_none_was_tried(tmp_path: Path) -
 
 
 WARNED = {
-    "servers = ['a', 'b', 'c', 'a']": "sources.servers: named twice: a",
+    "servers = ['a', 'b', 'c', 'a']": "servers named twice: a",
     "servers = ['a', 'b', 'c', 'd']\n[history]\nraw = '60d'\nrollups = '30d'": "history.rollups is shorter",
     "servers = ['a', 'b', 'c', 'd']\n[schedule]\nlocal = '1h'": "schedule.local is longer than schedule.network",
     "servers = ['a', 'b', 'c', 'd']\n[fleet]\ninventory = '/nowhere/list'": "/nowhere/list does not exist",
@@ -595,7 +595,7 @@ def test_show_says_where_each_value_is_from(tmp_path: Path) -> None:
     )
     shown = run("show", file, state=tmp_path, INFLUXDB_V2_ORG="soc", INFLUXDB_V2_BUCKET="unused").out.splitlines()
     for line in (
-        f"# name: {os.uname().nodename} (default: the name of this host)",
+        f"# name: {os.uname().nodename} (default: the system's host name)",
         "# site: none",
         'servers = ["a"]  # file',
         "# pool: none",

@@ -312,7 +312,7 @@ def test_an_entry_without_a_time_is_waited_for(store: StateStore, database: Flak
 
 
 OPERATOR: dict[str, tuple[Answer, str]] = {
-    "401": (Answer(401, '{"code":"unauthorized","message":"unauthorized access"}'), "token_file"),
+    "401": (Answer(401, '{"code":"unauthorized","message":"unauthorized access"}'), "systemctl restart"),
     "403": (Answer(403, '{"code":"forbidden","message":"insufficient permissions"}'), "permission"),
     "404": (Answer(404, "404 page not found"), "influxdb.url"),
     "301": (Answer(301, "", (("Location", "{elsewhere}"),)), "influxdb.url"),

@@ -81,6 +81,7 @@ def test_what_an_agent_concluded_last(tmp_path: Path) -> None:
         tmp_path,
         recent(),
         pid=812, boot_id=now.boot_id, started_boottime_ns=now.boottime_ns - 7200 * NS_PER_S, local_s=60.0,
+        delivers=True,
     )  # fmt: skip
     ran = status(state=tmp_path)
     assert (ran.status, ran.err) == (0, "")
@@ -518,7 +519,7 @@ def test_a_reader_that_leaves_and_a_full_output(tmp_path: Path) -> None:
 
 def standing(record: Record, asked: Record | None = None, age_s: float = 5.0) -> str:
     """Show a record of this age as text, on one line."""
-    return said(render(agent_status(record, asked, RunningAgent(), after(record, age_s)), "text", {}))
+    return said(render(agent_status(record, asked, RunningAgent(delivers=True), after(record, age_s)), "text", {}))
 
 
 def after(record: Record, age_s: float) -> HostNow:
@@ -621,7 +622,26 @@ def test_the_state_of_the_agent_is_shown_in_words(health: Health, words: str) ->
 def test_waiting_for_the_true_time_is_the_reason_of_a_backlog() -> None:
     """Records without a true time are not delivered: the status has the reason."""
     text = standing(LOCAL._replace(utc_ns=None, health=Health(backlog=15, oldest_s=20.0)))
-    assert "15 records waiting, the oldest for 20 s: the true time is not known until a server replies" in text
+    assert (
+        "15 records waiting, the oldest for 20 s: the true time is not known; they are sent when a server replies, or "
+        "after 5 min"
+    ) in text
+
+
+@pytest.mark.parametrize(
+    ("delivers", "backlog", "words"),
+    [
+        (False, 0, "delivery none: no database is configured (influxdb.url)"),
+        (False, 2, "delivery none: no database is configured (influxdb.url); 2 records waiting"),
+        (None, 0, "delivery no record is waiting"),
+    ],
+)
+def test_delivery_is_up_to_date_only_with_a_database(delivers: bool | None, backlog: int, words: str) -> None:
+    """Without a database nothing is delivered; where it is unknown whether one is configured, nothing is claimed."""
+    record = LOCAL._replace(health=Health(backlog=backlog))
+    text = said(render(agent_status(record, OK, RunningAgent(delivers=delivers), after(record, 20.0)), "text", {}))
+    assert words in text
+    assert "up to date" not in text
 
 
 def test_a_local_record_without_an_offset_says_what_the_servers_said() -> None:

@@ -98,16 +98,20 @@ def check(
     """
     log_to_stderr(verbose=verbose, quiet=quiet)
     found = find_config(os.environ, config_path)
-    plan = DEFAULT_PLAN
+    plan, sources = DEFAULT_PLAN, servers + pools + regions
     if found is not None:  # most checks have no file, and do not import what reads it
         from ntpaudit.config.load import load_config
-        from ntpaudit.config.warnings import config_warnings
+        from ntpaudit.config.schema import SourcesConfig
+        from ntpaudit.config.warnings import config_warnings, source_warnings
 
         config = load_config(found)
+        plan = audit.plan_of(config)
+        if sources or from_host:  # the file's servers are not queried
+            config = config._replace(sources=SourcesConfig())
         for text in config_warnings(config):
             logger.warning(f"{found}: {text}")
-        plan = audit.plan_of(config)
-    sources = servers + pools + regions
+        for text in source_warnings(SourcesConfig(sources, from_host=from_host)):
+            logger.warning(text)
     if not sources and not from_host:
         sources, from_host = plan.sources, plan.from_local_daemon
         if not sources and not from_host:

@@ -160,7 +160,8 @@ def check(file: str | None, config_path: str | None) -> None:
     """Check whether an agent can run with a configuration.
 
     Without FILE the file in use is checked. Its token and certificates must be readable too. No server and no output is
-    contacted; to contact them, run `ntpaudit agent --once`.
+    contacted. To contact them: `systemctl restart ntpaudit`, then `ntpaudit status`; without a service
+    `ntpaudit agent --once`.
     """
     from ntpaudit.agent import read_setup
 

@@ -87,7 +87,9 @@ def _read_options(command: _Function) -> _Function:
 @click.option("--before", type=_DURATION, help="Compare with the fleet this long ago, to detect shifts.  [default: 1h]")
 @click.option("--site", metavar="NAME", help="Only hosts of this site.")
 @click.option("--inventory", metavar="FILE", help="Hosts that must report; other silent hosts count as retired.")
-@click.option("--flagged", is_flag=True, help="Show only hosts that are not ok, or that a fleet finding names.")
+@click.option(
+    "--flagged", is_flag=True, help="Show only hosts that are not ok, or whose clock a fleet finding suspects."
+)
 @click.option("--limit", type=click.IntRange(1, 10**9), metavar="N", help="Show only the worst N hosts.")
 @format_option(FORMATS)
 @click.option(

@@ -73,7 +73,7 @@ class HostConfig(NamedTuple):
     """`[host]`: this host. `max_drift_ppm` is assumed unless the host shows a larger error (R4)."""
 
     name: Annotated[
-        str | None, _label("name of this host in records", example="web1", unset="the name of this host")
+        str | None, _label("name of this host in records", example="web1", unset="the system's host name")
     ] = None
     site: Annotated[str | None, _label("site, such as a data centre; a tag of its points", example="ams")] = None
     env: Annotated[str | None, _label("environment; a tag of its points", example="prod")] = None
@@ -134,8 +134,9 @@ class ScheduleConfig(NamedTuple):
 
     network_s: Annotated[
         float,
-        _at_least(
-            1.0, "poll interval of servers; at least 15s, unless all are loopback addresses (127.0.0.1, not localhost)"
+        _duration(
+            "poll interval of servers; at least 15s, or 1s if all are loopback addresses (127.0.0.1, not localhost)",
+            values.from_least(1.0, ""),
         ),
     ] = 300.0
     pool_s: Annotated[
@@ -155,7 +156,12 @@ class PolicyConfig(NamedTuple):
     )
     warning_s: Annotated[
         float | None,
-        _duration("warning tolerance", parse_duration, example="100ms", unset="that of the profile, at most critical"),
+        _duration(
+            "warning tolerance",
+            parse_duration,
+            example="100ms",
+            unset="that of the profile, or the critical one if that is smaller",
+        ),
     ] = None
     critical_s: Annotated[
         float | None,

@@ -40,4 +40,4 @@ def source_warnings(sources: SourcesConfig) -> Iterator[str]:
         yield f"only {count}: name at least {ENOUGH}, so that the others outvote one that is wrong"
     yield from filter(None, map(doubtful_port, servers))
     if repeated := [name for name, count in Counter(servers).items() if count > 1]:
-        yield f"sources.servers: named twice: {', '.join(repeated)}"
+        yield f"servers named twice: {', '.join(repeated)}"

@@ -203,12 +203,16 @@ def describe(failure: DeliveryFailure) -> str:
 
 NO_SUCH_PATH = "404 page not found"  # the reply of a server written in Go, such as InfluxDB, for an unknown path
 
+FIX_401 = (
+    "check the token (/etc/ntpaudit/token, influxdb.token_file, or INFLUXDB_V2_TOKEN), then `systemctl restart "
+    "ntpaudit`: a reload may keep the old token"
+)
 _SEE = "(docs/delivery.md, 'InfluxDB before 1.8')"
 _FIX_INFLUXDB = f"it has no /api/v2/write: upgrade it to InfluxDB 1.8 or later, or put a proxy before it {_SEE}"
 _FIX_PATH = f"check influxdb.url; an InfluxDB before 1.8 takes points only through a proxy {_SEE}"
 _FIXES = {
     200: "this is not the reply of a database: check influxdb.url",
-    401: "check the token: influxdb.token_file, or INFLUXDB_V2_TOKEN",
+    401: FIX_401,
     403: "give the token permission to write to this bucket",
     404: "create the bucket (in InfluxDB 1.x the database), or check influxdb.url, org and bucket",
 }

@@ -15,6 +15,7 @@ class RunningAgent(NamedTuple):
     """What an agent stores about itself when it starts: its intervals in seconds, its process and its start.
 
     `next_poll_boottime_ns` is the uptime of its first poll, or of the next one if the sources may not be queried yet.
+    `delivers`: a database is configured; None if unknown.
     """
 
     local_s: float = 60.0
@@ -25,6 +26,7 @@ class RunningAgent(NamedTuple):
     boot_id: str | None = None
     started_boottime_ns: int | None = None
     next_poll_boottime_ns: int | None = None
+    delivers: bool | None = None
 
     @property
     def stale_after_s(self) -> float:
@@ -161,4 +163,11 @@ def read_agent_state(data: Any) -> RunningAgent:
     return RunningAgent(**valid)
 
 
-_KINDS = {"pid": int, "version": str, "boot_id": str, "started_boottime_ns": int, "next_poll_boottime_ns": int}
+_KINDS = {
+    "pid": int,
+    "version": str,
+    "boot_id": str,
+    "started_boottime_ns": int,
+    "next_poll_boottime_ns": int,
+    "delivers": bool,
+}

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from ntpaudit.config.schema import InfluxConfig
-from ntpaudit.core.delivery import Delivered, DeliveryFailure, Refused, back_off_s, classify, describe
+from ntpaudit.core.delivery import FIX_401, Delivered, DeliveryFailure, Refused, back_off_s, classify, describe
 from ntpaudit.demo.simulated_agent import SimulatedAudit
 from ntpaudit.errors import OutputError
 from ntpaudit.fleet.demo_store import DemoStore
@@ -133,7 +133,7 @@ def _for_command_line(failure: DeliveryFailure) -> str:
 _OPTIONS = {
     "influxdb.url, org and bucket": "--influx-url, --org and --bucket",
     "influxdb.url and influxdb.ca_file": "--influx-url and SSL_CERT_FILE",
-    "influxdb.token_file, or INFLUXDB_V2_TOKEN": "INFLUXDB_V2_TOKEN",
+    FIX_401: "check the token: INFLUXDB_V2_TOKEN",
     "influxdb.ca_file": "the file that SSL_CERT_FILE names",
     "influxdb.url": "--influx-url",
 }

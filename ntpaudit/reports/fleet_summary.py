@@ -74,5 +74,5 @@ def is_wrong(one: HostStatus) -> bool:
 
 
 def flagged(members: Sequence[HostStatus]) -> Sequence[HostStatus]:
-    """Return the hosts that are not ok, or named by a fleet finding, in the same order."""
+    """Return the hosts that are not ok, or suspected by a fleet finding, in the same order."""
     return [one for one in members if one.severity > Severity.OK or one.suspected]

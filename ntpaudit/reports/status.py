@@ -203,19 +203,22 @@ def _agent(status: AgentStatus) -> Iterator[tuple[str, str]]:
         poll_s = status.wait.poll_s + status.age_s
         if poll_s > 0:
             yield "next poll", f"at most {_age(poll_s)} after this record"
-    yield "delivery", _delivery(health, is_dated=status.record.utc_ns is not None)
+    yield "delivery", _delivery(health, agent.delivers, is_dated=status.record.utc_ns is not None)
     if health.missed:
         yield ("missed", f"{plural(health.missed, 'scheduled audit')} (host busy or suspended)")
     if health.store:
         yield "store", health.store
 
 
-def _delivery(health: Health, *, is_dated: bool) -> str:
-    text = "up to date"
+_IDLE = {True: "up to date", False: "none: no database is configured (influxdb.url)", None: "no record is waiting"}
+
+
+def _delivery(health: Health, delivers: bool | None, *, is_dated: bool) -> str:
+    text = _IDLE[delivers]
     if health.backlog:
         oldest = "" if health.oldest_s is None else f", the oldest for {_age(health.oldest_s)}"
-        text = f"{plural(health.backlog, 'record')} waiting{oldest}"
-        text += "" if is_dated else ": the true time is not known until a server replies"
+        text = f"{f'{text}; ' if delivers is False else ''}{plural(health.backlog, 'record')} waiting{oldest}"
+        text += "" if is_dated else ": the true time is not known; they are sent when a server replies, or after 5 min"
     if health.failures:
         failed = plural(health.failures, "attempt")
         text += f"; {failed} failed since the last success: {health.failure or 'reason unknown'}"

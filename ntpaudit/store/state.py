@@ -374,7 +374,8 @@ class AgentLock:
             _lock(self._handle)
         except BlockingIOError as error:
             raise BusyError(
-                f"another agent uses {folder}; stop it, or set STATE_DIRECTORY to another folder"
+                f"another agent uses {folder}, probably the service: see `ntpaudit status`; stop that agent only if it "
+                "should not run"
             ) from error
         except OSError:
             return  # the store logs why the folder cannot be used

@@ -112,10 +112,10 @@ def test_the_agents_state_is_read_as_it_is_written() -> None:
     """Every entry is found; the limit follows the interval."""
     data = {
         "local_s": 30, "network_s": 120.0, "pool_s": 7200, "pid": 812, "version": "0.2.0",
-        "started_boottime_ns": 5, "boot_id": "b", "next_poll_boottime_ns": 7,
+        "started_boottime_ns": 5, "boot_id": "b", "next_poll_boottime_ns": 7, "delivers": True,
     }  # fmt: skip
     state = read_agent_state(data)
-    assert state == RunningAgent(30.0, 120.0, 7200.0, 812, "0.2.0", "b", 5, 7)
+    assert state == RunningAgent(30.0, 120.0, 7200.0, 812, "0.2.0", "b", 5, 7, True)
     assert state.stale_after_s == 100
 
 

@@ -39,8 +39,8 @@ UNSYNCED = Rule(
     (ISO, PCI, AU8, SC45),
     raised_when={
         "high": (
-            "the kernel reports that its clock is not synchronised (STA_UNSYNC, TIME_ERROR or a maximum error of "
-            "16 s), chronyd does not discipline it, and the host has been up for 17 minutes"
+            "the kernel reports that its clock is not synchronised (STA_UNSYNC, TIME_ERROR or a kernel maximum error "
+            "of 16 s), chronyd does not discipline it, and the host has been up for 17 minutes"
         ),
         "medium": "the same, if a time daemon may run that ntpaudit cannot see",
     },

@@ -87,7 +87,7 @@ OFFSET_HIGH = Rule(
     (ISO, AU8, ISO_GUIDE),
     raised_when={
         "medium": (
-            "the offset exceeds the warning tolerance (the maximum error, if the profile judges the bound)",
+            "the offset exceeds the warning tolerance (the maximum error, if the profile judges on it)",
             "the interval is partly outside the critical tolerance",
         )
     },

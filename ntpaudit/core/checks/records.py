@@ -104,7 +104,8 @@ def check_delivery_refused(context: AuditContext) -> Raised | None:
 DELIVERY_REFUSED = Rule(
     "delivery-refused",
     check_delivery_refused,
-    "check influxdb.url, the token and every proxy on the path to the database; all records are kept until then",
+    "check influxdb.url, the token (restart the agent after you change it) and every proxy on the path to the "
+    "database; records are stored until the database accepts them, at most up to history.max_size",
     (NIS2, "PCI DSS 10.7.3"),
     raised_when={"medium": "the database has refused at least three writes and accepted none, for 10 minutes"},
     message_id="0dac82f0e905477c981ca667e607b40f",
