@@ -623,8 +623,8 @@ def test_waiting_for_the_true_time_is_the_reason_of_a_backlog() -> None:
     """Records without a true time are not delivered: the status has the reason."""
     text = standing(LOCAL._replace(utc_ns=None, health=Health(backlog=15, oldest_s=20.0)))
     assert (
-        "15 records waiting, the oldest for 20 s: the true time is not known; they are sent when a server replies, or "
-        "after 5 min"
+        "15 records waiting, the oldest for 20 s: the true time is not known; sent when a server replies, or "
+        "after 5 min with the host's own time unless that is certainly wrong"
     ) in text
 
 

@@ -37,7 +37,7 @@ Examples:
 The file lists every key. Keys that you did not set are comments with their defaults. It goes to
 /etc/ntpaudit/ntpaudit.toml for root, else to ntpaudit/ntpaudit.toml in $XDG_CONFIG_HOME (~/.config). A token is never
 written into it: put it into a file of mode 0600 and name that with --token-file, or let systemd pass it on
-(/etc/ntpaudit/token).
+(/etc/ntpaudit/token; restart the service after you change it).
 
 \b
 Exit status: 0 written, 3 not writable, 64 usage, 78 configuration.
@@ -97,7 +97,7 @@ INIT_KEYS = {
 @click.option("--site", metavar="NAME", help="The place of this host, such as a data centre.")
 @click.option("--env", metavar="NAME", help="The environment of this host, such as prod.")
 @click.option("--profile", type=click.Choice(list(PROFILES)), metavar="NAME", help=f"One of: {', '.join(PROFILES)}.")
-@config_option
+@click.option("--config", "config_path", metavar="FILE", help="Write this file.  [default: see below]")
 @click.option("--output", type=click.Path(dir_okay=False), help="The same as --config; - is standard output.")
 @click.option("--force", is_flag=True, help="Replace an existing file.")
 def init(config_path: str | None, output: str | None, force: bool, **given: Any) -> None:
@@ -180,7 +180,7 @@ def check(file: str | None, config_path: str | None) -> None:
     write_parts([f"ok: {path}: {_summary(found)} were not contacted\n"])
 
 
-@config.command(epilog=SHOW_EPILOG)
+@config.command(epilog=SHOW_EPILOG, short_help="Show the effective configuration, with the origin of each value.")
 @click.argument("file", required=False, type=click.Path(readable=False))
 @config_option
 @click.option("--format", "format_name", type=click.Choice(["toml", "json"]), default="toml")

@@ -37,7 +37,7 @@ Exit status: 0 done, 3 not readable or no such dead letter, 64 usage, 78 configu
 """
 
 
-@click.group("dead-letters", epilog=EPILOG)
+@click.group("dead-letters", epilog=EPILOG, short_help="List, resend or drop what the database refused.")
 def dead_letters() -> None:
     """List, resend or drop records that the database refused for good."""
 
@@ -45,7 +45,7 @@ def dead_letters() -> None:
 _ids = click.argument("ids", nargs=-1, type=click.IntRange(1, 2**63 - 1), metavar="[ID]...")
 
 
-@dead_letters.command("list", epilog=EPILOG)
+@dead_letters.command("list", epilog=EPILOG, short_help="Show each dead letter, and why it was refused.")
 @format_option(["table", "json"])
 @config_option
 def list_(format_name: str, config_path: str | None) -> None:
@@ -56,7 +56,7 @@ def list_(format_name: str, config_path: str | None) -> None:
         write_parts((_json if format_name == "json" else _table)(history.dead_letters()))
 
 
-@dead_letters.command(epilog=EPILOG)
+@dead_letters.command(epilog=EPILOG, short_help="Put dead letters back into the outbox.")
 @_ids
 @click.option("--all", "is_all", is_flag=True, help="Resend every dead letter.")
 @config_option

@@ -28,7 +28,7 @@ EPILOG = """\b
 Examples:
   ntpaudit demo && ntpaudit fleet --demo          a simulated fleet; no network needed
   ntpaudit fleet                                  every host, the worst first
-  ntpaudit fleet --site ams --flagged             hosts of one site that are not ok
+  ntpaudit fleet --site ams --flagged             hosts of one site that are not ok, or suspected
   ntpaudit fleet --inventory hosts.txt            also hosts that never reported
   ntpaudit fleet --at '2h ago' --format json | jq .findings
   ntpaudit fleet --url http://127.0.0.1:8428 --language promql --format nagios

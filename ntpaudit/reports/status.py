@@ -210,6 +210,10 @@ def _agent(status: AgentStatus) -> Iterator[tuple[str, str]]:
         yield "store", health.store
 
 
+_UNDATED = (
+    ": the true time is not known; sent when a server replies, or after 5 min with the host's own time "
+    "unless that is certainly wrong"
+)
 _IDLE = {True: "up to date", False: "none: no database is configured (influxdb.url)", None: "no record is waiting"}
 
 
@@ -217,8 +221,8 @@ def _delivery(health: Health, delivers: bool | None, *, is_dated: bool) -> str:
     text = _IDLE[delivers]
     if health.backlog:
         oldest = "" if health.oldest_s is None else f", the oldest for {_age(health.oldest_s)}"
-        text = f"{f'{text}; ' if delivers is False else ''}{plural(health.backlog, 'record')} waiting{oldest}"
-        text += "" if is_dated else ": the true time is not known; they are sent when a server replies, or after 5 min"
+        waits = f"{plural(health.backlog, 'record')} waiting{oldest}{'' if is_dated else _UNDATED}"
+        text = f"{text}; {waits}" if delivers is False else waits
     if health.failures:
         failed = plural(health.failures, "attempt")
         text += f"; {failed} failed since the last success: {health.failure or 'reason unknown'}"
