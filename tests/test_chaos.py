@@ -126,7 +126,7 @@ class Host:
             so_far = output.tell()
             words = ["agent", "--config", str(self._config)]
             agent = Mortal(words, env=self._environment, stdout=output, stderr=output)
-        agent.has_greeted = lambda: self.said.stat().st_size > so_far
+        agent.has_greeted = lambda: b": 3 sources every" in self.said.read_bytes()[so_far:]
         try:
             yield agent
         finally:

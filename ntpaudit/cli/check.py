@@ -109,9 +109,9 @@ def check(
         if sources or from_host:  # the file's servers are not queried
             config = config._replace(sources=SourcesConfig())
         for text in config_warnings(config):
-            logger.warning(f"{found}: {text}")
+            logger.info(f"{found}: {text}")  # -q silences it, for timers
         for text in source_warnings(SourcesConfig(sources, from_host=from_host)):
-            logger.warning(text)
+            logger.info(text)
     if not sources and not from_host:
         sources, from_host = plan.sources, plan.from_local_daemon
         if not sources and not from_host:
