@@ -23,8 +23,7 @@ from ntpaudit.store.paths import FILE_NAME, state_folder
 
 logger = LazyLogger(__name__)
 
-DEFAULT_PLAN = audit.Plan((), PROFILES[DEFAULT_PROFILE], Labels(__version__))
-"""The plan where no configuration file is found."""
+DEFAULT_PLAN = audit.Plan((), PROFILES[DEFAULT_PROFILE], Labels(__version__))  # where no configuration file is found
 
 EPILOG = """\b
 Examples:

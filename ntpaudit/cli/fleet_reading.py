@@ -143,10 +143,7 @@ def reach_of(options: FleetOptions, terms: FleetPolicy) -> SnapshotOptions:
     """Return how far back and of which site the hosts are read."""
     usual = SnapshotOptions()
     return SnapshotOptions(
-        options.site,
-        options.look_back or usual.look_back_s,
-        options.before or usual.baseline_s,
-        terms.silent_after_s,
+        options.site, options.look_back or usual.look_back_s, options.before or usual.baseline_s, terms.silent_after_s
     )
 
 

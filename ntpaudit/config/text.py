@@ -13,8 +13,7 @@ from ntpaudit.errors import ConfigError
 from ntpaudit.render.text_safety import one_line
 from ntpaudit.store.paths import FILE_NAME, state_folder
 
-Tables = Mapping[str, Mapping[str, Any]]
-"""The tables of a configuration file: keys with strings, lists of strings and booleans."""
+Tables = Mapping[str, Mapping[str, Any]]  # of a file: keys with strings, lists of strings and booleans
 
 HEADER = """\
 # Configuration of ntpaudit. A line without # sets a value; a line with # shows the default, or an example.

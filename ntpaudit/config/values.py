@@ -13,8 +13,7 @@ MOST_S = 100 * YEAR_S  # the longest duration that a key accepts
 MAX_LABEL = 253  # the longest name of a host (RFC 1035)
 
 Language = Literal["influxql", "promql"]
-LANGUAGES: tuple[Language, ...] = get_args(Language)
-"""Query languages of a fleet's database: InfluxQL of InfluxDB, PromQL of VictoriaMetrics."""
+LANGUAGES: tuple[Language, ...] = get_args(Language)  # InfluxQL of InfluxDB, PromQL of VictoriaMetrics
 
 _Read = TypeVar("_Read")
 

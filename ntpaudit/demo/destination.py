@@ -18,15 +18,9 @@ from ntpaudit.fleet.demo_store import DemoStore, unwritten
 from ntpaudit.fleet.reader import Reader, SnapshotOptions
 from ntpaudit.net.http import DatabaseServer
 
-BUCKET = "ntpaudit"
-"""The default bucket."""
-
-IDENTIFY_WITHIN_S = 5.0
-"""A database that does not identify itself within this time is taken for an InfluxDB."""
-
-VISIBLE_WITHIN_S = 15.0
-"""How long to wait until a database shows all points that it accepted: VictoriaMetrics takes a few seconds."""
-
+BUCKET = "ntpaudit"  # the default bucket
+IDENTIFY_WITHIN_S = 5.0  # a database that does not identify itself within this time is taken for an InfluxDB
+VISIBLE_WITHIN_S = 15.0  # how long to wait for points that a database accepted: VictoriaMetrics takes a few seconds
 _POLL_S = 0.5
 _OPTION_OF_KEY = {"url": "--influx-url", "language": "the database's reply", "database": "--bucket"}
 

@@ -30,35 +30,23 @@ from ntpaudit.demo.scenario import (
 )
 from ntpaudit.probes.daemons import chronyd, ntpd, timesyncd
 
-ZS_PER_NS = 10**12
+ZS_PER_NS = 10**12  # clocks count zeptoseconds: no rounding decides whether an interval contains the true offset
 ZS_PER_S = NS_PER_S * ZS_PER_NS
-"""Clocks count zeptoseconds, so that no rounding decides whether an interval contains the true offset."""
-
-READ_NS = 50
-"""The duration of a reading of the clocks."""
-
-TICK_S = 64.0
-"""The interval at which the oscillator's frequency changes and a time daemon polls its server, by the oscillator."""
-
+READ_NS = 50  # the duration of a reading of the clocks
+TICK_S = 64.0  # how often the oscillator's frequency changes and a time daemon polls its server, by the oscillator
 _PPM = 10**9
 _ONE = 10**6 * _PPM
 _DAY_NS = 86_400 * NS_PER_S
 _WANDER_PPM = 0.002
 _DAEMON_NOISE_S = 50e-6
 _DAEMON_ERROR_US = 10_000
-_KERNEL_SLEW_PPM = 500.0
-"""The fastest slew of the kernel, which most daemons use."""
-
-_CHRONYD_SLEW_PPM = 83_333.333
-"""chronyd's default `maxslewrate`."""
-
+_KERNEL_SLEW_PPM = 500.0  # the fastest slew of the kernel, which most daemons use
+_CHRONYD_SLEW_PPM = 83_333.333  # chronyd's default `maxslewrate`
+# an offset times the duration of its slew: `corrtimeratio` (3), half the noise, and the poll interval
 _CHRONYD_SLEW_S2 = 3 * 0.5 * _DAEMON_NOISE_S * TICK_S
-"""An offset times the duration of its slew: `corrtimeratio` (3), half the noise, and the poll interval."""
-
 _MIN_SLEW_S = 1.0
 _ERROR_LIMIT_US = round(PHASE_LIMIT_S * 1e6)
-_ERROR_RATE_US = 500
-"""How much the kernel's maximum error grows in each second of its clock: MAXFREQ of linux/timex.h."""
+_ERROR_RATE_US = 500  # how much the kernel's maximum error grows in each second of its clock: MAXFREQ of linux/timex.h
 
 _PROCESSES = {
     kind.name: kind.daemon(pid) for kind, pid in ((chronyd.KIND, 611), (ntpd.KIND, 702), (timesyncd.KIND, 388))
@@ -162,12 +150,19 @@ class SimulatedHost:
             self._run(-(-left_zs * _ONE // _rate(self.oscillator_ppm)))
 
     def _run(self, raw_zs: int) -> None:
-        """Run to the next change of a rate, which is a tick or the end of a slew, at most for that time."""
+        """Run to the next change of a rate, which is a tick or the end of a slew, at most for that time.
+
+        At a tick the oscillator's frequency changes a little, and the time daemon polls its server.
+        """
         is_slewing = self._slew_end_zs > self.raw_zs
         end_zs = min(self.tick_zs, self._slew_end_zs) if is_slewing else self.tick_zs
         self._pass_time(max(0, min(raw_zs, end_zs - self.raw_zs)), self._slew_ppm if is_slewing else 0.0)
         if self.raw_zs >= self.tick_zs:
-            self._tick()
+            self.tick_zs = self.raw_zs + _zs(self.tick_s)
+            if self.rand is not None:
+                self.oscillator_ppm += self.rand.gauss(0.0, _WANDER_PPM)
+            if self.discipline is not None and not self.is_cut_off:
+                self.discipline(self)
 
     def _pass_time(self, raw_zs: int, slew_ppm: float) -> None:
         """Let the clocks run at constant rates while the oscillator counts that time."""
@@ -181,14 +176,6 @@ class SimulatedHost:
         if seconds := self.realtime_zs // ZS_PER_S - second:
             self.maxerror_us = min(_ERROR_LIMIT_US, self.maxerror_us + _ERROR_RATE_US * seconds)
             self.is_synchronised = self.is_synchronised and self.maxerror_us < _ERROR_LIMIT_US
-
-    def _tick(self) -> None:
-        """Change the oscillator's frequency a little, and let the time daemon poll its server."""
-        self.tick_zs = self.raw_zs + _zs(self.tick_s)
-        if self.rand is not None:
-            self.oscillator_ppm += self.rand.gauss(0.0, _WANDER_PPM)
-        if self.discipline is not None and not self.is_cut_off:
-            self.discipline(self)
 
     def synchronise(self, maxerror_us: int) -> None:
         """Set the kernel's maximum error, as a time daemon does at each update."""

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 
 from ntpaudit.core.clock.readings import ClockReading
 from ntpaudit.core.ntp.measurement import ExchangeTimestamps, Measurement, measure
@@ -85,22 +86,21 @@ class _Loopback:
     """NTP servers on loopback. They serve the true time of the host that queries; only one queries at a time."""
 
     def __init__(self, sources: Sequence[Source], stack: ExitStack) -> None:
-        """Start a server for each source."""
         self._true_ns: Callable[[], int] = time.time_ns
-        self._ports = {source.name: stack.enter_context(self._server(source)).port for source in sources}
+        self._ports = {}
+        for source in sources:
+            behaviour = Behaviour(
+                stratum=source.stratum,
+                reference_id=source.reference_id,
+                root_delay_s=source.root_delay_s,
+                root_dispersion_s=source.root_dispersion_s,
+            )
+            server = stack.enter_context(NtpServer(behaviour, now=partial(self._served_ns, source)))
+            self._ports[source.name] = server.port
 
-    def _server(self, source: Source) -> NtpServer:
-        def served_ns() -> int:
-            true_ns = self._true_ns()
-            return true_ns + source.error_ns(true_ns)
-
-        behaviour = Behaviour(
-            stratum=source.stratum,
-            reference_id=source.reference_id,
-            root_delay_s=source.root_delay_s,
-            root_dispersion_s=source.root_dispersion_s,
-        )
-        return NtpServer(behaviour, now=served_ns)
+    def _served_ns(self, source: Source) -> int:
+        true_ns = self._true_ns()
+        return true_ns + source.error_ns(true_ns)
 
     def query(self, host: SimulatedHost, sources: Sequence[Source]) -> tuple[SourceObservation, ...]:
         """Query every source as the agent does. A reply that a busy machine loses or delays is computed instead."""

@@ -11,8 +11,7 @@ from ntpaudit.demo.network import keep_no_state
 from ntpaudit.demo.server import Behaviour, NtpServer
 from ntpaudit.probes.clock import SystemClock
 
-BEHIND_S = 0.0019
-"""How far this host is behind by the simulated servers."""
+BEHIND_S = 0.0019  # how far this host is behind by the simulated servers
 
 
 def _correct(network_s: float, root_delay_s: float, root_dispersion_s: float, asymmetry: float = 0.5) -> Behaviour:

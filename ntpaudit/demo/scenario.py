@@ -16,18 +16,11 @@ from ntpaudit.core.schedule import Intervals
 from ntpaudit.core.units import NS_PER_S
 
 MIN_HOSTS = 3
-MIN_HOURS = 6.0
-"""A shorter history would begin in the middle of the faults."""
+MIN_HOURS = 6.0  # a shorter history would begin in the middle of the faults
 
-SCALED_HOSTS = 24
-"""A fleet of this size has every fault once; a smaller one only the first faults, a much larger one a share of each."""
-
-SHARE = 0.005
-"""The share of hosts with each fault in a large fleet."""
-
-SITE_HOSTS = 200
-"""Hosts per site in a large fleet."""
-
+SCALED_HOSTS = 24  # a fleet of this size has every fault once; a smaller one has only the first faults
+SHARE = 0.005  # the share of hosts with each fault in a much larger fleet
+SITE_HOSTS = 200  # hosts per site in a large fleet
 ENV = "demo"
 
 _CITIES = ("ams", "fra", "sgp", "iad", "nrt", "gru", "jnb", "syd", "dub", "del", "sfo", "scl")
@@ -156,14 +149,8 @@ FAULTS = (
     Fault("suspended", Severity.OK, frozenset(), "sgp", (ScenarioEvent(5 * _H, Suspend(3 * _H)),), kind="laptop"),
     Fault("one-source", Severity.WARNING, frozenset({SOURCE_QUORUM.id}), "ams", sources=1),
 )
-"""A fleet that is too small for all faults gets the first ones."""
-
-SITE_MOVE = ScenarioEvent(0.6 * _H, ServerFault(0.06))
-"""The fault of the server that the daemons of a whole site follow."""
-
-FALSETICKER_ERROR_S = 37.0
-"""The error of a GPS receiver that serves TAI instead of UTC."""
-
+SITE_MOVE = ScenarioEvent(0.6 * _H, ServerFault(0.06))  # of the server that the daemons of a whole site follow
+FALSETICKER_ERROR_S = 37.0  # the error of a GPS receiver that serves TAI instead of UTC
 FALSETICKER_AGO_S = 5.5 * _H
 
 

@@ -1,25 +1,21 @@
 """A small NTP server on loopback that serves a simulated clock over a simulated network."""
 
-import heapq
 import ipaddress
-import itertools
 import math
+import sched
 import selectors
 import socket
 import struct
 import threading
 import time
 from collections.abc import Callable
-from functools import partial
 from typing import Any, NamedTuple, Self
 
+from ntpaudit.core.ntp.packet import MODE_CLIENT, MODE_SERVER
+from ntpaudit.core.ntp.time import encode
 from ntpaudit.core.units import NS_PER_S
 
-_UNIX_EPOCH_S = 2_208_988_800
 _LAYOUT = struct.Struct("!BBbbII4sQQQQ")
-_LENGTH = _LAYOUT.size
-_MODE_CLIENT = 3
-_MODE_SERVER = 4
 
 
 class Behaviour(NamedTuple):
@@ -102,8 +98,7 @@ class NtpServer:
         self._now = now
         self.requests = 0
         self._family = socket.AF_INET if loopback.version == 4 else socket.AF_INET6
-        self._events: list[tuple[int, int, Callable[[], None]]] = []  # due time, number, action
-        self._numbers = itertools.count()  # actions due at the same time keep their order
+        self._actions = sched.scheduler(time.monotonic)
 
     def __enter__(self) -> Self:
         self._socket = socket.socket(self._family, socket.SOCK_DGRAM)
@@ -127,7 +122,7 @@ class NtpServer:
 
     def reply(self, request: bytes, received_ns: int, now_ns: int) -> list[Datagram]:
         """Return the replies to a request; it arrived at `received_ns`, and it is `now_ns`, by the served clock."""
-        if len(request) < _LENGTH or request[0] & 7 != _MODE_CLIENT:
+        if len(request) < _LAYOUT.size or request[0] & 7 != MODE_CLIENT:
             return []
         return [Datagram(self.header(request, received_ns, now_ns).encode())]
 
@@ -135,11 +130,11 @@ class NtpServer:
         """Return the correct reply to a request."""
         asked = Header.decode(request)
         behaviour = self.behaviour
-        received = _timestamp(received_ns)
+        received = encode(received_ns)
         return Header(
             leap=behaviour.leap,
             version=asked.version,
-            mode=_MODE_SERVER,
+            mode=MODE_SERVER,
             stratum=behaviour.stratum,
             poll=asked.poll,
             precision=behaviour.precision,
@@ -149,7 +144,7 @@ class NtpServer:
             reference=received,  # as if the clock were corrected without pause
             origin=asked.transmit,
             receive=received,
-            transmit=_timestamp(now_ns),
+            transmit=encode(now_ns),
         )
 
     def _serve(self) -> None:
@@ -158,22 +153,12 @@ class NtpServer:
             selector.register(self._socket, selectors.EVENT_READ)
             selector.register(self._stopped, selectors.EVENT_READ)
             while True:
-                due_s = max(0, self._events[0][0] - time.monotonic_ns()) / NS_PER_S if self._events else None
+                due_s = self._actions.run(blocking=False)
                 ready = [key.fileobj for key, _ in selector.select(due_s)]
                 if self._stopped in ready:
                     return
                 if self._socket in ready:
                     self._receive()
-                while self._events and self._events[0][0] <= time.monotonic_ns():
-                    _, _, action = heapq.heappop(self._events)
-                    action()
-
-    def _after(self, delay_s: float, action: Callable[[], None]) -> None:
-        if delay_s > 0:
-            due_ns = time.monotonic_ns() + round(delay_s * NS_PER_S)
-            heapq.heappush(self._events, (due_ns, next(self._numbers), action))
-        else:
-            action()
 
     def _receive(self) -> None:
         try:
@@ -181,12 +166,12 @@ class NtpServer:
         except BlockingIOError:  # a datagram with a bad checksum wakes us and is gone
             return
         self.requests += 1
-        self._after(self.behaviour.request_delay_s, partial(self._answer, request, client))
+        self._actions.enter(self.behaviour.request_delay_s, 0, self._answer, (request, client))
 
     def _answer(self, request: bytes, client: tuple[Any, ...]) -> None:
         received_ns = self._served_ns()
         for datagram in self.reply(request, received_ns, self._served_ns()):
-            self._after(self.behaviour.reply_delay_s + datagram.delay_s, partial(self._send, datagram, client))
+            self._actions.enter(self.behaviour.reply_delay_s + datagram.delay_s, 0, self._send, (datagram, client))
 
     def _send(self, datagram: Datagram, client: tuple[Any, ...]) -> None:
         if datagram.from_another_port:
@@ -198,12 +183,6 @@ class NtpServer:
 
     def _served_ns(self) -> int:
         return self._now() + round(self.behaviour.offset_s * NS_PER_S)
-
-
-def _timestamp(unix_ns: int) -> int:
-    """Return a time as a 64-bit NTP timestamp of its era."""
-    seconds, ns = divmod(unix_ns, NS_PER_S)
-    return ((seconds + _UNIX_EPOCH_S) & 0xFFFF_FFFF) << 32 | (ns << 32) // NS_PER_S
 
 
 def to_short(span_s: float) -> int:

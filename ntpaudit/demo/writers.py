@@ -2,7 +2,7 @@
 
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from ntpaudit.config.schema import InfluxConfig
@@ -14,14 +14,9 @@ from ntpaudit.formats.line_protocol import points, render, stamp_lines
 from ntpaudit.net.answers import WEB_PAGE
 from ntpaudit.net.influxdb import InfluxTransport
 
-BATCH_LINES = 5000
-"""The number of lines of one write to a database."""
-
-ATTEMPTS = 8
-"""The number of attempts of a write that fails, a few minutes in all."""
-
-MOST_WAIT_S = 10.0
-"""Longest delay between two retries without a limit: somebody is watching."""
+BATCH_LINES = 5000  # the number of lines of one write to a database
+ATTEMPTS = 8  # the number of attempts of a write that fails, a few minutes in all
+MOST_WAIT_S = 10.0  # longest delay between two retries without a limit: somebody is watching
 
 
 class PointWriter(Protocol):
@@ -76,36 +71,34 @@ class InfluxWriter:
         self._note = note
         self._pause = pause
         self._lines: list[str] = []
-        self._count = 0
         self._has_delivered = False
 
     def write(self, audit: SimulatedAudit) -> None:
         """Render an audit; write when a batch is full."""
-        lines = render(audit.record, audit.events)
-        self._lines.append(lines if audit.record.utc_ns is not None else stamp_lines(lines, audit.utc_ns))
-        self._count += 1 + len(audit.record.sources) + len(audit.events)
-        if self._count >= BATCH_LINES:
+        text = render(audit.record, audit.events)
+        text = text if audit.record.utc_ns is not None else stamp_lines(text, audit.utc_ns)
+        self._lines += text.splitlines(keepends=True)
+        if len(self._lines) >= BATCH_LINES:
             self.flush()
 
     def flush(self) -> None:
         """Write the buffered lines."""
-        text, self._lines, self._count = "".join(self._lines), [], 0
-        if text:
-            self._deliver(text)
+        lines, self._lines = self._lines, []
+        if lines:
+            self._deliver(lines)
 
     def close(self) -> None:
         """Close the connection."""
         self._transport.close()
 
-    def _deliver(self, text: str) -> None:
+    def _deliver(self, lines: Sequence[str]) -> None:
         """Write lines: retry if the database has accepted lines before, and halve a batch that is too large."""
         failures = 0
-        while not isinstance(answer := self._transport.write(text), Delivered):
-            lines = text.splitlines(keepends=True)
+        while not isinstance(answer := self._transport.write("".join(lines)), Delivered):
             match classify(answer):
                 case "size" if len(lines) > 1:
-                    self._deliver("".join(lines[: len(lines) // 2]))
-                    self._deliver("".join(lines[len(lines) // 2 :]))
+                    self._deliver(lines[: len(lines) // 2])
+                    self._deliver(lines[len(lines) // 2 :])
                     return
                 case "busy" | "broken" | "away" if self._has_delivered and failures + 1 != self._attempts:
                     if not failures:
@@ -120,6 +113,15 @@ class InfluxWriter:
             self._note("the database accepts points again; continuing")
 
 
+_OPTIONS = {
+    "influxdb.url, org and bucket": "--influx-url, --org and --bucket",
+    "influxdb.url and influxdb.ca_file": "--influx-url and SSL_CERT_FILE",
+    FIX_401: "check the token: INFLUXDB_V2_TOKEN",
+    "influxdb.ca_file": "the file that SSL_CERT_FILE names",
+    "influxdb.url": "--influx-url",
+}
+
+
 def _for_command_line(failure: DeliveryFailure) -> str:
     """Describe a failure and its fix. A demo has no configuration: its keys are replaced by options."""
     if isinstance(failure, Refused) and failure.reason.startswith(WEB_PAGE):
@@ -128,12 +130,3 @@ def _for_command_line(failure: DeliveryFailure) -> str:
     for key, option in _OPTIONS.items():
         text = text.replace(key, option)
     return text
-
-
-_OPTIONS = {
-    "influxdb.url, org and bucket": "--influx-url, --org and --bucket",
-    "influxdb.url and influxdb.ca_file": "--influx-url and SSL_CERT_FILE",
-    FIX_401: "check the token: INFLUXDB_V2_TOKEN",
-    "influxdb.ca_file": "the file that SSL_CERT_FILE names",
-    "influxdb.url": "--influx-url",
-}

@@ -6,9 +6,7 @@ import time
 
 from ntpaudit.core.observation import HostFacts, host_label
 
-BOOT_ID = "NTPAUDIT_BOOT_ID"
-"""The variable with which a unit names the boot."""
-
+BOOT_ID = "NTPAUDIT_BOOT_ID"  # the variable with which a unit names the boot
 _CLOCKSOURCE = "sys/devices/system/clocksource/clocksource0/current_clocksource"
 _CONTAINER_MARKS = {".dockerenv": "docker", "run/.containerenv": "podman"}
 _ID = re.compile("(?!0{32})[0-9a-f]{32}")

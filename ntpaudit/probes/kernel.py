@@ -10,18 +10,10 @@ from ntpaudit.core.observation import KernelState, Unavailable
 TIMEX = struct.Struct("=I4x 4q i4x 3q 2q q 2q i4x 5q i44x")
 """struct timex as LP64 has it, which __kernel_timex of 32-bit systems has too (A7)."""
 
-SERVICE = "/run/ntpaudit-kernel"
-"""The socket of ntpaudit-kernel.service, which calls adjtimex for an agent whose sandbox forbids it."""
+SERVICE = "/run/ntpaudit-kernel"  # the socket of ntpaudit-kernel.service, which calls adjtimex for a sandboxed agent
+STA_NANO = 0x2000  # the status bit that says that the kernel's offset is in nanoseconds, not microseconds (A2, A3)
 
-STA_NANO = 0x2000
-"""The status bit that says that the kernel's offset is in nanoseconds, not microseconds (A2, A3)."""
-
-_REFUSALS = {
-    errno.EPERM: "is forbidden here",
-    errno.EACCES: "is forbidden here",
-    errno.ENOSYS: "does not exist here",
-}
-
+_REFUSALS = {errno.EPERM: "is forbidden here", errno.EACCES: "is forbidden here", errno.ENOSYS: "does not exist here"}
 _CLOCK_ADJTIME64 = 405
 _CLOCK_REALTIME = 0
 _NOMINAL_TICK_US = 10_000

@@ -45,10 +45,7 @@ class ExchangeResult(NamedTuple):
 
 
 def exchange(
-    targets: Sequence[tuple[Endpoint, ...]],
-    clock: Clock,
-    timeout_s: float,
-    own_ids: frozenset[bytes] = frozenset(),
+    targets: Sequence[tuple[Endpoint, ...]], clock: Clock, timeout_s: float, own_ids: frozenset[bytes] = frozenset()
 ) -> tuple[ExchangeResult, ...]:
     """Query every target once, all at the same time; return the answers in the order of the targets.
 

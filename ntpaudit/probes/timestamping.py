@@ -14,9 +14,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from ntpaudit.core.units import NS_PER_S
 
 SO_TIMESTAMPING_OLD = 37
-SO_TIMESTAMPING_NEW = 65
-"""The same with 64-bit seconds on every architecture: right past 2038 (requirement T3)."""
-
+SO_TIMESTAMPING_NEW = 65  # the same with 64-bit seconds on every architecture: right past 2038 (requirement T3)
 TX_SOFTWARE = 1 << 1
 RX_SOFTWARE = 1 << 3
 SOFTWARE = 1 << 4

@@ -15,8 +15,7 @@ _STEPS_S = (
     *(DAY_S * days for days in (1, 2, 5, 10, 30, 100)),
     *(_YEAR_S * years for years in (1, 2, 5, 10, 20, 50)),
 )
-_SYMLOG_FROM = 25.0
-"""From this ratio of the largest to the usual on, a linear axis would show a flat line."""
+_SYMLOG_FROM = 25.0  # from this ratio of the largest to the usual on, a linear axis would show a flat line
 
 
 class Axis:

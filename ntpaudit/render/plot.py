@@ -14,14 +14,10 @@ from ntpaudit.render.text_safety import decimal
 from ntpaudit.store.queries import Audit, Hour
 
 LEAST_WIDTH = 40
-LABEL_WIDTH = 16
-"""Of the numbers beside the axis, such as `12.5 days behind`."""
-
+LABEL_WIDTH = 16  # of the numbers beside the axis, such as `12.5 days behind`
 _GREY = 90
 _BINS = 2
-_DOTS = 4
-"""A Braille character has two columns of four dots."""
-
+_DOTS = 4  # a Braille character has two columns of four dots
 _BRAILLE = ((0x01, 0x02, 0x04, 0x40), (0x08, 0x10, 0x20, 0x80))
 _TIME_STEPS_S = (
     *(60 * minutes for minutes in (1, 2, 5, 10, 15, 30)),

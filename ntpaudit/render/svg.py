@@ -19,14 +19,9 @@ CLASSES = {Severity.OK: "o", Severity.WARNING: "w", Severity.UNKNOWN: "u", Sever
 
 WORST_FIRST = (Severity.CRITICAL, Severity.UNKNOWN, Severity.WARNING, Severity.OK)
 
-_MOST_SLEW = 1000e-6
-"""Clocks that are steered smoothly move apart no faster; what moved further between two spans was set."""
-
-_MOST_TICKS = 5
-"""The maximum number of round counts beside a figure of counts, besides zero."""
-
-_LEAST_WIDTH = 1.6
-"""Of an interval on an axis of 200, so that the narrowest can be seen."""
+_MOST_SLEW = 1000e-6  # clocks that are steered move apart no faster; what moved further between two spans was set
+_MOST_TICKS = 5  # the maximum number of round counts beside a figure of counts, besides zero
+_LEAST_WIDTH = 1.6  # of an interval on an axis of 200, so that the narrowest can be seen
 
 _STRIP = {Severity.OK: 2, Severity.WARNING: 5, Severity.UNKNOWN: 7, Severity.CRITICAL: 10}
 """The height of a severity in the strip below a series, so that it is distinguished without its colour."""

@@ -7,12 +7,8 @@ from typing import Generic, NamedTuple, TypeVar
 
 from ntpaudit.render.terminal import Column, line_width
 
-ENOUGH = 0.5
-"""For what names take beyond this share of a line no further column is given up: they are cut."""
-
-LEAST = 12
-"""A column that gives way is cut to this before it is given up, in characters."""
-
+ENOUGH = 0.5  # for what names take beyond this share of a line no further column is given up: they are cut
+LEAST = 12  # a column that gives way is cut to this before it is given up, in characters
 _CUT = "~"
 
 _Item = TypeVar("_Item")

@@ -12,17 +12,16 @@ from ntpaudit.render.text_safety import short_words
 
 _Item = TypeVar("_Item")
 
-
 WIDTH, LEAST_WIDTH = 100, 40
 _GAP = "  "
 LABEL_WIDTH = 10
 _CUT = "~"
+_ENOUGH = 24  # characters of a name that most servers have, with their port
+_LEAST = 12  # characters of a reason that most have
 RED, GREEN, YELLOW, MAGENTA = 31, 32, 33, 35
 
 SEVERITY_COLOURS = {Severity.OK: GREEN, Severity.WARNING: YELLOW, Severity.UNKNOWN: MAGENTA, Severity.CRITICAL: RED}
-
-Paint = Callable[[str, int | None], str]
-"""Colour a text, or leave it as it is."""
+Paint = Callable[[str, int | None], str]  # colour a text, or leave it as it is
 
 
 def fitting(width: int | None) -> int:
@@ -66,10 +65,6 @@ class Column(NamedTuple, Generic[_Item]):
     spare_for_names: bool = False
 
 
-_ENOUGH = 24
-"""Characters of a name that most servers have, with their port."""
-
-
 def table(columns: Sequence[Column[_Item]], items: Sequence[_Item], paint: Paint, width: int = WIDTH) -> Iterator[str]:
     """Lay things out in columns that each say something, none of it wider than the page, if that can be."""
     filled = [(column, [column.cell(item) for item in items]) for column in columns]
@@ -92,10 +87,6 @@ def table(columns: Sequence[Column[_Item]], items: Sequence[_Item], paint: Paint
             widths[max(open_, key=lambda index: widths[index])] -= 1
     laid = [_lay(column, cells, items, paint, room) for (column, cells), room in zip(filled, widths, strict=True)]
     return (_GAP.join(row).rstrip() for row in zip(*laid, strict=True))
-
-
-_LEAST = 12
-"""Characters of a reason that most have."""
 
 
 def _least_width(column: Column[_Item], cells: Sequence[str]) -> int:

@@ -2,19 +2,18 @@
 
 import re
 
+LONGEST = 120  # a name for people has no more characters than this; machines get all of it
+LONGEST_TEXT = 1500  # and a sentence about such names no more than this
+_WORD = re.compile(rf"\S{{{LONGEST + 1},}}")
+# by what spreadsheets know a formula, the wide characters of East Asia too (OWASP, CSV injection)
+_FORMULA = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+
 
 def one_line(text: str) -> str:
     """Put a space for every character that is not printable: line breaks, terminal controls, broken Unicode."""
     if text.isprintable():
         return text
     return "".join(character if character.isprintable() else " " for character in text)
-
-
-LONGEST = 120
-"""A name for people has no more characters than this; machines get all of it."""
-
-LONGEST_TEXT = 1500
-"""And a sentence about such names no more than this."""
 
 
 def short_name(text: str) -> str:
@@ -32,12 +31,6 @@ def short_words(text: str) -> str:
 
 def _shortened(text: str, longest: int = LONGEST) -> str:
     return text if len(text) <= longest else f"{text[: longest - 41]}[...]{text[-36:]}"
-
-
-_WORD = re.compile(rf"\S{{{LONGEST + 1},}}")
-
-_FORMULA = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
-"""By what spreadsheets know a formula, the wide characters of East Asia too (OWASP, CSV injection)."""
 
 
 def csv_cell(text: str) -> str:

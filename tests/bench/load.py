@@ -45,8 +45,9 @@ def fill(fleet: tuple[int, float, int, int], influx: InfluxConfig, first: int, e
     scenario = build_scenario(*fleet)
     if len(scenario.hosts) > DETAILED_HOSTS:
         scenario = scenario._replace(intervals=scenario.intervals._replace(local_s=120.0))
+    scenario = scenario._replace(hosts=scenario.hosts[first::each])
     with closing(InfluxWriter(influx, os.environ.get("INFLUXDB_V2_TOKEN"))) as writer:
-        share = SimulatedFleet(scenario, query_without_udp, writer, hosts=scenario.hosts[first::each])
+        share = SimulatedFleet(scenario, query_without_udp, writer)
         share.run(scenario.end_ns)
     return share.points
 

@@ -7,7 +7,7 @@ from itertools import pairwise
 import pytest
 
 from ntpaudit.core.units import NS_PER_S, format_utc
-from ntpaudit.demo.fleet import LAG_NS, Reached, SimulatedFleet, days
+from ntpaudit.demo.fleet import LAG_NS, SimulatedFleet, days
 from ntpaudit.demo.network import query_without_udp
 from ntpaudit.demo.scenario import Scenario, StopAgent, build_scenario
 from ntpaudit.demo.simulated_agent import SimulatedAudit
@@ -111,7 +111,7 @@ def test_a_fleet_that_lives_slower_than_time_passes_is_let_be() -> None:
     scenario = build_scenario(3, 6.0, 1, END_NS)
     moments = iter([END_NS + LAG_NS + passed_s * NS_PER_S for passed_s in (600, 1000, 1301)])
     reached = make(scenario, Kept()).catch_up(lambda: next(moments), Watch().once)
-    assert reached == Reached(END_NS + 1000 * NS_PER_S, is_present=False)
+    assert reached == (END_NS + 1000 * NS_PER_S, False)
 
 
 def test_a_long_history_is_lived_day_by_day() -> None:

@@ -26,7 +26,6 @@ from ntpaudit.probes.daemons import (
     running_daemons,
 )
 from ntpaudit.probes.daemons.kind import ConfiguredServer, Process
-from ntpaudit.probes.daemons.process import Seen
 from tests.world.another_user import let_others_in
 from tests.world.namespaces import unshared
 from tests.world.packages import REPOSITORY, alone, environment, fetch, program
@@ -580,7 +579,7 @@ def test_a_program_of_another_user_names_no_servers(tmp_path: Path) -> None:
 
 def _chosen(monkeypatch: pytest.MonkeyPatch, *found: tuple[str, Process]) -> list[str]:
     """Whose servers are asked where these processes run: chronyd's, each of whose files names a server of its own."""
-    monkeypatch.setattr(daemons, "time_processes", lambda _names: Seen(found, None))
+    monkeypatch.setattr(daemons, "time_processes", lambda _names: (found, None))
     return [server.host for server in configured_servers().servers]
 
 
@@ -613,7 +612,7 @@ def test_whose_servers_are_asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 
 def test_a_command_line_that_cannot_be_seen_answers_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither whether it holds the clock nor whom it asks: the default file may not be its own."""
-    monkeypatch.setattr(daemons, "time_processes", lambda _names: Seen((("chronyd", Process(7, ())),), None))
+    monkeypatch.setattr(daemons, "time_processes", lambda _names: ([("chronyd", Process(7, ()))], None))
     found = running_daemons()
     assert not isinstance(found, HiddenDaemons)
     assert [one for one in found if one.pid == 7] == [chronyd.KIND.daemon(7, None, "its command line cannot be seen")]
@@ -626,7 +625,7 @@ def test_servers_stay_while_no_daemon_runs(monkeypatch: pytest.MonkeyPatch, tmp_
     path = tmp_path / "chrony.conf"
     path.write_text("server a\n")
     found = [("chronyd", Process(1, ("chronyd", "-f", str(path))))]
-    monkeypatch.setattr(daemons, "time_processes", lambda _names: Seen(tuple(found), None))
+    monkeypatch.setattr(daemons, "time_processes", lambda _names: (found, None))
     own = HostServers()
     assert [server.host for server in own.read().servers] == ["a"]
     ended = found.pop()

@@ -203,11 +203,11 @@ def test_sfptpd_leaves_the_clock_to_chronyd_or_not(tmp_path: Path) -> None:
 def test_a_process_in_a_container_is_not_ours(tmp_path: Path) -> None:
     """What runs in a PID namespace inside of ours is seen, and known for what it is."""
     with _process("ntpd", tmp_path, before=unshared("mount", "pid"), body="echo; read line") as _:
-        found = [process for _, process in time_processes(["ntpd"]).processes]
+        found = [process for _, process in time_processes(["ntpd"])[0]]
         (contained,) = [one for one in found if str(tmp_path / "ntpd") in one.words]
         assert not contained.is_ours
     with _process("ntpd", tmp_path) as (pid,):
-        (own,) = [process for _, process in time_processes(["ntpd"]).processes if process.pid == pid]
+        (own,) = [process for _, process in time_processes(["ntpd"])[0] if process.pid == pid]
         assert own.is_ours
 
 
@@ -216,7 +216,7 @@ def test_a_helper_process_counts_with_its_parent(tmp_path: Path) -> None:
     with _process("ntpd", tmp_path, body=_WAIT_IN_TWO_PROCESSES) as (pid, helper):
         assert Path(f"/proc/{helper}/comm").read_text() == "ntpd\n"
         assert _seen(pid, helper) == [_holding("ntpd", pid)]
-        (process,) = [process for _, process in time_processes(["ntpd"]).processes if process.pid == pid]
+        (process,) = [process for _, process in time_processes(["ntpd"])[0] if process.pid == pid]
         assert process.helpers == (process.words,)
 
 
@@ -224,7 +224,7 @@ def test_a_helper_process_counts_with_its_parent(tmp_path: Path) -> None:
 def test_user_and_command_line_are_what_psutil_reads(words: tuple[str, ...], tmp_path: Path) -> None:
     """They equal what psutil reads, also for arguments that are empty or hold spaces."""
     with _process("ntpd", tmp_path, words=words) as (pid,):
-        (process,) = [process for _, process in time_processes(["ntpd"]).processes if process.pid == pid]
+        (process,) = [process for _, process in time_processes(["ntpd"])[0] if process.pid == pid]
         oracle = psutil.Process(pid)
         assert process.words == tuple(oracle.cmdline())
         assert process.is_root == (oracle.uids().real == 0)
@@ -235,7 +235,7 @@ def test_a_title_is_split_into_words(tmp_path: Path) -> None:
     shutil.copy("/bin/cat", tmp_path / "ntpd")
     with subprocess.Popen(["ntpd: ntp engine"], executable=tmp_path / "ntpd", stdin=subprocess.PIPE) as engine:
         _eventually(engine.pid, "ntpd")
-        (process,) = [process for _, process in time_processes(["ntpd"]).processes if process.pid == engine.pid]
+        (process,) = [process for _, process in time_processes(["ntpd"])[0] if process.pid == engine.pid]
         assert process.words == ("ntpd:", "ntp", "engine") == tuple(psutil.Process(engine.pid).cmdline())
 
 

@@ -89,13 +89,13 @@ def read_servers(running: list[Running]) -> Configured:
 
 
 def _running() -> tuple[list[Running], str | None]:
-    seen = time_processes(_BY_PROCESS)
+    processes, hidden = time_processes(_BY_PROCESS)
     running = []
-    for name, process in seen.processes:
+    for name, process in processes:
         kind = openntpd.KIND if name == "ntpd" and openntpd.is_openntpd(process) else _BY_PROCESS[name]
         running.append(Running(_daemon(kind, process), kind, process))
     running.sort(key=lambda one: (one.daemon.name, one.daemon.pid))
-    return _with_sfptpd(running), seen.hidden
+    return _with_sfptpd(running), hidden
 
 
 def _daemon(kind: DaemonKind, process: Process) -> Daemon:
@@ -111,16 +111,12 @@ def _daemon(kind: DaemonKind, process: Process) -> Daemon:
 
 def _with_sfptpd(running: list[Running]) -> list[Running]:
     """Count sfptpd as unknown beside chronyd or ntpd: it leaves the clock to these while it follows NTP."""
-    disciplining = {one.kind.name for one in running if one.daemon.disciplines}
-    if not disciplining & {"chronyd", "ntpd"}:
-        return running
-    reason = f"whether it leaves the clock to {min(disciplining & {'chronyd', 'ntpd'})} now cannot be seen"
-    return [
-        one._replace(daemon=one.daemon._replace(disciplines=None, reason=reason))
-        if one.kind.name == "sfptpd" and one.daemon.disciplines
-        else one
-        for one in running
-    ]
+    leading = {one.kind.name for one in running if one.daemon.disciplines} & {"chronyd", "ntpd"}
+    for index, one in enumerate(running):
+        if leading and one.kind.name == "sfptpd" and one.daemon.disciplines:
+            reason = f"whether it leaves the clock to {min(leading)} now cannot be seen"
+            running[index] = one._replace(daemon=one.daemon._replace(disciplines=None, reason=reason))
+    return running
 
 
 def _why_none(others: list[Running], hidden: str | None) -> str:

@@ -26,10 +26,8 @@ _ABOUT_SERVERS = (*_SOURCES, *_PATHS)
 
 def _role(process: Process, _files: Files) -> Role:
     given = _options(process)
-    for name in ("-x", "-Q"):  # to serve only; to print an offset and end
-        if given.has(name):
-            return Role(False, f"started with {name}")
-    return DISCIPLINES
+    found = [name for name in ("-x", "-Q") if given.has(name)]  # to serve only; to print an offset and end
+    return Role(False, f"started with {found[0]}") if found else DISCIPLINES
 
 
 def _options(process: Process) -> Options:
@@ -93,11 +91,5 @@ def _directives(words: Sequence[str], files: Files) -> list[str]:
     return [" ".join(directive) for directive in directives]
 
 
-KIND = DaemonKind(
-    "chronyd",
-    ("chronyd",),
-    ("chrony", "chronyd", "timemaster"),
-    _role,
-    _servers,
-    clears_unsync=False,  # only with `rtcsync` (A5)
-)
+# it clears STA_UNSYNC only with `rtcsync` (A5)
+KIND = DaemonKind("chronyd", ("chronyd",), ("chrony", "chronyd", "timemaster"), _role, _servers, clears_unsync=False)

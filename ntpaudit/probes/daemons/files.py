@@ -7,14 +7,9 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 
 from ntpaudit.core.ntp.sources import NTP_PORT
 
-_LONGEST = 4 << 20
-"""No configuration is as long as this many octets, nor is a daemon's program."""
-
-_MAX_DEPTH = 10
-"""Of files that include files: chronyd's own limit; ntpd stops at five."""
-
-Line = tuple[str, str]
-"""The path of a file, and a line of it."""
+_LONGEST = 4 << 20  # no configuration is as long as this many octets, nor is a daemon's program
+_MAX_DEPTH = 10  # of files that include files: chronyd's own limit; ntpd stops at five
+Line = tuple[str, str]  # the path of a file, and a line of it
 
 
 class Files:

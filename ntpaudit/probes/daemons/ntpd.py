@@ -40,8 +40,7 @@ def _servers(process: Process, files: Files) -> Iterator[ConfiguredServer]:
             yield ConfiguredServer(peer.split(":", 2)[-1] if peer.startswith("keyno:") else peer)
         return
     given = read_options(process, _OPTIONS, _LONG_OPTIONS)
-    for host in given.words:
-        yield ConfiguredServer(host)
+    yield from map(ConfiguredServer, given.words)
     main = configuration(process, files, given, "-c --configfile", _DEFAULTS)
     if main is None:
         return
@@ -71,8 +70,7 @@ def _words(line: str) -> list[str]:
 
 def _busybox_peers(process: Process) -> list[str]:
     """Return the servers of BusyBox's ntpd, where the process can be no other: for these, -p names a file."""
-    given = read_options(process, _BUSYBOX_OPTIONS)
-    peers = [value for name, value in given.found if name == "-p"]
+    peers = [value for name, value in read_options(process, _BUSYBOX_OPTIONS).found if name == "-p"]
     return peers if not any("/" in peer for peer in peers) else []
 
 

@@ -7,8 +7,7 @@ from ntpaudit.probes.daemons.kind import ConfiguredServer, DaemonKind, Process, 
 
 _OPTIONS = "df:np:P:sSv"
 _DEFAULTS = ("/etc/openntpd/ntpd.conf", "/etc/ntpd.conf")
-_ENGINE = "ntpd: ntp engine"
-"""What the process that asks the servers calls itself; the one that sets the clock is its parent."""
+_ENGINE = "ntpd: ntp engine"  # the title of the process that asks the servers; its parent sets the clock
 
 
 def is_openntpd(process: Process) -> bool:

@@ -7,8 +7,7 @@ from ntpaudit.probes.daemons.files import Files
 from ntpaudit.probes.daemons.kind import DISCIPLINES, DaemonKind, Process, Role, always
 
 _VMBUS = "/sys/bus/vmbus/devices"
-_TIME_SYNC = "{9527e630-d0ae-497b-adce-e80ab0175caf}"
-"""The class of Hyper-V's time synchronisation device (drivers/hv, HV_TS_GUID)."""
+_TIME_SYNC = "{9527e630-d0ae-497b-adce-e80ab0175caf}"  # the class of Hyper-V's device (drivers/hv, HV_TS_GUID)
 
 
 def _vboxservice(process: Process, _files: Files) -> Role:

@@ -3,7 +3,8 @@
 import os
 import re
 from collections.abc import Collection, Iterable, Mapping
-from typing import TYPE_CHECKING, NamedTuple
+from contextlib import suppress
+from typing import TYPE_CHECKING
 
 from ntpaudit.core.observation import Daemon
 from ntpaudit.probes.daemons.kind import Process
@@ -13,36 +14,30 @@ if TYPE_CHECKING:
 
 _CAP_SYS_TIME = 25
 _ALL_IDS = "4294967295"
-_INITIAL_PID_NAMESPACE = 0xEFFFFFFC
-"""The inode of the first PID namespace, in every Linux (PROC_PID_INIT_INO, include/linux/proc_ns.h)."""
-
+_INITIAL_PID_NAMESPACE = 0xEFFFFFFC  # its inode, in every Linux (PROC_PID_INIT_INO, include/linux/proc_ns.h)
 _SERVICE = re.compile(
     r"^(?:0:|\d+:name=systemd):/system\.slice/(?:[^/\n]+\.slice/)*([^/\n]+\.service)(?:/|$)", re.MULTILINE
 )
 
 
-class Seen(NamedTuple):
-    """Processes with their names, each with its helpers, and why there may be others that are hidden from us."""
+def time_processes(names: Collection[str]) -> tuple[list[tuple[str, Process]], str | None]:
+    """Return the processes that have one of these names, each with its name and its helpers.
 
-    processes: tuple[tuple[str, Process], ...]
-    hidden: str | None
-
-
-def time_processes(names: Collection[str]) -> Seen:
-    """Return the processes that have one of these names."""
+    The second value says why there may be others that are hidden from us.
+    """
     try:
         named, hidden = _named(names)
     except OSError as error:
-        return Seen((), f"the list of processes cannot be read: {error.strerror}")
+        return [], f"the list of processes cannot be read: {error.strerror}"
     statuses = {pid: status for pid in named if (status := _status(pid)) is not None}
     parents = {pid: int(_field(status, "PPid") or 0) for pid, status in statuses.items()}
     helpers = {pid for pid, parent in parents.items() if named.get(parent) == named[pid]}
-    processes = tuple(
+    processes = [
         (named[pid], _process(pid, status, [one for one in helpers if parents[one] == pid]))
         for pid, status in statuses.items()
         if pid not in helpers
-    )
-    return Seen(processes, hidden)
+    ]
+    return processes, hidden
 
 
 def _named(names: Collection[str]) -> tuple[Mapping[int, str], str | None]:
@@ -58,16 +53,10 @@ def _named(names: Collection[str]) -> tuple[Mapping[int, str], str | None]:
             pass  # it ended meanwhile
     if is_hidden:
         return named, "the processes of other users are hidden here"
-    if _is_own_pid_namespace():
-        return named, "this container has a PID namespace of its own, and daemons outside it cannot be seen"
+    with suppress(OSError):  # a kernel without PID namespaces
+        if os.stat("/proc/self/ns/pid").st_ino != _INITIAL_PID_NAMESPACE:
+            return named, "this container has a PID namespace of its own, and daemons outside it cannot be seen"
     return named, None
-
-
-def _is_own_pid_namespace() -> bool:
-    try:
-        return os.stat("/proc/self/ns/pid").st_ino != _INITIAL_PID_NAMESPACE
-    except OSError:
-        return False  # a kernel without PID namespaces
 
 
 def _status(pid: int) -> str | None:

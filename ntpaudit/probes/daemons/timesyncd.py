@@ -6,16 +6,11 @@ from collections.abc import Iterator
 from ntpaudit.probes.daemons.files import Files
 from ntpaudit.probes.daemons.kind import ConfiguredServer, DaemonKind, Process, always
 
-_NAME = "systemd-timesyncd"
 _FOLDERS = ("/etc/systemd", "/run/systemd", "/usr/local/lib/systemd", "/usr/lib/systemd", "/lib/systemd")
 _PROGRAMS = ("/usr/lib/systemd/systemd-timesyncd", "/lib/systemd/systemd-timesyncd")
-_NETWORK = "/run/systemd/netif/state"
-"""Where systemd-networkd writes the servers of all links, those of DHCP among them; timesyncd reads this file only."""
-
+_NETWORK = "/run/systemd/netif/state"  # systemd-networkd writes the servers of all links here, those of DHCP too
 _SPACE = " \t\n\r"
-_KEYS = {"NTP": "NTP", "Servers": "NTP", "FallbackNTP": "FallbackNTP"}
-"""`Servers` is an alias (timesyncd-gperf.gperf)."""
-
+_KEYS = {"NTP": "NTP", "Servers": "NTP", "FallbackNTP": "FallbackNTP"}  # `Servers` is an alias (timesyncd-gperf.gperf)
 _LINE_END = re.compile(rb"\r\n|\n\r|[\n\r\0]")
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _WORD = re.compile(r"(?:\\.|[^\s\\])+")
@@ -69,11 +64,10 @@ def _assignments(data: bytes) -> Iterator[tuple[str, str]]:
             if not line.endswith("]"):
                 raise _InvalidFileError
             section = line
-            continue
-        name, assigns, value = line.partition("=")
-        key = _KEYS.get(name.strip(_SPACE))
-        if section == "[Time]" and assigns and key:
-            yield key, value.strip(_SPACE)
+        elif section == "[Time]" and "=" in line:
+            name, _, value = line.partition("=")
+            if key := _KEYS.get(name.strip(_SPACE)):
+                yield key, value.strip(_SPACE)
 
 
 def _logical_lines(data: bytes) -> Iterator[bytes]:
@@ -86,9 +80,9 @@ def _logical_lines(data: bytes) -> Iterator[bytes]:
         begun += line
         if (len(begun) - len(begun.rstrip(b"\\"))) % 2:  # an even number of them is escaped, pair by pair
             begun = begun[:-1] + b" "
-            continue
-        yield begun
-        begun = b""
+        else:
+            yield begun
+            begun = b""
     if begun:
         yield begun
 
@@ -130,11 +124,7 @@ def _compiled_in(files: Files) -> list[str]:
     return lists.pop().decode().split()
 
 
+# the kernel keeps 15 characters of a process's name
 KIND = DaemonKind(
-    _NAME,
-    ("systemd-timesyn",),  # the kernel keeps 15 characters of a name
-    (_NAME,),
-    always,
-    _servers,
-    max_poll_s=2048.0,
+    "systemd-timesyncd", ("systemd-timesyn",), ("systemd-timesyncd",), always, _servers, max_poll_s=2048.0
 )
