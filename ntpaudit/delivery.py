@@ -46,14 +46,7 @@ def start_worker(
     def open_transport() -> Transport:
         from ntpaudit.net.influxdb import InfluxTransport  # a slow import, so done in the worker's thread
 
-        return InfluxTransport(
-            influxdb.url,
-            org=influxdb.org,
-            bucket=influxdb.bucket,
-            token=token,
-            ca_file=influxdb.ca_file,
-            timeout_s=influxdb.timeout_s,
-        )
+        return InfluxTransport(influxdb, token)
 
     return DeliveryWorker(store, open_transport, read_clock=read_clock)
 
@@ -84,12 +77,9 @@ class DeliveryWorker:
         self._is_abandoned = False
         self._thread = threading.Thread(target=self._run, name="delivery", daemon=True)
         self.delivered = self.dead_letters = 0
-        self.health = Health()
-        """`failures`, `failure` and `refusals` of the delivery, replaced as a whole."""
-        self.database_clock: DatabaseClock | None = None
-        """The database's clock by the last answer, replaced as a whole."""
-        self.crash: BaseException | None = None
-        """The error that ended the worker, to be raised in the main thread."""
+        self.health = Health()  # `failures`, `failure` and `refusals` of the delivery, replaced as a whole
+        self.database_clock: DatabaseClock | None = None  # by the last answer, replaced as a whole
+        self.crash: BaseException | None = None  # the error that ended the worker, to be raised in the main thread
 
     def start(self) -> None:
         """Start to deliver the outbox."""

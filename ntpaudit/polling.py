@@ -32,7 +32,6 @@ StateUpdater = Callable[[Callable[[ServerStates], ServerStates]], None]
 A default state is deleted. Other processes wait for the lock, so the function must not block.
 """
 
-
 ShowProgress = Callable[[str], None]  # shows an interactive user what a command waits for
 
 
@@ -117,10 +116,10 @@ class PollRound:
         )
         self._now = Instant(None, 0, 0)
         self._entries: list[Target | SourceObservation] = []
-        self._states_before: ServerStates = {}
-        """The states of the servers to query, as they were before this poll reserved them."""
-        self._fallbacks: dict[Pool, tuple[str, ...]] = {}
-        """The names of the larger zone that replaces a pool without a reachable server."""
+        self._states_before: ServerStates = {}  # of the servers to query, before this poll reserved them
+        self._fallbacks: dict[
+            Pool, tuple[str, ...]
+        ] = {}  # names of the larger zone for a pool without a reachable server
 
     def poll(self, clock: Clock, now: Instant, update: StateUpdater) -> tuple[SourceObservation, ...]:
         """Query every source that the rate limits allow. Return one observation per source, in configured order.

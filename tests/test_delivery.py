@@ -134,14 +134,14 @@ def worker_for(
     *,
     timeout_s: float = 0.5,
     rand: float | Callable[[], float] | None = 0.0,
+    token: str | None = TOKEN,
     **more: Any,
 ) -> Iterator[DeliveryWorker]:
     """Run a worker that hardly waits between attempts; it must not have crashed, nor take long to stop."""
     chances: dict[str, Any] = {} if rand is None else {"rand": rand if callable(rand) else lambda: rand}
 
     def transport() -> InfluxTransport:
-        setting: dict[str, Any] = {"org": "", "bucket": "ntpaudit", "token": TOKEN, "timeout_s": timeout_s}
-        return InfluxTransport(url, **setting | more)
+        return InfluxTransport(InfluxConfig(url, timeout_s=timeout_s, **more), token)
 
     worker = DeliveryWorker(store, transport, **chances)
     worker.start()
@@ -379,7 +379,7 @@ def test_a_token_that_cannot_be_sent_is_not_logged(store: StateStore, database: 
         until(lambda: worker.health.failures)
     assert "token" in logged[0]
     with pytest.raises(ConfigError) as refused:
-        InfluxTransport(database.url, org="", bucket="", token=f"{TOKEN}ü")
+        InfluxTransport(InfluxConfig(database.url), f"{TOKEN}ü")
     assert TOKEN not in str(refused.value)
 
 
@@ -594,7 +594,7 @@ def test_an_entry_that_breaks_the_server_becomes_a_dead_letter(
     def chance() -> float:
         return next(chances)
 
-    worker = DeliveryWorker(store, lambda: InfluxTransport(database.url, org="", bucket="ntpaudit", token=None), chance)
+    worker = DeliveryWorker(store, lambda: InfluxTransport(InfluxConfig(database.url), None), chance)
     worker.start()
     until(lambda: store.read(outbox.backlog)[0] == 0)
     worker.stop(1.0)
@@ -633,7 +633,7 @@ def test_a_hanging_request_does_not_hold_the_agent(store: StateStore, database: 
 
     database.choose = choose
     post(store, *map(entry, range(10)))
-    worker = DeliveryWorker(store, lambda: InfluxTransport(database.url, org="", bucket="ntpaudit", token=None))
+    worker = DeliveryWorker(store, lambda: InfluxTransport(InfluxConfig(database.url), None))
     worker.start()
     until(lambda: database.requests)
     worker.stop(0.5)
@@ -656,7 +656,7 @@ def test_stop_ends_a_wait(store: StateStore) -> None:
     def refuse() -> InfluxTransport:
         raise ConfigError("no such luck")
 
-    for transport in (refuse, lambda: InfluxTransport("http://127.0.0.1:9", org="", bucket="b", token=None)):
+    for transport in (refuse, lambda: InfluxTransport(InfluxConfig("http://127.0.0.1:9"), None)):
         worker = DeliveryWorker(store, transport, lambda: 0.999)
         worker.start()
         until(lambda: worker.health.failures)  # noqa: B023
@@ -805,7 +805,7 @@ def test_a_refusal_shows_the_database_clock_too(status: int, store: StateStore) 
     post(store, entry(0))
     answers: list[Fault] = [Answer(status, headers=(date,)), Answer(503, headers=(("Date", "soon"),)), Reset("before")]
     with FlakyDatabase(choose=lambda request: answers[0]) as database:
-        transport = InfluxTransport(database.url, org="", bucket="ntpaudit", token=None)
+        transport = InfluxTransport(InfluxConfig(database.url), None)
         transport.write("a b=1 1\n")
         assert transport.date_s == pytest.approx(time.time() - 3 * 3600, abs=30)
         for answer in answers[1:]:

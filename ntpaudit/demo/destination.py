@@ -156,7 +156,7 @@ def detect_language(influx: InfluxConfig, token: str | None) -> Language:
     """Return the query language of a database: that of InfluxDB if it does not identify itself."""
     try:
         server = DatabaseServer(
-            influx.url, scheme="Bearer", token=token, ca_file=influx.ca_file, timeout_s=IDENTIFY_WITHIN_S
+            influx.url, token=token, ca_file=influx.ca_file, timeout_s=IDENTIFY_WITHIN_S, language="promql"
         )
     except ReadError:
         return "influxql"

@@ -59,14 +59,7 @@ class InfluxWriter:
         pause: Callable[[float], None] = time.sleep,
     ) -> None:
         self._url = influx.url
-        self._transport = InfluxTransport(
-            influx.url,
-            org=influx.org,
-            bucket=influx.bucket,
-            token=token,
-            ca_file=influx.ca_file,
-            timeout_s=influx.timeout_s,
-        )
+        self._transport = InfluxTransport(influx, token)
         self._attempts = attempts
         self._note = note
         self._pause = pause

@@ -31,7 +31,6 @@ def open_reader(
 
     server = DatabaseServer(
         url,
-        scheme="Bearer" if language == "promql" else "Token",
         token=token,
         ca_file=ca_file,
         timeout_s=timeout_s,

@@ -25,15 +25,10 @@ from ntpaudit.core.policy import VERDICTS, Severity, Verdict
 from ntpaudit.core.units import NS_PER_S
 from ntpaudit.render.text_safety import one_line
 
-RawValue = object
-"""An unchecked value: a number, a text, None, or anything unexpected."""
-
+RawValue = object  # an unchecked value: a number, a text, None, or anything unexpected
 BASELINE_S = 900.0  # the baseline of a host is its last offset in a window of this length
 EVENTS_S = 90 * 86_400.0  # how far back events are read
-
-REORDERED_NS = round(2 * MAX_STAMP_DISPUTE_S * NS_PER_S)
-"""The later of two events may have a timestamp that is earlier by this."""
-
+REORDERED_NS = round(2 * MAX_STAMP_DISPUTE_S * NS_PER_S)  # the later of two events may be stamped earlier by this
 TOGETHER_NS = 150 * NS_PER_S  # nearly every agent reports more often than this
 MAX_TAG = 65_535  # no database stores a longer tag, in bytes; InfluxDB's limit is that of a whole series' key
 
@@ -111,9 +106,7 @@ CLOCK = Table("ntpaudit_clock", ("host", "site", "env"), ClockRow._fields[4:], C
 EVENT = Table("ntpaudit_event", ("host", "kind"), EventRow._fields[3:], EventRow)
 STEPS = EVENT._replace(kinds=STEP_KINDS)
 SOURCE = Table("ntpaudit_source", ("host", "source"), SourceRow._fields[3:], SourceRow)
-
-BOUND_FIELDS = ("earliest_s", "latest_s")
-"""The interval that contains the offset."""
+BOUND_FIELDS = ("earliest_s", "latest_s")  # the interval that contains the offset
 
 
 class Sighting(NamedTuple):

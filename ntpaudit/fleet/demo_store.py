@@ -17,14 +17,7 @@ from ntpaudit.core.fleet.severity import AHEAD_S
 from ntpaudit.core.units import NS_PER_S
 from ntpaudit.errors import ReadError, StoreError
 from ntpaudit.files import find, replacing, unwritable
-from ntpaudit.fleet.decode import (
-    CLOCK,
-    EVENT,
-    SOURCE,
-    Sighting,
-    Table,
-    names_of,
-)
+from ntpaudit.fleet.decode import CLOCK, EVENT, SOURCE, Sighting, Table, names_of
 from ntpaudit.fleet.reader import Reader, Window
 from ntpaudit.formats.line_protocol import Point
 from ntpaudit.render.text_safety import tag_value

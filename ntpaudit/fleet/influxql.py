@@ -12,16 +12,7 @@ from ntpaudit.core.fleet.model import TimeSpans
 from ntpaudit.core.fleet.severity import AHEAD_S
 from ntpaudit.core.units import NS_PER_S
 from ntpaudit.errors import ReadError
-from ntpaudit.fleet.decode import (
-    CLOCK,
-    ClockRow,
-    RawValue,
-    Sighting,
-    Table,
-    mapping,
-    names_of,
-    text,
-)
+from ntpaudit.fleet.decode import CLOCK, ClockRow, RawValue, Sighting, Table, mapping, names_of, text
 from ntpaudit.fleet.reader import FRESH_S, MAX_NAMES, DatabaseReader, Window
 from ntpaudit.net.http import AGAIN, DatabaseServer
 from ntpaudit.render.text_safety import tag_value

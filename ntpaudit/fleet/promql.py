@@ -41,12 +41,8 @@ _REGEX_ESCAPES = str.maketrans({character: f"\\{character}" for character in r"\
 # Older versions escape a label's value as JSON does, newer ones less: they leave tabs in it.
 _LABEL = re.compile(r'([^"=,{}]+)=("(?:[^"\\]|\\.)*")')
 
-Sample = tuple[str, str, RawValue]
-"""The metric, the labels and the timestamp in milliseconds as they are written, and the value."""
-
-SETTLED_S = 3.0
-"""Every point is shown completely this long after its arrival: the fields appear one after another, once a second."""
-
+Sample = tuple[str, str, RawValue]  # the metric; labels and timestamp in milliseconds, as they are written; the value
+SETTLED_S = 3.0  # a point is shown completely this long after its arrival: its fields appear one by one, each second
 _STRANGE = "this is not a response of VictoriaMetrics"
 
 

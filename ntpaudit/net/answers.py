@@ -5,9 +5,7 @@ import json
 from ntpaudit.render.text_safety import one_line
 
 MAX_REASON = 300  # the longest text of a server in a message, in characters
-
-REDIRECTED = "X-Redirected-To"
-"""An answer's Location by another name, so that no HTTP library follows it or fails on it."""
+REDIRECTED = "X-Redirected-To"  # an answer's Location by another name, so that no HTTP library follows it
 
 
 def tls_fix(reason: str, table: str = "influxdb") -> str:
@@ -60,9 +58,7 @@ def date_in_s(date: str | None) -> float | None:
         return None
 
 
-WEB_PAGE = "a web page"
-"""The description of an answer that is a web page begins so."""
-
+WEB_PAGE = "a web page"  # the description of an answer that is a web page begins so
 _HTML = ("<!doctype html", "<html")
 _BEGIN = 4096  # octets: a title is near the beginning of a page
 

@@ -11,14 +11,11 @@ from urllib3.response import HTTPResponse
 from ntpaudit.net.answers import REDIRECTED
 from ntpaudit.net.whole_response import WholeResponse
 
-MAX_ANSWER = 65_536
-"""The most that is read of an answer, in bytes: it only gives a reason, and a proxy may send any page instead."""
-
+MAX_ANSWER = 65_536  # in bytes: an answer only gives a reason, and a proxy may send any page instead
 _READ_HEADERS = (
     *("Retry-After", "Date", "Location", "X-Server-Hostname"),
     *("X-Influxdb-Error", "X-Influxdb-Version", "X-Influxdb-Build"),
 )
-"""The headers of an answer that are read."""
 
 
 class ConnectionMonitor:

@@ -15,9 +15,7 @@ from ntpaudit.net.answers import clean, date_in_s, reason_of, tls_fix
 if TYPE_CHECKING:
     from http.client import HTTPConnection, HTTPResponse
 
-MAX_BYTES = 256 << 20
-"""The limit of all answers that are read at one time, decompressed, in bytes. 10,000 hosts need up to 11 MB."""
-
+MAX_BYTES = 256 << 20  # of all answers that are read at one time, decompressed; 10,000 hosts need up to 11 MB
 MAX_WEIGHT = 17_000_000
 WEIGHT_OF_CONTAINER = 4
 WEIGHT_OF_KEY = 2
@@ -36,16 +34,14 @@ _AT_ONCE = 1 << 20
 _TIMEOUTS_PER_ANSWER = 6  # the time limit of a whole answer
 
 DatabaseKind = Literal["InfluxDB", "VictoriaMetrics"]
-"""A family of databases."""
 
+# the default names, in messages, of the settings that say where to read
 KEYS: Mapping[str, str] = MappingProxyType({key: f"fleet.{key}" for key in ("url", "language", "database")})
-"""The default names, in messages, of the settings that say where to read."""
-
-BUILD = "/api/v1/status/buildinfo"
-"""Where VictoriaMetrics reports its version."""
-
+BUILD = "/api/v1/status/buildinfo"  # where VictoriaMetrics reports its version
 _WRITTEN = {"influxql": "InfluxQL", "promql": "PromQL"}
+_SCHEMES = {"influxql": "Token", "promql": "Bearer"}  # the word before the token
 _INFLUXDB_HEADER = "X-Influxdb-Version"
+AGAIN = "retry, and check proxies on the path to the database"  # the fix for an answer that is cut
 
 Got = TypeVar("Got")
 
@@ -61,7 +57,6 @@ class DatabaseServer:
         self,
         url: str,
         *,
-        scheme: str,
         token: str | None = None,
         ca_file: str | None = None,
         timeout_s: float = 10.0,
@@ -70,8 +65,8 @@ class DatabaseServer:
     ) -> None:
         """Prepare the client; nothing is sent yet. ReadError for a URL or a token that no request can have.
 
-        `scheme` is the word before the token in the Authorization header, the only place where the token goes.
-        Messages name the `language`, and the settings to correct by their names in `keys`.
+        The token goes only into the Authorization header. Messages name the `language`, and the settings to correct by
+        their names in `keys`.
         """
         self.keys = keys
         self._scheme, self._host, self._port, self._path = _split_url(url, keys["url"])
@@ -86,7 +81,7 @@ class DatabaseServer:
         if self._host not in ("localhost", "::1") and not self._host.startswith("127."):
             self._headers["Accept-Encoding"] = "gzip"  # over loopback, it takes longer than the transfer
         if token:
-            self._headers["Authorization"] = f"{scheme} {token}"
+            self._headers["Authorization"] = f"{_SCHEMES[language]} {token}"
         self._ca_file = ca_file
         self._timeout_s = timeout_s
         self._idle: list[HTTPConnection] = []
@@ -319,10 +314,6 @@ class DatabaseServer:
         if "WRONG_VERSION_NUMBER" in reason:  # OpenSSL's name for any other protocol
             return f"the server does not speak TLS: try http:// in {self.keys['url']}"
         return tls_fix(reason, "fleet").replace("fleet.url", self.keys["url"])
-
-
-AGAIN = "retry, and check proxies on the path to the database"
-"""The fix for an answer that is cut."""
 
 
 def start(task: Callable[[], Got]) -> Callable[[], Got]:

@@ -6,6 +6,7 @@ import zlib
 from collections.abc import Mapping
 from typing import Any
 
+from ntpaudit.config.schema import InfluxConfig
 from ntpaudit.core.delivery import NO_SUCH_PATH, Delivered, DeliveryResult, Refused, Unreachable
 from ntpaudit.errors import ConfigError
 from ntpaudit.net import deadline
@@ -22,9 +23,7 @@ class InfluxTransport:
     answers 204 to anything. If a proxy removes Content-Encoding, its answer would not show that nothing was stored.
     """
 
-    def __init__(
-        self, url: str, *, org: str, bucket: str, token: str | None, ca_file: str | None = None, timeout_s: float = 10.0
-    ) -> None:
+    def __init__(self, influxdb: InfluxConfig, token: str | None) -> None:
         from influxdb_client.client.influxdb_client import InfluxDBClient
         from influxdb_client.client.write_api import SYNCHRONOUS
         from urllib3.exceptions import SystemTimeWarning
@@ -37,18 +36,23 @@ class InfluxTransport:
             logging.getLogger().addHandler(logging.NullHandler())
         if token is not None and not (token.isascii() and token.isprintable()):
             raise ConfigError("the token for InfluxDB holds characters that no request can carry")
-        self._bucket = bucket
+        self._bucket = influxdb.bucket
         self._token = token
-        self._timeout_s = timeout_s
+        self._timeout_s = influxdb.timeout_s
         self._monitor = ConnectionMonitor()
         self.date_s: int | None = None
-        timeout_ms = round(timeout_s * 1000)
         self._client: Any = InfluxDBClient(
-            url, token or "", org=org, timeout=timeout_ms, ssl_ca_cert=ca_file, connection_pool_maxsize=1
+            influxdb.url,
+            token or "",
+            org=influxdb.org,
+            timeout=round(influxdb.timeout_s * 1000),
+            ssl_ca_cert=influxdb.ca_file,
+            connection_pool_maxsize=1,
         )
         self._compresses = self._is_proven = self._is_misread = False
         self._writer = self._client.write_api(write_options=SYNCHRONOUS)
-        bound_connections(self._client.api_client.rest_client.pool_manager.connection_from_url(url), self._monitor)
+        pools = self._client.api_client.rest_client.pool_manager
+        bound_connections(pools.connection_from_url(influxdb.url), self._monitor)
 
     def write(self, lines: str) -> DeliveryResult:
         """Write lines with timestamps in nanoseconds, and return the database's answer.
@@ -138,9 +142,7 @@ class InfluxTransport:
 
 
 _FIX = "start the database, or check influxdb.url and firewalls"
-
-_MISREAD = (400, 415, 422)
-"""How a server may answer that takes compressed lines for plain ones."""
+_MISREAD = (400, 415, 422)  # how a server may answer that takes compressed lines for plain ones
 
 
 def retry_after_s(headers: Mapping[str, str]) -> float | None:

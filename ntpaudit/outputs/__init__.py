@@ -10,8 +10,7 @@ if TYPE_CHECKING:
     from ntpaudit.core.events import Event
     from ntpaudit.core.record import Record
 
-OutputConfig = tuple[Any, ...]
-"""What `open_output` of an output's module takes: the NamedTuple of its table in `config.schema`."""
+OutputConfig = tuple[Any, ...]  # what `open_output` takes: the NamedTuple of its table in `config.schema`
 
 
 class Output(Protocol):

@@ -15,15 +15,12 @@ from ntpaudit.probes.resolve import Endpoint, Resolution, is_routable
 from ntpaudit.render.text_safety import one_line
 
 PORT = 514
-
 SD_ID = "ntpaudit@32473"  # the name of our structured data. RFC 5612 reserves 32473 for documentation.
 _DAEMON = 3 << 3  # the facility of system daemons, shifted to its place in PRI (RFC 5424 §6.2.1)
 
-_LONGEST, _LONGEST_BEFORE_TEXT = 2_048, 1_536
-"""Octets of a message, which every receiver should accept (RFC 5424 §6.1), and of what precedes its text."""
-
+_LONGEST = 2_048  # octets of a message, which every receiver should accept (RFC 5424 §6.1)
+_LONGEST_BEFORE_TEXT = 1_536
 _LONGEST_HOST, _LONGEST_ID, _LONGEST_VALUE = 255, 32, 256
-
 _NIL = "-"
 _BOM = b"\xef\xbb\xbf"
 _RESOLVE_TIMEOUT_S = 1.0

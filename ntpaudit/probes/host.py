@@ -56,9 +56,8 @@ def _boot_id(root: str) -> str | None:
         boot_id = "-".join((named[:8], named[8:12], named[12:16], named[16:20], named[20:]))
     lines = (_text(root, "proc/self/timens_offsets") or "").splitlines()
     offsets = [".".join(line.split()[1:]) for line in lines]
-    return (
-        boot_id if boot_id is None or not any(offset != "0.0" for offset in offsets) else ":".join([boot_id, *offsets])
-    )
+    is_moved = any(offset != "0.0" for offset in offsets)
+    return ":".join([boot_id, *offsets]) if boot_id is not None and is_moved else boot_id
 
 
 def _timezone(root: str) -> str | None:

@@ -57,7 +57,7 @@ def exchange(
     with selectors.DefaultSelector() as selector:
         try:
             for conversation in conversations:
-                conversation.start(selector)
+                conversation.outcome = conversation.try_next(selector)
             while any(conversation.outcome is None for conversation in conversations):
                 left_ns = deadline_ns - clock.read().monotonic_ns
                 if left_ns <= 0:
@@ -89,10 +89,8 @@ class _Conversation:
         self.outcome: Measurement | SourceFailure | None = None
         self.discarded: Counter[str] = Counter()
 
-    def start(self, selector: selectors.BaseSelector) -> None:
-        self.outcome = self._try_next(selector)
-
-    def _try_next(self, selector: selectors.BaseSelector) -> SourceFailure | None:
+    def try_next(self, selector: selectors.BaseSelector) -> SourceFailure | None:
+        """Query the next address; return the failure if none is left."""
         failure = SourceFailure("unreachable", "net-unreachable", "no address is left to try")
         while self._untried:
             self.endpoint = self._untried.pop(0)
@@ -133,7 +131,7 @@ class _Conversation:
             selector.unregister(sock)
             self.close()
             refusing = self.endpoint
-            if self._try_next(selector) is not None:  # the error of an address explains more than "none is left"
+            if self.try_next(selector) is not None:  # the error of an address explains more than "none is left"
                 self.endpoint, self.outcome = refusing, _failure(error)
 
     def _read(self) -> None:

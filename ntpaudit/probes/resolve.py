@@ -87,11 +87,16 @@ def own_reference_ids(endpoints: Sequence[Endpoint]) -> frozenset[bytes]:
 
     An IPv4 address is its own reference id; of an IPv6 address it is the first four octets of the MD5 (RFC 5905 §7.3).
     """
-    return frozenset(
-        _reference_id(endpoint.family, address)
-        for endpoint in endpoints
-        if (address := _own_address(endpoint)) is not None
-    )
+    ids = set()
+    for endpoint in endpoints:
+        if (address := _own_address(endpoint)) is not None:
+            packed = socket.inet_pton(endpoint.family, address.partition("%")[0])
+            if endpoint.family == socket.AF_INET6:
+                from hashlib import md5  # imported late: only IPv6 needs it
+
+                packed = md5(packed, usedforsecurity=False).digest()[:4]
+            ids.add(packed)
+    return frozenset(ids)
 
 
 def _own_address(endpoint: Endpoint) -> str | None:
@@ -101,15 +106,6 @@ def _own_address(endpoint: Endpoint) -> str | None:
             return str(sock.getsockname()[0])
     except OSError:
         return None
-
-
-def _reference_id(family: socket.AddressFamily, address: str) -> bytes:
-    packed = socket.inet_pton(family, address.partition("%")[0])
-    if family == socket.AF_INET:
-        return packed
-    from hashlib import md5  # imported late: only IPv6 needs it
-
-    return md5(packed, usedforsecurity=False).digest()[:4]
 
 
 def _lookup(host: str, port: int, flags: int = 0) -> Resolved:

@@ -11,8 +11,6 @@ _ITIMERSPEC = struct.Struct("@4l")  # interval and value, each seconds and nanos
 _LAST_S = 2 ** (8 * ctypes.sizeof(ctypes.c_long) - 1) - 1  # where time_t has 32 bits it ends in 2038
 TFD_TIMER_ABSTIME = 1
 TFD_TIMER_CANCEL_ON_SET = 2
-TFD_NONBLOCK = os.O_NONBLOCK
-TFD_CLOEXEC = os.O_CLOEXEC
 
 
 class StepWatch:
@@ -23,7 +21,7 @@ class StepWatch:
 
     def __init__(self) -> None:
         self._libc = ctypes.CDLL(None, use_errno=True)
-        self._handle = self._call(self._libc.timerfd_create(time.CLOCK_REALTIME, TFD_NONBLOCK | TFD_CLOEXEC))
+        self._handle = self._call(self._libc.timerfd_create(time.CLOCK_REALTIME, os.O_NONBLOCK | os.O_CLOEXEC))
         try:
             self.arm()
         except OSError:

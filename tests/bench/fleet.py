@@ -350,7 +350,7 @@ class _NotingServer(DatabaseServer):
     """A database that is asked, and what it is asked."""
 
     def __init__(self, url: str) -> None:
-        super().__init__(url, scheme="Bearer", timeout_s=TIMEOUT_S)
+        super().__init__(url, timeout_s=TIMEOUT_S)
         self.asked: list[tuple[str, Mapping[str, str]]] = []
 
     def ask(self, path: str, parameters: Mapping[str, str]) -> bytes:

@@ -195,7 +195,7 @@ def test_an_answer_in_several_packed_pieces_is_read_whole(database: FlakyDatabas
     """What follows the first piece is read too; what is no piece is an error."""
     first, second = (zlib.compress(part, wbits=31) for part in (b"one host\n", b"another\n"))
     head = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\n\r\n"
-    server = http.DatabaseServer(database.url, scheme="Token")
+    server = http.DatabaseServer(database.url)
     database.choose = lambda request: Octets(head + first + second)
     assert server.ask("/", {}) == b"one host\nanother\n"
     for rest, words in ((b"nothing", "cannot be decompressed"), (second[:-9], "ends too early")):
@@ -222,7 +222,7 @@ def test_a_packed_answer_without_content_or_end_is_refused(database: FlakyDataba
     """Nothing comes out of empty pieces, or of blocks of no bytes: that fills no memory, and the time limit ends it."""
     database.choose = lambda request: Octets(GZIP_HEAD + packed_nothing, 0.002)
     with (
-        closing(http.DatabaseServer(database.url, scheme="Token", timeout_s=0.1)) as server,
+        closing(http.DatabaseServer(database.url, timeout_s=0.1)) as server,
         pytest.raises(ReadError, match=r"no reply in 0\.1 s"),
     ):
         server.ask("/", {})
@@ -233,7 +233,7 @@ def test_answers_that_are_read_at_once_share_a_limit(database: FlakyDatabase, mo
     monkeypatch.setattr(http, "MAX_BYTES", 6 << 20)
     both = threading.Barrier(2)
     database.choose = lambda request: Answer(200, " " * (4 << 20))
-    with closing(http.DatabaseServer(database.url, scheme="Token")) as server:
+    with closing(http.DatabaseServer(database.url)) as server:
         assert len(server.ask("/", {})) == 4 << 20
         assert len(server.ask("/", {})) == 4 << 20  # the first one is no longer being read
         monkeypatch.setattr(server, "_parts", lambda answer: _after(both, answer))
@@ -337,7 +337,7 @@ def test_an_answer_of_brackets_is_refused(text: str, database: FlakyDatabase) ->
     """Nested or not, each takes a hundred bytes of memory: such an answer is not parsed."""
     database.choose = lambda request: Answer(200, text)
     with (
-        closing(http.DatabaseServer(database.url, scheme="Token")) as server,
+        closing(http.DatabaseServer(database.url)) as server,
         pytest.raises(ReadError, match="more values than fit into memory"),
     ):
         server.ask("/", {})

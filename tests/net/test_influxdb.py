@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ntpaudit.config.schema import InfluxConfig
 from ntpaudit.core.delivery import Delivered, Refused, Unreachable
 from ntpaudit.net.answers import MAX_REASON, reason_of, tls_fix
 from ntpaudit.net.influxdb import InfluxTransport, retry_after_s
@@ -28,7 +29,7 @@ def database() -> Iterator[FlakyDatabase]:
 @pytest.fixture(scope="module")
 def transport(database: FlakyDatabase) -> Iterator[InfluxTransport]:
     """A transport to it."""
-    transport = InfluxTransport(database.url, org="", bucket="ntpaudit", token=TOKEN, timeout_s=1.0)
+    transport = InfluxTransport(InfluxConfig(database.url, timeout_s=1.0), TOKEN)
     yield transport
     transport.close()
 
@@ -37,7 +38,7 @@ def transport(database: FlakyDatabase) -> Iterator[InfluxTransport]:
 def fresh(database: FlakyDatabase) -> Iterator[InfluxTransport]:
     """A transport that has sent nothing yet, to a server that has been asked nothing."""
     database.requests.clear()
-    transport = InfluxTransport(database.url, org="", bucket="ntpaudit", token=TOKEN, timeout_s=1.0)
+    transport = InfluxTransport(InfluxConfig(database.url, timeout_s=1.0), TOKEN)
     yield transport
     transport.close()
 
@@ -231,8 +232,8 @@ def test_the_client_is_imported_as_it_is(database: FlakyDatabase) -> None:
     database.choose = lambda request: Answer(204)
     program = (
         "import sys; hooks = list(sys.meta_path)\n"
-        "from ntpaudit.net.influxdb import InfluxTransport\n"
-        f'print(InfluxTransport({database.url!r}, org="", bucket="b", token={TOKEN!r}).write({LINES!r}))\n'
+        "from ntpaudit.config.schema import InfluxConfig; from ntpaudit.net.influxdb import InfluxTransport\n"
+        f'print(InfluxTransport(InfluxConfig({database.url!r}, bucket="b"), {TOKEN!r}).write({LINES!r}))\n'
         "modules = [module for name, module in sys.modules.items() if name.partition('.')[0] == 'influxdb_client']\n"
         "print(sum(bool(getattr(module, '__file__', None)) for module in modules) - len(modules))\n"
         "print('influxdb_client.domain.dashboard' in sys.modules, hooks == sys.meta_path)"
@@ -248,8 +249,8 @@ def test_a_refusal_does_not_make_messages_come_twice(database: FlakyDatabase) ->
     database.choose = lambda request: Answer(401, '{"error": "unauthorized access"}')
     program = (
         "from ntpaudit.cli.output import log_to_stderr; from ntpaudit.log import LazyLogger\n"
-        "from ntpaudit.net.influxdb import InfluxTransport\n"
-        f'transport = InfluxTransport({database.url!r}, org="", bucket="b", token={TOKEN!r})\n'
+        "from ntpaudit.config.schema import InfluxConfig; from ntpaudit.net.influxdb import InfluxTransport\n"
+        f'transport = InfluxTransport(InfluxConfig({database.url!r}, bucket="b"), {TOKEN!r})\n'
         f"log_to_stderr(); print(transport.write({LINES!r}).reason)\n"
         "LazyLogger('ntpaudit.x').warning('delivery failed')"
     )

@@ -169,10 +169,9 @@ class WatchedProcesses:
         self._processes = {}
         for daemon in daemons:
             if daemon.pid > 0:  # 0 is the kernel itself
-                try:
+                self._processes[daemon.pid] = None
+                with suppress(psutil.NoSuchProcess):
                     self._processes[daemon.pid] = psutil.Process(daemon.pid)
-                except psutil.NoSuchProcess:
-                    self._processes[daemon.pid] = None
 
     def has_ended(self, daemon: Daemon) -> bool:
         """Return whether the process of a watched daemon has ended; of others nothing is known."""
