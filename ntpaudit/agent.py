@@ -41,9 +41,7 @@ logger = LazyLogger(__name__)
 POLL_LIMIT_S = 120.0  # a poll that takes longer counts as hung: the watchdog is no longer fed
 DRAIN_S = 10.0  # how long `agent --once` waits for the database
 STOP_S = 0.5  # how long a request under way may take when the agent stops
-
 TIMEOUT_S = 2.0
-
 OpenOutputs = dict[str, tuple[OutputConfig, Output]]  # every open output, with its configuration
 
 
@@ -113,8 +111,7 @@ class Agent:
         self._delivery = self._start_delivery()
         self._watchdog_s = _watchdog_s(setup.environment)
         self._fed_ns = 0
-        self.not_stored: str | None = None
-        """After the end: why nothing of this run was stored, with the fix; None if it was."""
+        self.not_stored: str | None = None  # after the end: why nothing was stored, with the fix; None if it was
 
     def once(self) -> Record:
         """Run one audit: poll, judge, store, send, deliver. Return the record; sets `not_stored`."""

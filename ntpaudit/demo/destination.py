@@ -5,6 +5,7 @@ import shlex
 import time
 from collections.abc import Callable, Mapping
 from contextlib import closing
+from functools import partial
 
 from ntpaudit.config.schema import InfluxConfig
 from ntpaudit.config.values import Language
@@ -81,9 +82,18 @@ class DatabaseDestination:
         self.written_ns: Mapping[str, int] = {}
         self.until_ns = until_ns
         self._read = influx if read_url is None else influx._replace(url=read_url)
-        self._token = token
         self._scenario = scenario
         self.language = detect_language(self._read, token)
+        self._open_reader = partial(
+            open_reader,
+            url=self._read.url,
+            language=self.language,
+            database=influx.bucket,
+            token=token,
+            ca_file=influx.ca_file,
+            timeout_s=influx.timeout_s,
+            keys=_OPTION_OF_KEY,
+        )
         try:
             with closing(self._open_reader()) as reader:
                 self.written_ns = self._to_continue(last_points(reader, scenario), note)
@@ -92,17 +102,6 @@ class DatabaseDestination:
 
     def finish(self, end_ns: int) -> None:
         """Do nothing: a database has no end of a history."""
-
-    def _open_reader(self) -> Reader:
-        return open_reader(
-            url=self._read.url,
-            language=self.language,
-            database=self._read.bucket,
-            token=self._token,
-            ca_file=self._read.ca_file,
-            timeout_s=self._read.timeout_s,
-            keys=_OPTION_OF_KEY,
-        )
 
     def _to_continue(self, last_ns: Mapping[str, int], note: Callable[[str], None]) -> Mapping[str, int]:
         """Report what the database holds; return the last points of the hosts that continue from there."""

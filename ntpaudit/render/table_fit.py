@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from textwrap import wrap
-from typing import Generic, NamedTuple, TypeVar
+from typing import TypeVar
 
 from ntpaudit.render.terminal import Column, line_width
 
@@ -14,17 +14,13 @@ _CUT = "~"
 _Item = TypeVar("_Item")
 
 
-class Fitted(NamedTuple, Generic[_Item]):
-    """The columns that fit, and of each thing the lines that stand above its row: its name, where none would do."""
-
-    columns: Sequence[Column[_Item]]
-    above: Sequence[Sequence[str]]
-
-
-def fit(columns: Sequence[Column[_Item]], items: Sequence[_Item], width: int, given_up: Sequence[str]) -> Fitted[_Item]:
+def fit(
+    columns: Sequence[Column[_Item]], items: Sequence[_Item], width: int, given_up: Sequence[str]
+) -> tuple[list[Column[_Item]], list[list[str]]]:
     """Choose the columns that fit, and cut the names in the first one, where they must be, so that no two are alike.
 
-    Columns are left out by title in the order `given_up`, until the names fit, or have enough of the line.
+    Columns are left out by title in the order `given_up`, until the names fit, or have enough of the line. The second
+    list has for each item the lines above its row: its name, where no cut one would do.
     """
     first, *others = columns
     names = [first.cell(item) for item in items]
@@ -43,13 +39,11 @@ def fit(columns: Sequence[Column[_Item]], items: Sequence[_Item], width: int, gi
             break
     kept = [column for column in others if column.title in sizes]
     if room >= whole:
-        return Fitted([first, *kept], [()] * len(items))
+        return [first, *kept], [[]] * len(items)
     cut = shorten(names, room)
     shown = {id(item): short or "" for item, short in zip(items, cut, strict=True)}
-    return Fitted(
-        [first._replace(cell=lambda item: shown[id(item)]), *kept],
-        [wrap(name, max(1, width)) if short is None else () for name, short in zip(names, cut, strict=True)],
-    )
+    above = [wrap(name, max(1, width)) if short is None else [] for name, short in zip(names, cut, strict=True)]
+    return [first._replace(cell=lambda item: shown[id(item)]), *kept], above
 
 
 def _size(column: Column[_Item], items: Sequence[_Item]) -> int:

@@ -145,11 +145,11 @@ def _table(
     if width is None:
         yield from table(columns, items, paint, _ANY_WIDTH)
         return
-    fitted = fit(columns, items, width, dropped)
-    title, *rows = table(fitted.columns, items, paint, width)
+    fitting, above = fit(columns, items, width, dropped)
+    title, *rows = table(fitting, items, paint, width)
     yield title
-    for above, row in zip(fitted.above, rows, strict=True):
-        yield from above
+    for lines, row in zip(above, rows, strict=True):
+        yield from lines
         yield row
 
 

@@ -39,8 +39,8 @@ def test_names_are_cut_where_most_of_them_stay_apart() -> None:
 def test_a_name_that_cannot_be_cut_stands_above_its_row(names: list[str], width: int) -> None:
     """Every name can be identified; a column is dropped before a name is cut."""
     columns = (Column[str]("name", lambda name: name), Column[str]("size", lambda name: str(len(name))))
-    fitted = fit(columns, names, width, ("size",))
-    title, *rows = table(fitted.columns, names, painter(False), width)
-    shown = ["".join(above) or row.split(maxsplit=1)[0] for above, row in zip(fitted.above, rows, strict=True)]
+    fitting, above = fit(columns, names, width, ("size",))
+    title, *rows = table(fitting, names, painter(False), width)
+    shown = ["".join(lines) or row.split(maxsplit=1)[0] for lines, row in zip(above, rows, strict=True)]
     assert len(set(shown)) == len(names)
     assert max(map(len, (title, *rows))) <= width

@@ -21,7 +21,6 @@ _DEFAULTS = ("/etc/chrony/chrony.conf", "/etc/chrony.conf")
 _NEGATIVE = re.compile(r"-\.?[0-9]")
 _SOURCES = ("server", "pool", "peer")
 _PATHS = ("include", "confdir", "sourcedir")
-_ABOUT_SERVERS = (*_SOURCES, *_PATHS)
 
 
 def _role(process: Process, _files: Files) -> Role:
@@ -73,7 +72,7 @@ def _directives(words: Sequence[str], files: Files) -> list[str]:
     """
     directives: list[list[str]] = []
     for word in words:
-        if word.lower() in _ABOUT_SERVERS:
+        if word.lower() in (*_SOURCES, *_PATHS):
             directives.append([])
         if directives:
             directives[-1].append(word)

@@ -5,7 +5,6 @@ from ntpaudit.probes.daemons.kind import DISCIPLINES, DaemonKind, Options, Proce
 
 _PHC2SYS_TAKES = frozenset("cdfsEPISFRNOLMiunzltD")  # options that take a value
 _PTP4L_TAKES = frozenset("fipl")
-_SYSTEM_CLOCK = "CLOCK_REALTIME"
 _SHARED_MEMORY = Role(False, "hands its time to another daemon by shared memory (ntpshm)")
 _NETWORK_CARD = Role(False, "disciplines the clock of a network card")
 
@@ -17,7 +16,7 @@ def _phc2sys(process: Process, files: Files) -> Role:
     if (given.last("--clock_servo", "-E") or settings.get("clock_servo")) == "ntpshm":
         return _SHARED_MEMORY
     clocks = [value for name, value in given.found if name == "-c"]
-    if not given.has("-r") if given.has("-a") else (clocks and _SYSTEM_CLOCK not in clocks):
+    if not given.has("-r") if given.has("-a") else (clocks and "CLOCK_REALTIME" not in clocks):
         return _NETWORK_CARD
     return _unless_unseen(files)
 
