@@ -117,9 +117,7 @@ class PollRound:
         self._now = Instant(None, 0, 0)
         self._entries: list[Target | SourceObservation] = []
         self._states_before: ServerStates = {}  # of the servers to query, before this poll reserved them
-        self._fallbacks: dict[
-            Pool, tuple[str, ...]
-        ] = {}  # names of the larger zone for a pool without a reachable server
+        self._fallbacks: dict[Pool, tuple[str, ...]] = {}  # of pools without a reachable server: a larger zone's
 
     def poll(self, clock: Clock, now: Instant, update: StateUpdater) -> tuple[SourceObservation, ...]:
         """Query every source that the rate limits allow. Return one observation per source, in configured order.

@@ -14,9 +14,7 @@ FOLLOW_S = 5.0  # the interval at which due audits run while a demo follows the 
 SHRINK = 0.75  # each round towards the present must reduce the distance by this factor, or the demo gives up
 _DAY_NS = 86_400 * NS_PER_S
 
-
-Progress = Callable[[], AbstractContextManager[Callable[[], None]]]
-"""Shows the progress of a fleet: what it yields is called for each host that has reached the requested time."""
+Progress = Callable[[], AbstractContextManager[Callable[[], None]]]  # it yields what is called as each host arrives
 
 
 class SimulatedFleet:

@@ -17,7 +17,6 @@ from ntpaudit.core.units import NS_PER_S
 
 MIN_HOSTS = 3
 MIN_HOURS = 6.0  # a shorter history would begin in the middle of the faults
-
 SCALED_HOSTS = 24  # a fleet of this size has every fault once; a smaller one has only the first faults
 SHARE = 0.005  # the share of hosts with each fault in a much larger fleet
 SITE_HOSTS = 200  # hosts per site in a large fleet
@@ -149,6 +148,7 @@ FAULTS = (
     Fault("suspended", Severity.OK, frozenset(), "sgp", (ScenarioEvent(5 * _H, Suspend(3 * _H)),), kind="laptop"),
     Fault("one-source", Severity.WARNING, frozenset({SOURCE_QUORUM.id}), "ams", sources=1),
 )
+
 SITE_MOVE = ScenarioEvent(0.6 * _H, ServerFault(0.06))  # of the server that the daemons of a whole site follow
 FALSETICKER_ERROR_S = 37.0  # the error of a GPS receiver that serves TAI instead of UTC
 FALSETICKER_AGO_S = 5.5 * _H
