@@ -1,12 +1,9 @@
 """Other programs that set the clock: sfptpd, and the time synchronisation of hypervisors."""
 
-import os
-
 from ntpaudit.core.observation import Daemon
 from ntpaudit.probes.daemons.files import Files
 from ntpaudit.probes.daemons.kind import DISCIPLINES, DaemonKind, Process, Role, always
 
-_VMBUS = "/sys/bus/vmbus/devices"
 _TIME_SYNC = "{9527e630-d0ae-497b-adce-e80ab0175caf}"  # the class of Hyper-V's device (drivers/hv, HV_TS_GUID)
 
 
@@ -35,11 +32,7 @@ def hyper_v(files: Files) -> Daemon | None:
     By drivers/hv/hv_util.c it sets the clock when the host asks for it, after a start or a pause; the samples that
     come every 5 s are only offered as a PTP clock.
     """
-    try:
-        devices = os.listdir(files.root + _VMBUS)
-    except OSError:
-        return None
-    for device in devices:
-        if files.text(f"{_VMBUS}/{device}/class_id").strip().lower() == _TIME_SYNC:
+    for path in files.matching("/sys/bus/vmbus/devices/*/class_id"):
+        if files.text(path).strip().lower() == _TIME_SYNC:
             return Daemon("hv_utils", 0, False, "sets the clock only when the virtual machine starts or resumes")
     return None

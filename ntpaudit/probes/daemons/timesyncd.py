@@ -98,11 +98,8 @@ def _hosts(value: str) -> Iterator[str]:
 
 
 def _of_links(files: Files) -> list[str]:
-    for line in files.lines(_NETWORK):
-        key, _, value = line.partition("=")
-        if key == "NTP":
-            return value.strip("\"'").split()
-    return []
+    values = [line.removeprefix("NTP=") for line in files.lines(_NETWORK) if line.startswith("NTP=")]
+    return values[0].strip("\"'").split() if values else []
 
 
 def _compiled_in(files: Files) -> list[str]:
