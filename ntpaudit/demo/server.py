@@ -98,7 +98,7 @@ class NtpServer:
         self._now = now
         self.requests = 0
         self._family = socket.AF_INET if loopback.version == 4 else socket.AF_INET6
-        self._actions = sched.scheduler(time.monotonic)
+        self._actions = sched.scheduler(time.monotonic, lambda _: None)  # no pause between a timestamp and its sending
 
     def __enter__(self) -> Self:
         self._socket = socket.socket(self._family, socket.SOCK_DGRAM)
