@@ -215,16 +215,8 @@ def build_scenario(hosts: int, hours: float, seed: int, end_ns: int) -> Scenario
     if hosts < MIN_HOSTS or not hours >= MIN_HOURS:
         raise ValueError(f"a scenario needs {MIN_HOSTS} hosts and {MIN_HOURS:g} h")
     begin_ns = end_ns - round(hours * _H * NS_PER_S)
-    falseticker = Source(
-        f"gps.{FALSETICKER_SITE}.example.net",
-        5,
-        0.0,
-        0.0,
-        0.0001,
-        stratum=1,
-        fault_s=FALSETICKER_ERROR_S,
-        fault_ns=end_ns - round(FALSETICKER_AGO_S * NS_PER_S),
-    )
+    name, fault_ns = f"gps.{FALSETICKER_SITE}.example.net", end_ns - round(FALSETICKER_AGO_S * NS_PER_S)
+    falseticker = Source(name, 5, 0.0, 0.0, 0.0001, stratum=1, fault_s=FALSETICKER_ERROR_S, fault_ns=fault_ns)
     count = max(3, hosts // SITE_HOSTS)
     turns = range(1, -(-count // len(_CITIES)) + 1)
     sites = [f"{city}{turn if turn > 1 else ''}" for turn in turns for city in _CITIES][:count]
@@ -270,13 +262,6 @@ def _host_spec(name: str, site: str, fault: Fault, hours: float, seed: int, fals
         behind_s = max(behind_s, 1.0 - fault.free_ppm * 1e-6 * hours * _H / 2)
     sources = (*CORRECT_SOURCES, falseticker) if site == FALSETICKER_SITE else CORRECT_SOURCES
     events = (*fault.events, SITE_MOVE) if site == MOVED_SITE else fault.events
-    return HostSpec(
-        name,
-        site,
-        fault,
-        (fault.daemon or daemon) or None,
-        oscillator_ppm,
-        behind_s,
-        sources[: fault.sources],
-        tuple(sorted(events, key=lambda event: -event.ago_s)),
-    )
+    events = tuple(sorted(events, key=lambda event: -event.ago_s))
+    daemon = fault.daemon or daemon
+    return HostSpec(name, site, fault, daemon or None, oscillator_ppm, behind_s, sources[: fault.sources], events)

@@ -2,19 +2,14 @@
 
 import os
 
-_FOLDERS = (
-    "etc/systemd/system",
-    "run/systemd/system",
-    "usr/local/lib/systemd/system",
-    "usr/lib/systemd/system",
-    "lib/systemd/system",
-)
+_UNIT = "system/ntpaudit.service"
+_FOLDERS = ("etc/systemd", "run/systemd", "usr/local/lib/systemd", "usr/lib/systemd", "lib/systemd")
 
 
 def has_unit(root: str = "/") -> bool:
     """Return whether systemd runs on the host whose files lie under `root`, and has the agent's unit."""
     is_booted = os.path.isdir(os.path.join(root, "run/systemd/system"))  # as sd_booted(3) finds out
-    return is_booted and any(os.path.exists(os.path.join(root, folder, "ntpaudit.service")) for folder in _FOLDERS)
+    return is_booted and any(os.path.exists(os.path.join(root, folder, _UNIT)) for folder in _FOLDERS)
 
 
 def start(root: str = "/") -> str:
