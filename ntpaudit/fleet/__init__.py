@@ -30,12 +30,7 @@ def open_reader(
     from ntpaudit.net.http import KEYS, DatabaseServer
 
     server = DatabaseServer(
-        url,
-        token=token,
-        ca_file=ca_file,
-        timeout_s=timeout_s,
-        language=language,
-        keys=keys or KEYS,
+        url, token=token, ca_file=ca_file, timeout_s=timeout_s, language=language, keys=keys or KEYS
     )
     if language == "promql":
         from ntpaudit.fleet.promql import PromqlReader
