@@ -12,8 +12,8 @@ _NETWORK_CARD = Role(False, "disciplines the clock of a network card")
 def _phc2sys(process: Process, files: Files) -> Role:
     """Return which clock phc2sys disciplines: the system clock by default, with -a only if -r is given."""
     given = _options(process, _PHC2SYS_TAKES)
-    settings = _settings(process, files, given)
-    if (given.last("--clock_servo", "-E") or settings.get("clock_servo")) == "ntpshm":
+    settings, servo = _settings(process, files, given), given.last("--clock_servo", "-E")
+    if (settings.get("clock_servo") if servo is None else servo) == "ntpshm":
         return _SHARED_MEMORY
     clocks = [value for name, value in given.found if name == "-c"]
     if not given.has("-r") if given.has("-a") else (clocks and "CLOCK_REALTIME" not in clocks):
