@@ -94,6 +94,7 @@ def _section(title: str, rule: AnyRule) -> Iterator[str]:
     if rule.notes:
         yield from ("", *textwrap.wrap(rule.notes, 130, break_on_hyphens=False))
     yield from ("", f"- Fix: {rule.remedy}")
+    yield from (f"- Fix if {case}: {remedy}" for case, remedy in rule.case_remedies.items())
     if rule.controls:
         yield f"- Controls: {', '.join(rule.controls)}"
 

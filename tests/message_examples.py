@@ -140,6 +140,8 @@ HOSTS = (
     case(FOUR[0], failed(5), failed(6, reason="name-unknown")),
     case(*FOUR, failed(5, "rejected", "kod:RATE"), failed(6, "skipped", "kod:DENY")),
     case(*FOUR, failed(5, "rejected", "kod:INIT")),
+    case(*FOUR, failed(5, "rejected", "kod:STEP")),
+    case(*FOUR, failed(5, reason="forbidden")),
     case(*FOUR, failed(5, discarded={"bogus": 40}), failed(6, discarded={"bogus": 2})),
     _step(-S),
     _step(20 * MS),

@@ -70,7 +70,7 @@ def test_a_rule_documents_its_finding(rule: AnyRule) -> None:
     assert levels
     assert levels == [level for level in LEVEL_SEVERITY if level in levels]
     conditions = [text for _, text in rule.conditions]
-    for text in (*conditions, rule.remedy, *rule.controls):
+    for text in (*conditions, rule.remedy, *rule.case_remedies.keys(), *rule.case_remedies.values(), *rule.controls):
         assert text
         assert not set("|\n<>") & set(text)
         assert text[-1] not in ". "

@@ -8,7 +8,7 @@ import pytest
 from ntpaudit.core.checks import host
 from ntpaudit.core.checks.rule import AnyRule
 from ntpaudit.core.fleet import checks
-from tests.message_examples import Example, debounce_messages, fleet_messages, host_messages
+from tests.message_examples import FLEETS, HOSTS, Example, debounce_messages, fleet_messages, host_messages
 from tests.test_words import found
 
 ALL = [*host_messages(), *debounce_messages(), *fleet_messages()]
@@ -49,8 +49,33 @@ def test_a_message_is_plain_text(example: Example) -> None:
 @pytest.mark.parametrize("rule", [*host.RULES, *checks.RULES], ids=lambda rule: rule.id)
 def test_the_fix_and_the_documentation_of_a_rule_are_plain_text(rule: AnyRule) -> None:
     """They follow the same rules."""
-    for text in (rule.remedy, rule.notes, *(text for _, text in rule.conditions)):
+    cases = [text for case in rule.case_remedies.items() for text in case]
+    for text in (rule.remedy, rule.notes, *cases, *(text for _, text in rule.conditions)):
         assert _is_plain(text), text
+
+
+def test_every_fix_is_documented_and_every_documented_fix_is_given() -> None:
+    """The fix of a finding is the general one of its rule or that of a case; names and reasons are added to it."""
+    given: dict[str, set[str]] = {}
+    for context in HOSTS:
+        for rule in host.RULES:
+            if (raised := rule.check(context)) is not None:
+                given.setdefault(rule.id, set()).add(raised.remedy or rule.remedy)
+    for read, policy in FLEETS:
+        for finding in checks.judge_fleet(read, policy).findings:
+            given.setdefault(f"{finding.id} of a fleet", set()).add(finding.remedy)
+    rules: dict[str, AnyRule] = {rule.id: rule for rule in host.RULES}
+    rules |= {f"{rule.id} of a fleet": rule for rule in checks.RULES}
+    for name, rule in rules.items():
+        documented = {_main(fix) for fix in (rule.remedy, *rule.case_remedies.values())}
+        assert [fix for fix in given[name] if not any(main in fix for main in documented)] == [], name
+        cases = {_main(fix) for case, fix in rule.case_remedies.items() if not case.startswith("the reason is")}
+        assert [main for main in cases if not any(main in fix for fix in given[name])] == [], name
+
+
+def _main(fix: str) -> str:
+    """Return the part of a documented fix that names no hosts: the last one."""
+    return fix.rpartition("; ")[2]
 
 
 def test_an_agent_shows_what_is_pending() -> None:

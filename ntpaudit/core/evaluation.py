@@ -271,7 +271,7 @@ def _event(change: tuple[Finding, bool], record: Record, context: AuditContext) 
         raised,
         finding.severity,
         finding.level,
-        finding.message if raised else f"no longer true: {finding.message}",
+        finding.message,
         record.utc_ns,
         record.host_ns,
         record.boottime_ns,

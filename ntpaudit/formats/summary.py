@@ -17,7 +17,7 @@ _OTHERS: dict[Status, tuple[str, str]] = {
 """Words for one server, and for several, that do not agree."""
 
 _REASONS = {
-    "before-release": "their time is earlier than this release",
+    "before-release": "their time is earlier than this version accepts",
     "interval": "polled too recently",
     "name-failed": "name lookup failed",
     "name-timeout": "DNS timeout",

@@ -88,9 +88,14 @@ def render_order(
     prose = min(width or PROSE_WIDTH, PROSE_WIDTH)
     first, second = order.hosts
     clocks = (f"{name} is {format_offset(at_s)}" for name, at_s in zip(order.hosts, estimates, strict=True))
-    corrected = f"adding these offsets to the timestamps does not help: {_up(order.corrected_within_s)} would be needed"
+    corrected = (
+        f"correcting the timestamps by these offsets does not help: {_up(order.corrected_within_s)} would be needed"
+    )
     if order.corrected_within_s < order.within_s:
-        corrected = f"if these offsets are added to the timestamps, {_up(order.corrected_within_s)} is enough"
+        corrected = (
+            "if you add to the timestamps of a clock what it is behind, or subtract what it is ahead, "
+            f"{_up(order.corrected_within_s)} is enough"
+        )
     facts = [
         ("clocks", ", ".join(clocks)),
         ("stamps", _first_if(first, second, order.first_s)),

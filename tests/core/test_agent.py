@@ -1006,8 +1006,8 @@ def test_a_paused_virtual_machine_with_two_of_four_servers_cut_off() -> None:
         assert record.verdict == "beyond"
         (found,) = [finding for finding in record.findings if finding.id == "contradicts-earlier"]
         assert found.message == (
-            "2 servers contradict the measurement made 5 min earlier by at least 29.9 s. Expected offset: 25 ms ahead "
-            "to 25 ms behind; reported: about 30 s behind. The earlier measurement is discarded"
+            "2 servers contradict the measurement made 5 min before: the difference is at least 29.9 s. Expected "
+            "offset: 25 ms ahead to 25 ms behind; reported: about 30 s behind. The earlier measurement is discarded"
         )
     assert record.severity is CRITICAL
     assert watch.changes("contradicts-earlier") == [True]

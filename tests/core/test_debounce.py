@@ -243,7 +243,47 @@ def test_what_is_not_over_yet_says_that_samples_contradict_it() -> None:
     assert messages(evaluator.network(BAD))["offset-out"] == said
     for _ in range(2):
         evaluator.network(GOOD)
-    assert {finding.message for finding, _ in evaluator.network(GOOD).changes} == {said}
+    assert {finding.message for finding, _ in evaluator.network(GOOD).changes} == {f"no longer true: {said}"}
+
+
+def last_change(evaluator: Evaluator, kind: str) -> str:
+    """Return how the event of the last audit that changes a finding begins."""
+    assert evaluator.last is not None
+    (message,) = (finding.message for finding, raised in evaluator.last.changes if finding.id == kind and not raised)
+    return message.partition(": ")[0]
+
+
+def test_a_finding_that_another_replaces_is_not_said_to_be_over() -> None:
+    """Its event names the finding that replaced it, because what it reported is still true, or worse."""
+    evaluator = evaluating(6, all_say(250 * MS))
+    for _ in range(3):
+        evaluator.network(BAD)
+    assert last_change(evaluator, "offset-high") == "replaced by offset-out"
+    evaluator = evaluating(6, all_say(250 * MS))
+    for _ in range(3):
+        evaluator.network(GOOD)
+    assert last_change(evaluator, "offset-high") == "no longer true"
+    evaluator = evaluating(6, lambda _: tuple(failed(number, "rejected", "unsync") for number in (1, 2)))
+    for _ in range(3):
+        evaluator.network(no_reply)
+    assert last_change(evaluator, "no-usable-source") == "replaced by unreachable-sources"
+    evaluator = evaluating(6, lambda _: tuple(failed(number, "rejected", "unsync") for number in (1, 2)))
+    for _ in range(3):
+        evaluator.network(GOOD)
+    assert last_change(evaluator, "no-usable-source") == "no longer true"
+
+
+def test_a_daemon_that_stopped_is_replaced_by_the_unsynchronised_clock() -> None:
+    """What is still true of the time daemon is not said to be over when the kernel reports it too."""
+    evaluator = evaluating()
+    for _ in range(20):
+        evaluator.local(daemons=())
+    seen = []
+    for _ in range(30):
+        evaluator.local(kernel=UNSYNCHRONISED, daemons=())
+        assert evaluator.last is not None
+        seen += [finding.message.partition(": ")[0] for finding, raised in evaluator.last.changes if not raised]
+    assert seen == (["replaced by unsynced"] if evaluator.changes("daemon-count") else [])
 
 
 def messages(judged: Decision) -> dict[str, str]:
@@ -271,7 +311,7 @@ def test_a_better_level_is_an_event() -> None:
     third = evaluator.network(THREE)
     assert (levels(third), third.severity) == ({"source-quorum": "low"}, OK)
     assert [(finding.level, finding.message[:9], raised) for finding, raised in third.changes] == [
-        ("low", "only 3 so", True)
+        ("low", "only 3 se", True)
     ]
 
 
@@ -281,7 +321,7 @@ def test_a_suspicion_is_listed_and_does_not_count() -> None:
     (suspected,) = evaluator.network(BAD).findings
     assert (suspected.id, suspected.level, suspected.severity) == ("offset-out", "low", OK)
     assert suspected.message == (
-        "the clock is at least 4.99 s behind (limit 1 s). "
+        "the clock is at least 4.99 s behind (critical tolerance 1 s). "
         "Pending (1 of 5 samples): raised as critical after 3 such samples of the last 5, or 2 in a row 10 min apart"
     )
     assert evaluator.local(BAD).findings == (suspected,)
@@ -296,9 +336,9 @@ def test_a_pending_finding_says_how_long_it_must_still_last() -> None:
         ends.append(finding.message.partition(". ")[2])
     assert ends == [
         "Pending (1 of 5 samples): raised as high after 3 such samples of the last 5, "
-        "or 2 in a row 10 min apart, but not before 10 min",
+        "or 2 in a row 10 min apart, and in 10 min at the earliest",
         "Pending (2 of 5 samples): raised as high after 3 such samples of the last 5, "
-        "or 2 in a row 10 min apart, but not before 9 min",
+        "or 2 in a row 10 min apart, and in 9 min at the earliest",
         "Pending (3 of 5 samples): raised as high after 8 min if it persists",
         "Pending (4 of 5 samples): raised as high after 7 min if it persists",
     ]
@@ -325,8 +365,8 @@ def test_a_suspicion_stands_beside_what_is_raised() -> None:
     (both,) = evaluator.network(each_says(0, 0, 9 * S)).findings
     assert (both.level, both.severity) == ("low", OK)
     assert both.message == (
-        "only 3 sources: 4 are needed to outvote one falseticker (RFC 8633, section 3.2); "
-        "1 of 3 sources disagrees: ntp3.example.net. "
+        "only 3 servers: 4 are needed to outvote one falseticker (RFC 8633, section 3.2); "
+        "1 of 3 servers disagrees: ntp3.example.net. "
         "Pending (1 of 5 samples): raised as medium after 3 such samples of the last 5, or 2 in a row 10 min apart"
     )
     assert "Pending" not in evaluator.network(THREE).findings[0].message
@@ -668,7 +708,7 @@ def test_the_tolerance_in_a_message_is_the_profile_s() -> None:
     for offset_ms in (1100, 900, 800, 900):
         judged = evaluator.network(all_say(offset_ms * MS))
         (out,) = [finding for finding in judged.findings if finding.id == "offset-out"]
-        assert "(limit 1 s)" in out.message
+        assert "(critical tolerance 1 s)" in out.message
         assert judged.severity is CRITICAL
 
 
@@ -689,7 +729,7 @@ def test_no_majority_is_reported_while_the_offset_is_carried_forward() -> None:
     for _ in range(3):
         judged = evaluator.network(each_says(0, 9 * S), carried=GOOD)
     (quorum,) = [finding for finding in judged.findings if finding.id == "source-quorum"]
-    assert quorum.message == "2 sources replied, and no majority agrees"
+    assert quorum.message == "2 servers replied, and no majority agrees"
 
 
 def test_pools_at_rest_are_no_lack_of_sources() -> None:

@@ -182,7 +182,7 @@ def test_an_inventory_says_who_should_report() -> None:
     fleet = judge_fleet(read, terms)
     assert {one.name for one in fleet.members} == {"a", "new", "never", "listed-and-old"}
     assert [(gap.level, gap.message.partition(" but has no")[0], gap.site) for gap in found(fleet, "evidence-gap")] == [
-        ("high", "never is in the inventory but has never reported", "fra"),
+        ("high", "never is in the inventory, but the database has no point of it", "fra"),
         ("high", "listed-and-old is in the database", None),
         ("low", "new reports but is not in the inventory", None),
     ]
@@ -199,7 +199,7 @@ def test_every_gap_has_a_remedy_of_its_own() -> None:
     assert "systemctl status ntpaudit" in remedies["quiet",]
     assert "if the host is retired, remove it from the inventory" in remedies["quiet",]
     assert "whether the host still exists" in remedies["old",]
-    assert "install the agent" in remedies["never",]
+    assert "check the agent there, or install it" in remedies["never",]
     assert "add your own hosts" in remedies["new",]
     assert len(set(remedies.values())) == 4
     [gap] = found(judge_fleet(snapshot(host("a"), host("quiet", ago_s=900)), FleetPolicy()), "evidence-gap")
@@ -209,14 +209,15 @@ def test_every_gap_has_a_remedy_of_its_own() -> None:
 @pytest.mark.parametrize(
     ("listed", "reporting", "said"),
     [
-        (("AMS-Web1.example.net",), ("ams-web1",), "never reported; did you mean ams-web1?"),
-        (("ams-web1",), ("ams-web1.example.net",), "never reported; did you mean ams-web1.example.net?"),
-        (("WEB1", "db.x", "z"), ("web1", "db.y"), "WEB1, db.x and z are in the inventory but have never reported; did "
+        (("AMS-Web1.example.net",), ("ams-web1",), "no point of it; did you mean ams-web1?"),
+        (("ams-web1",), ("ams-web1.example.net",), "no point of it; did you mean ams-web1.example.net?"),
+        (("WEB1", "db.x", "z"), ("web1", "db.y"), "WEB1, db.x and z are in the inventory, but the database has no "
+         "point of them; did "
          "you mean web1 for WEB1 and db.y for db.x?"),
-        (("web1",), ("web1.a", "web1.b"), "web1 is in the inventory but has never reported"),
-        (("web1",), ("web2",), "web1 is in the inventory but has never reported"),
-        (("10.0.0.1",), ("10.0.0.2",), "10.0.0.1 is in the inventory but has never reported"),
-        (("fe80::1.2",), ("fe80::1.3",), "fe80::1.2 is in the inventory but has never reported"),
+        (("web1",), ("web1.a", "web1.b"), "web1 is in the inventory, but the database has no point of it"),
+        (("web1",), ("web2",), "web1 is in the inventory, but the database has no point of it"),
+        (("10.0.0.1",), ("10.0.0.2",), "10.0.0.1 is in the inventory, but the database has no point of it"),
+        (("fe80::1.2",), ("fe80::1.3",), "fe80::1.2 is in the inventory, but the database has no point of it"),
     ],
 )  # fmt: skip
 def test_a_name_that_is_written_otherwise_is_guessed(
@@ -252,7 +253,7 @@ def test_who_is_in_no_inventory_is_counted() -> None:
     fleet = judge_fleet(read, FleetPolicy(inventory=("a", "x")))
     assert fleet.unlisted == 2
     assert only(fleet, "coverage").message.startswith(
-        "only 1 of 2 hosts in the inventory (50 %, 95 % expected) is measured by two or more sources"
+        "only 1 of 2 hosts in the inventory (50 %, 95 % expected) is measured by two or more servers"
     )
 
 
@@ -270,7 +271,7 @@ def test_ordering_risk_names_the_fewest_hosts_at_fault() -> None:
     assert (finding.level, finding.site, finding.hosts) == ("high", "ams", ("a",))
     assert finding.value_s == pytest.approx(1.813)
     assert finding.message == (
-        "Timestamps at ams cannot order events less than 1.82 s apart (limit 1 s). Cause: a; without it 23 ms"
+        "Timestamps at ams cannot order events less than 1.82 s apart (ordering limit 1 s). Cause: a; without it 23 ms"
     )
 
 
@@ -285,7 +286,7 @@ def test_wrong_clocks_are_fixed_before_sources_are_checked() -> None:
     assert finding.remedy.startswith("fix the clocks of a and b first; correct logs by")
     wide = (host("a", 0, 0.8), host("b", 0, 0.7))
     finding = only(judge_fleet(snapshot(*wide), FleetPolicy()), "ordering-risk")
-    assert finding.remedy.startswith("give these hosts the same nearby sources")
+    assert finding.remedy.startswith("give these hosts the same nearby servers")
 
 
 @given(
@@ -359,10 +360,13 @@ def test_a_source_that_three_hosts_contradict_is_named() -> None:
         ("a", "b", "c"),
         -36.96875,
     )
-    assert finding.message == "ntp9 is probably wrong: on 3 hosts it is 37 s behind the servers that agree (median)"
+    assert finding.message == (
+        "ntp9 is probably wrong: on 3 hosts (a, b and c) it is 37 s behind the servers that agree (median)"
+    )
     quiet = [FalsetickerReport("ntp9", name) for name in "abc"]
     finding = only(judge_fleet(snapshot(*hosts, lies=quiet), FleetPolicy()), "shared-falseticker")
-    assert (finding.message, finding.value_s) == ("ntp9 is probably wrong: 3 hosts reject it as a falseticker", None)
+    message = "ntp9 is probably wrong: 3 hosts (a, b and c) reject it as a falseticker"
+    assert (finding.message, finding.value_s) == (message, None)
 
 
 @pytest.mark.parametrize("name", ["europe.pool.ntp.org/2", "0.pool.ntp.org", "ntp.example.net/1"])
@@ -576,15 +580,19 @@ def test_coverage_by_its_share(short: int, level: str | None) -> None:
     for finding in findings:
         share = f"{100 - short} %" if short <= 5 else f"{100 - short} %, 95 % expected"
         assert finding.message.removeprefix("only ").startswith(
-            f"{100 - short} of 100 hosts ({share}) are measured by two or more sources, 0 by three or more (0 %); "
-            "missing: h00"
+            f"{100 - short} of 100 hosts ({share}) are measured by two or more servers, 0 by three or more (0 %); "
+            "not covered: h00 (1 server)"
         )
         assert finding.message.startswith("only ") == (short > 5)
         assert len(finding.hosts) == short
 
 
 @pytest.mark.parametrize(
-    ("usable", "words"), [(2, "make the silent hosts report again"), (1, "configure at least two")]
+    ("usable", "words"),
+    [
+        (2, "fix silent and unmeasured hosts"),
+        (1, "first fix silent and unmeasured hosts by their own findings; then configure at least two"),
+    ],
 )
 def test_hosts_that_are_only_silent_need_no_more_sources(usable: int, words: str) -> None:
     """The fix of coverage is that of the silence if every host that reports has two sources."""
@@ -604,10 +612,10 @@ def test_many_names_are_counted() -> None:
     """A message names a few hosts; the finding has them all."""
     names = tuple(f"h{number}" for number in range(6))
     finding = only(judge_fleet(snapshot(host("a")), FleetPolicy(inventory=("a", *names))), "evidence-gap")
-    assert finding.message == "h0, h1, h2 and 3 more are in the inventory but have never reported"
+    assert finding.message == "h0, h1, h2 and 3 more are in the inventory, but the database has no point of them"
     assert finding.hosts == names
     four = only(judge_fleet(snapshot(host("a")), FleetPolicy(inventory=("a", *names[:4]))), "evidence-gap")
-    assert four.message == "h0, h1, h2 and h3 are in the inventory but have never reported"
+    assert four.message == "h0, h1, h2 and h3 are in the inventory, but the database has no point of them"
 
 
 def test_every_finding_bears_on_rules() -> None:

@@ -61,8 +61,8 @@ def test_a_second_evaluation_gives_the_severity_of_the_agent(
     [
         (host("a", 7200.5), CRITICAL, "high", "a reports ok, but its clock is at least 2 h behind"),
         (host("a", -7200.0), CRITICAL, "high", "ahead"),
-        (host("a", 0.0, 5.0), WARNING, "medium", "its clock may be up to 5 s wrong (limit 1 s)"),
-        (host("a", 0.5, 0.01), WARNING, "medium", "its clock is 500 ms behind (limit 100 ms)"),
+        (host("a", 0.0, 5.0), WARNING, "medium", "its clock may be up to 5 s wrong (critical tolerance 1 s)"),
+        (host("a", 0.5, 0.01), WARNING, "medium", "its clock is 500 ms behind (warning tolerance 100 ms)"),
         (host("a", None), UNKNOWN, "medium", "no offset"),
         (host("a")._replace(age_s=30 * 86_400.0), UNKNOWN, "medium", "more than a day"),
         (host("a")._replace(age_s=-5.0), UNKNOWN, "medium", "its clock is unknown"),

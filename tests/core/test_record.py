@@ -195,7 +195,7 @@ def test_the_record_is_what_the_contract_says() -> None:
                 "id": "unreachable-sources",
                 "severity": "ok",
                 "level": "low",
-                "message": "1 of 5 sources did not reply: ntp5.example.net (timeout)",
+                "message": "1 of 5 servers did not reply: ntp5.example.net (timeout)",
                 "remedy": (
                     "check DNS names, routes and firewalls (UDP 123 outbound); remove servers that no longer exist"
                 ),

@@ -23,7 +23,7 @@ ntp3.example.net  192.0.3.1     agreeing      2.00 ms behind  4.96 ms   6 ms   2
 ntp4.example.net  192.0.4.1     agreeing      2.10 ms behind  5.96 ms   8 ms   2  203.0.113.4
 ntp9.example.net  198.51.100.9  falseticker  37.000 s ahead   2.96 ms   2 ms   2  198.51.100.1
 
-low       source-quorum: 1 of 5 sources disagrees: ntp9.example.net
+low       source-quorum: 1 of 5 servers disagrees: ntp9.example.net
           fix: find out which server is wrong, and replace it; 4 independent servers outvote one
                wrong server
 
@@ -43,15 +43,18 @@ ntp2.example.net  192.0.2.1  agreeing  7200.004 s behind  3.96 ms   4 ms   2  20
 ntp3.example.net  192.0.3.1  agreeing  7200.004 s behind  5.06 ms   6 ms   2  203.0.113.3
 ntp4.example.net  192.0.4.1  agreeing  7200.004 s behind  6.16 ms   8 ms   2  203.0.113.4
 
-critical  offset-out: the clock is at least 2 h behind (limit 1 s); beyond 300 s, Kerberos and token
-          logins also fail
-          fix: restart or repair the time daemon, and check its sources; to correct the affected
-               logs, save the output of `sudo ntpaudit history --format json`
+critical  offset-out: the clock is at least 2 h behind (critical tolerance 1 s); beyond 300 s,
+          Kerberos and token logins also fail
+          fix: first save the output of `sudo ntpaudit history --since 90d --format json`, because
+               its records correct the affected logs; then repair or restart the time daemon, and
+               check its servers. This can set the clock back, so that timestamps repeat: first stop
+               applications that cannot bear this (databases, schedulers)
 high      tz-or-rtc-fault: the clock is almost exactly 2 h behind: probably a wrong time zone or a
           hardware clock in local time
           fix: run `timedatectl`: correct the time zone; if it shows `RTC in local TZ: yes`, run
                `timedatectl set-local-rtc 0`; then restart the time daemon, so that it steps the
-               clock
+               clock. This can set the clock back, so that timestamps repeat: first stop
+               applications that cannot bear this (databases, schedulers)
 
 kernel    synchronised, maximum error 31 ms, frequency +12.345 ppm
 daemons   chronyd (pid 812), ntpd (pid 901, does not discipline the clock)
@@ -67,8 +70,8 @@ ntp1.example.net  192.0.2.99  unreachable  timeout
 ntp2.example.net              unreachable  name-unknown
 ntp3.example.net  192.0.2.99  unreachable  timeout
 
-medium    unreachable-sources: 2 of 3 sources did not reply: ntp1.example.net (timeout),
-          ntp3.example.net (timeout); 1 of 3 sources has no known address: ntp2.example.net
+medium    unreachable-sources: 2 of 3 servers did not reply: ntp1.example.net (timeout),
+          ntp3.example.net (timeout); 1 of 3 servers has no known address: ntp2.example.net
           (name-unknown)
           fix: check DNS names, routes and firewalls (UDP 123 outbound); remove servers that no
                longer exist

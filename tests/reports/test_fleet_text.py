@@ -301,7 +301,7 @@ def test_a_correction_that_widens_is_not_called_enough() -> None:
         assert said.corrected_within_s >= said.within_s
         text = " ".join(render_order(said, [0.0, 0.0], NOW_NS, WARNING).split())
         assert "is enough" not in text
-        assert "adding these offsets to the timestamps does not help: 15." in text
+        assert "correcting the timestamps by these offsets does not help: 15." in text
 
 
 def test_the_order_of_two_hosts_is_said_for_stamps_as_they_are_and_corrected() -> None:
@@ -316,5 +316,8 @@ def test_the_order_of_two_hosts_is_said_for_stamps_as_they_are_and_corrected() -
     )
     assert "the event on ams-web-1 came first if the timestamp on ams-db-1 is more than 37.1 s later" in text
     assert "the event on ams-db-1 came first, even if the timestamp on ams-web-1 is up to 36.9 s earlier" in text
-    assert "corrected if these offsets are added to the timestamps, 21 ms is enough" in text
+    assert (
+        "corrected if you add to the timestamps of a clock what it is behind, or subtract what it is ahead, 21 ms"
+        in text
+    )
     assert text.endswith(f"as of {format_utc(NOW_NS)[:19].replace('T', ' ')} UTC")

@@ -2,6 +2,7 @@
 
 from ntpaudit.core.checks.context import AuditContext, estimate_s
 from ntpaudit.core.checks.finding import Level
+from ntpaudit.core.checks.offset import SETS_AT_ONCE
 from ntpaudit.core.checks.rule import AU8, ISO, PCI, SC45, Raised, Rule
 from ntpaudit.core.observation import Daemon, KernelState, Unavailable
 from ntpaudit.core.units import DAY_S, NS_PER_S, direction, format_duration, joined
@@ -12,6 +13,11 @@ STALE_S = 3600.0  # a time daemon updates the kernel within an hour,
 STALE_POLLS = 3  # or within this many of its longest polling intervals (NTPA-06)
 STALE_HIDDEN_S = STALE_POLLS * 2048.0  # for a hidden one: none polls more rarely than systemd-timesyncd
 VANISHED_S = 600.0  # no hidden time daemon disciplines a kernel that was not updated for this long (R12)
+
+_FIX_NO_DAEMON = (
+    "start the time daemon, and find out why it does not run (systemctl status chrony; journalctl -u chrony)"
+)
+_FIX_RTC = "run `timedatectl set-local-rtc 0`"
 
 
 def check_unsynced(context: AuditContext) -> Raised | None:
@@ -62,10 +68,11 @@ def check_daemon_count(context: AuditContext) -> Raised | None:
     vanished = context.earlier.vanished
     # One cause, one finding: `unsynced`. A finding raised earlier stays until that one is raised.
     is_kept = DAEMON_COUNT.id in context.earlier.raised and UNSYNCED.id not in context.earlier.raised
-    if not daemons and not is_kept and check_unsynced(context) is not None:
+    if not is_kept and _is_unsynced_without_daemon(context):
         return None
     if not daemons and vanished is not None:
-        return Raised("medium", f"{vanished} has stopped, and no other time daemon was found")
+        message = f"{vanished} has stopped, and no other time daemon was found"
+        return Raised("medium", message, remedy=_FIX_NO_DAEMON)
     if len(daemons) > 1:
         names = ", ".join(f"{daemon.name} (pid {daemon.pid})" for daemon in daemons)
         return Raised("medium", f"several programs discipline this clock: {names}")
@@ -76,10 +83,14 @@ def check_daemon_count(context: AuditContext) -> Raised | None:
         if stale_s is None or stale_s < VANISHED_S or context.observation.host.container is not None:
             return None  # a daemon outside this container may discipline the clock
         ago = format_duration(stale_s, rounding="down")
-        return Raised(
-            "medium", f"no time daemon runs, and the kernel clock was not updated for {ago}: nothing corrects it"
-        )
-    return Raised("medium", "no time daemon disciplines this clock: nothing corrects it")
+        message = f"no time daemon runs, and the kernel clock was not updated for {ago}: nothing corrects it"
+        return Raised("medium", message, remedy=_FIX_NO_DAEMON)
+    message = "no time daemon disciplines this clock: nothing corrects it"
+    return Raised("medium", message, remedy=_FIX_NO_DAEMON)
+
+
+def _is_unsynced_without_daemon(context: AuditContext) -> bool:
+    return not _disciplining(context) and check_unsynced(context) is not None
 
 
 DAEMON_COUNT = Rule(
@@ -90,12 +101,15 @@ DAEMON_COUNT = Rule(
     raised_when={
         "medium": (
             "more than one time daemon disciplines the clock",
-            "none does, none is hidden, the kernel's state cannot be read, and the host has been up for 17 minutes",
+            "no time daemon disciplines the clock (all processes are visible), the kernel's state cannot be read, and "
+            "the host has been up for 17 minutes",
             "the last time daemon has stopped, although the kernel still reports a synchronised clock (agent)",
-            "outside containers no time daemon was found, none is hidden, and the kernel's maximum error has only "
-            "grown for 20 minutes (agent)",
+            "no time daemon was found (all processes are visible, the host is no container), and the kernel's maximum "
+            "error has only grown for 20 minutes (agent)",
         )
     },
+    case_remedies={"no time daemon runs": _FIX_NO_DAEMON},
+    replaced_by=lambda context: (UNSYNCED.id,) if _is_unsynced_without_daemon(context) else (),
     notes=("If the kernel reports an unsynchronised clock, and no time daemon runs, `unsynced` is raised instead."),
     message_id="18c86cc2393243b3aa73dd48222fddc4",
     basis="host",
@@ -113,13 +127,15 @@ def check_daemon_stale(context: AuditContext) -> Raised | None:
     level: Level = "high" if stale_s > DAY_S else "medium"
     ago = format_duration(stale_s, rounding="down")
     # "maximum error" and not "clock": VirtualBox's service corrects the clock and does not update the error.
-    return Raised(level, f"no time daemon has updated the kernel's maximum error for {ago}: it has only grown")
+    cause = "the time daemon is stopped or has lost its servers"
+    return Raised(level, f"no time daemon has updated the kernel's maximum error for {ago}: {cause}")
 
 
 DAEMON_STALE = Rule(
     "daemon-stale",
     check_daemon_stale,
-    "check that the time daemon runs and reaches its servers; it must poll at least every 17 min (maxpoll 10)",
+    "check that the time daemon runs and reaches its servers; chronyd and ntpd must poll at least every 17 min "
+    "(maxpoll 10), systemd-timesyncd every 34 min (its default)",
     ("DISA STIG V-257945", "FedRAMP SC-45(1)", "FINRA 4590"),
     raised_when={
         "high": "no time daemon has updated the kernel's clock for a day: its maximum error has only grown",
@@ -151,7 +167,7 @@ def check_tz_or_rtc_fault(context: AuditContext) -> Raised | None:
         return Raised(
             "low",
             "the hardware clock keeps local time: the time may be wrong after a boot or a daylight saving change",
-            remedy="run `timedatectl set-local-rtc 0`",
+            remedy=_FIX_RTC,
         )
     return None
 
@@ -160,12 +176,13 @@ TZ_OR_RTC_FAULT = Rule(
     "tz-or-rtc-fault",
     check_tz_or_rtc_fault,
     "run `timedatectl`: correct the time zone; if it shows `RTC in local TZ: yes`, run `timedatectl set-local-rtc 0`; "
-    "then restart the time daemon, so that it steps the clock",
+    f"then restart the time daemon, so that it steps the clock. {SETS_AT_ONCE}",
     (AU8, "OWASP ASVS 16.2.2"),
     raised_when={
         "high": "the offset is 15 min to 14 h, and within 15 s of a multiple of 15 min",
         "low": "the hardware clock keeps local time",
     },
+    case_remedies={"the level is low": _FIX_RTC},
     message_id="770eeae8b2ef45858a1d595acdbcbab6",
     is_of_offset=True,
     value_s=estimate_s,

@@ -226,7 +226,7 @@ def _decide(
         severity,
         confirmed,
         is_undecided or (kind == "network" and needs_samples),
-        tuple(_changes(before, after)),
+        tuple(_changes(context, before, after)),
         after,
     )
 
@@ -305,7 +305,9 @@ def _when(rule: HostRule, condition: ConditionState, now_ns: int) -> str:
     if left_s <= 0:
         return _IF_CONFIRMED
     left = format_duration(left_s, rounding="up")
-    return f"{_IF_CONFIRMED}, but not before {left}" if condition.needs_samples else f"after {left} if it persists"
+    return (
+        f"{_IF_CONFIRMED}, and in {left} at the earliest" if condition.needs_samples else f"after {left} if it persists"
+    )
 
 
 def _unconfirmed(level: Level, samples: str = "", when: str = _IF_CONFIRMED, *, can_confirm: bool) -> str:
@@ -337,12 +339,21 @@ def _overdue(condition: ConditionState, now_ns: int) -> str:
     return f". Last measured {ago}: the replies since then prove no offset, so this stays raised"
 
 
-def _changes(before: DebounceState, after: DebounceState) -> Iterator[tuple[Finding, bool]]:
+def _changes(context: AuditContext, before: DebounceState, after: DebounceState) -> Iterator[tuple[Finding, bool]]:
     for rule in RULES:
         old, new = before.of(rule.id), after.of(rule.id)
         old_level, new_level = _level(rule, before), _level(rule, after)
         if rule.has_own_events or old_level == new_level:
             continue
         last = new if new_level else old
-        raised = Raised(LEVELS[(new_level or old_level) - 1], last.message, remedy=last.remedy)
-        yield make_finding(rule, raised), new_level > 0
+        message = last.message if new_level else f"{_why_cleared(rule, context, after)}: {last.message}"
+        yield (
+            make_finding(rule, Raised(LEVELS[(new_level or old_level) - 1], message, remedy=last.remedy)),
+            new_level > 0,
+        )
+
+
+def _why_cleared(rule: HostRule, context: AuditContext, after: DebounceState) -> str:
+    covering = rule.covered_by if after.of(rule.id).raised else rule.replaced_by(context)
+    by = next((other for other in covering if after.of(other).raised >= _COUNTED), None)
+    return "no longer true" if by is None else f"replaced by {by}"

@@ -7,6 +7,12 @@ from ntpaudit.core.units import DAY_S, NS_PER_S, direction, format_duration
 
 BAD_OSCILLATOR_PPM = 100.0
 
+_FIX_OSCILLATOR = "check the kernel's clocksource and the hypervisor; if neither is the cause, replace the hardware"
+SETS_AT_ONCE = (
+    "This can set the clock back, so that timestamps repeat: first stop applications that cannot bear this (databases, "
+    "schedulers)"
+)
+
 
 def check_offset_out(context: AuditContext) -> Raised | None:
     """NTPA-01: the whole interval lies outside the critical tolerance, |offset| - bound > T."""
@@ -16,7 +22,7 @@ def check_offset_out(context: AuditContext) -> Raised | None:
     wrong_s = min_error_s(agreement.interval)
     message = (
         f"the clock is at least {format_duration(wrong_s, rounding='down')} {direction(agreement.estimate_ns)} "
-        f"(limit {format_duration(context.profile.critical_s)})"
+        f"(critical tolerance {format_duration(context.profile.critical_s)})"
     )
     if wrong_s > 300:
         message += "; beyond 300 s, Kerberos and token logins also fail"
@@ -28,8 +34,8 @@ def check_offset_out(context: AuditContext) -> Raised | None:
 OFFSET_OUT = Rule(
     "offset-out",
     check_offset_out,
-    "restart or repair the time daemon, and check its sources; to correct the affected logs, save the output of `sudo "
-    "ntpaudit history --format json`",
+    "first save the output of `sudo ntpaudit history --since 90d --format json`, because its records correct the "
+    f"affected logs; then repair or restart the time daemon, and check its servers. {SETS_AT_ONCE}",
     (ISO, PCI, AU8, "FINRA 4590", "ETSI EN 319 421"),
     raised_when={"critical": "the whole interval is outside the critical tolerance: the clock is certainly wrong"},
     message_id="1643120d7614412ea6edd9a41b2c652f",
@@ -37,6 +43,10 @@ OFFSET_OUT = Rule(
     has_hysteresis=True,
     value_s=estimate_s,
 )
+
+
+def _offset_out_if_beyond(context: AuditContext) -> tuple[str, ...]:
+    return (OFFSET_OUT.id,) if context.verdict == "beyond" else ()
 
 
 def check_not_demonstrable(context: AuditContext) -> Raised | None:
@@ -54,10 +64,12 @@ def check_not_demonstrable(context: AuditContext) -> Raised | None:
 NOT_DEMONSTRABLE = Rule(
     "not-demonstrable",
     check_not_demonstrable,
-    "use nearer servers or more samples, or a tolerance that these servers can prove",
+    "use nearer servers (for `ntpaudit check` also --samples), or choose a tolerance that these servers can prove "
+    "(policy.critical)",
     ("FINRA 4590(b)", "RTS 25 Art. 4", "ETSI EN 319 421"),
     raised_when={"medium": "the verdict is `unproven`: the interval is only partly within the critical tolerance"},
     message_id="ee4a9f8bbb184e6da093ada6f7a41fac",
+    replaced_by=_offset_out_if_beyond,
     least_s=3600.0,
     is_of_offset=True,
     has_hysteresis=True,
@@ -83,7 +95,7 @@ def check_offset_high(context: AuditContext) -> Raised | None:
 OFFSET_HIGH = Rule(
     "offset-high",
     check_offset_high,
-    "check the time daemon and its sources before the critical tolerance is reached",
+    "check the time daemon and its servers before the critical tolerance is reached",
     (ISO, AU8, ISO_GUIDE),
     raised_when={
         "medium": (
@@ -120,7 +132,7 @@ def check_breach_forecast(context: AuditContext) -> Raised | None:
         return Raised(
             "low",
             f"the oscillator is {abs(drift.raw_frequency_ppm):.0f} ppm off: faulty hardware or a faulty hypervisor",
-            remedy="check the kernel's clocksource and the hypervisor; if neither is the cause, replace the hardware",
+            remedy=_FIX_OSCILLATOR,
         )
     return None
 
@@ -134,6 +146,8 @@ BREACH_FORECAST = Rule(
         "medium": "no time daemon disciplines the clock, and it will drift out of its tolerance within a day",
         "low": "the oscillator is more than 100 ppm off",
     },
+    case_remedies={"the oscillator is more than 100 ppm off": _FIX_OSCILLATOR},
+    replaced_by=_offset_out_if_beyond,
     message_id="e1eed9751290471d80861efa38911f68",
     needs_agent=True,
     is_of_offset=True,

@@ -6,14 +6,19 @@ from typing import Any
 from ntpaudit.core.checks.context import AuditContext
 from ntpaudit.core.checks.finding import Level
 from ntpaudit.core.checks.rule import AU8, ISO, NIS2, PCI, SC45, Raised, Rule
-from ntpaudit.core.checks.sources import NO_USABLE_SOURCE, SOURCE_QUORUM, UNREACHABLE_SOURCES
+from ntpaudit.core.checks.sources import NO_USABLE_SOURCE, REASONS_PAGE, SOURCE_QUORUM, UNREACHABLE_SOURCES
 from ntpaudit.core.clock.interval import Interval
 from ntpaudit.core.policy import Severity
 from ntpaudit.core.units import DAY_S, NS_PER_S, format_duration, format_offset, plural
 
 GAP_INTERVALS = 3.3  # a gap is longer than this many polling intervals: three, and their jitter (NTPA-07)
 
-_FIX_NO_MAJORITY = "find out which servers are wrong: docs/record.md explains the status and reason of each source"
+_FIX_LOST = (
+    "free disk space or raise history.max_size; check that the database accepts records (`sudo ntpaudit status`, line "
+    "delivery)"
+)
+_FIX_NO_MAJORITY = f"find out which servers are wrong: {REASONS_PAGE} explains the status and reason of each"
+_FIX_NO_SERVER = "configure at least 4 servers"
 _FIX_NO_ESTIMATE = "wait for the next network audit, or run `ntpaudit check` to query the servers now"
 
 MANY_REFUSALS = 3  # after this many refusals in a row, the database is assumed to refuse every write
@@ -28,8 +33,7 @@ def check_evidence_gap(context: AuditContext) -> Raised | None:
             "high",
             f"{plural(earlier.dropped_records, 'record')} {was} lost before delivery: the history was full, or "
             "could not be written when the agent was killed",
-            remedy="free disk space or raise history.max_size; check that the database accepts records (`ntpaudit "
-            "status`, line delivery)",
+            remedy=_FIX_LOST,
         )
     gap = earlier.gap
     if gap is None or gap.intervals <= GAP_INTERVALS:
@@ -53,6 +57,7 @@ EVIDENCE_GAP = Rule(
         "high": ("no measurement for more than a day", "records were lost before delivery"),
         "medium": ("no measurement for more than three polling intervals", "such a gap has just ended"),
     },
+    case_remedies={"records were lost before delivery": _FIX_LOST},
     message_id="5bbeb38870d342bf84ace8ac21775a0d",
     basis="moment",
     needs_agent=True,
@@ -65,11 +70,11 @@ def check_unmeasured(context: AuditContext) -> Raised | None:
     if context.selection.agreement is not None:
         return None
     if context.selection.usable:
-        reason, remedy = "no majority of the sources agrees", _FIX_NO_MAJORITY
+        reason, remedy = "no majority of the servers agrees", _FIX_NO_MAJORITY
     elif context.selection.sources:
-        reason, remedy = "no source gave a usable measurement", None
+        reason, remedy = "no server gave a usable measurement", None
     elif context.earlier.gap is None:  # a one-shot check
-        reason, remedy = "there is no server to query", "configure at least 4 servers"
+        reason, remedy = "there is no server to query", _FIX_NO_SERVER
     else:
         reason, remedy = "no earlier measurement can be carried forward", _FIX_NO_ESTIMATE
     return Raised("medium", f"the offset is unknown: {reason}", remedy=remedy)
@@ -78,9 +83,14 @@ def check_unmeasured(context: AuditContext) -> Raised | None:
 UNMEASURED = Rule(
     "unmeasured",
     check_unmeasured,
-    "check the status and reason of each source: docs/record.md says what to do for each reason",
+    f"check the status and reason of each server: {REASONS_PAGE} says what to do for each reason",
     (ISO, NIS2, "SOC 2 CC7"),
     raised_when={"medium": "the verdict is `unmeasured`: the offset is unknown"},
+    case_remedies={
+        "no majority of the servers agrees": _FIX_NO_MAJORITY,
+        "no server was queried yet, and no earlier measurement can be carried forward": _FIX_NO_ESTIMATE,
+        "no server is configured": _FIX_NO_SERVER,
+    },
     notes=(
         "The severity is unknown. Not listed while source-quorum, no-usable-source, unreachable-sources or "
         "evidence-gap is raised and counts."
@@ -124,7 +134,7 @@ def check_contradicts_earlier(context: AuditContext) -> Raised | None:
     return Raised(
         "high",
         f"{plural(contradiction.sources, 'server')} {verb} the measurement made "
-        f"{format_duration(contradiction.age_s)} earlier by at least "
+        f"{format_duration(contradiction.age_s)} before: the difference is at least "
         f"{format_duration(contradiction.gap_ns / NS_PER_S, rounding='down')}. Expected offset: "
         f"{_range(contradiction.expected)}; reported: {_range(contradiction.reported)}. "
         "The earlier measurement is discarded",
@@ -149,13 +159,11 @@ def _both_intervals(context: AuditContext) -> Mapping[str, Any]:
 CONTRADICTS_EARLIER = Rule(
     "contradicts-earlier",
     check_contradicts_earlier,
-    "check whether the virtual machine was paused, whether the servers share a wrong source, and whether the "
-    "oscillator drifts more than host.max_drift_ppm",
+    "run `ntpaudit check` with servers that do not depend on these; if they agree with the reported offset, the clock "
+    "or the machine jumped (was it paused?), or the oscillator drifts more than host.max_drift_ppm; if they agree with "
+    "the expected offset, the servers are wrong",
     (AU8, SC45),
-    raised_when={
-        "high": "servers contradict the earlier measurement, carried forward, and more of them than it allows to be "
-        "wrong"
-    },
+    raised_when={"high": "more servers contradict the carried-forward measurement than may be wrong"},
     notes=(
         "Possible causes: all servers changed together, CLOCK_MONOTONIC_RAW was disturbed (a paused virtual machine),"
         " or the oscillator drifts more than assumed. The message has both intervals and their distance, which is the"

@@ -1,6 +1,7 @@
 """A rule: everything that the program knows about one finding."""
 
 from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
 from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
 from ntpaudit.core.checks.finding import LEVEL_SEVERITY, Finding, Level
@@ -37,6 +38,7 @@ class Rule(NamedTuple, Generic[_Context, _Result]):
     - `controls`: the requirements of standards that the finding bears on.
     - `raised_when`: for each level, or for several such as "high, medium", the condition, or several: one suffices.
     - `notes`: what else a reader of the documentation must know.
+    - `case_remedies`: the fixes of cases that have their own, by the case; in all others the fix is `remedy`.
 
     Of one host only:
 
@@ -50,6 +52,7 @@ class Rule(NamedTuple, Generic[_Context, _Result]):
     - `has_hysteresis`: it is cleared only below 70 % of the tolerance.
     - `needs_agent`: True if a one-shot check cannot detect it.
     - `covered_by`: more severe or more exact rules; this finding is not listed while one of them is raised and counts.
+    - `replaced_by`: the rules that raise this cause instead, because of which the check does not.
     - `counts_as`: the severity, if it is not that of the level.
     - `has_own_events`: its events are not those of raising and clearing.
     - `value_s`, `detail`: the number in seconds and the further values of its events.
@@ -66,6 +69,7 @@ class Rule(NamedTuple, Generic[_Context, _Result]):
     controls: tuple[str, ...]
     raised_when: Mapping[str, str | tuple[str, ...]]
     notes: str = ""
+    case_remedies: Mapping[str, str] = MappingProxyType({})
     message_id: str = ""
     basis: Basis = "network"
     has_sample: Callable[[_Context, _Result], bool] = lambda *_: True
@@ -74,6 +78,7 @@ class Rule(NamedTuple, Generic[_Context, _Result]):
     has_hysteresis: bool = False
     needs_agent: bool = False
     covered_by: tuple[str, ...] = ()
+    replaced_by: Callable[[_Context], tuple[str, ...]] = lambda _: ()
     counts_as: Severity | None = None
     has_own_events: bool = False
     value_s: Callable[[_Context], float | None] = lambda _: None

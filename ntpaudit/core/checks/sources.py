@@ -13,6 +13,8 @@ from ntpaudit.core.units import DAY_S, NS_PER_S, format_duration, format_utc, jo
 
 SPOOFED_DATAGRAMS = 3  # this many replies with a wrong origin timestamp are an attack (V5, RFC 8633 §5.3)
 
+REASONS_PAGE = "/opt/ntpaudit/share/doc/ntpaudit/docs/record.md"  # where the packages install it
+
 _FIX_DISAGREE = "find out which server is wrong, and replace it; 4 independent servers outvote one wrong server"
 _FIX_BEFORE_RELEASE = "correct the time of these servers, or replace them; if a GPS receiver is their source, check it"
 _FIX_UNREACHABLE = "check DNS names, routes and firewalls (UDP 123 outbound); remove servers that no longer exist"
@@ -22,7 +24,12 @@ _FIX_RATE = "check whether several programs or hosts behind one address query th
 _FIX_OF_REASON = {
     "unanswered": "these servers did not reply last time: check that they run and that UDP 123 is open",
     "timeout": _FIX_UNREACHABLE,
-    "refused": "no NTP server listens there: check that it runs and serves clients (chrony: allow)",
+    "refused": (
+        "check that an NTP server runs there and serves clients (chrony: allow); then check firewalls that reject UDP "
+        "123"
+    ),
+    "forbidden": "allow outbound UDP 123 on this host: check its firewall (under systemd also IPAddressAllow=)",
+    "net-unreachable": "check the routes of this host, for IPv4 and IPv6",
     "name-unknown": _FIX_UNREACHABLE,
     "name-failed": _FIX_UNREACHABLE,
     "name-timeout": _FIX_UNREACHABLE,
@@ -45,7 +52,7 @@ def check_source_quorum(context: AuditContext) -> Raised | None:
     usable = context.selection.usable
     falsetickers = [classified.source.name for classified in usable if classified.status == "falseticker"]
     if usable and all(classified.reason == "no-majority" for classified in usable):
-        message = f"{plural(len(usable), 'source')} replied, and no majority agrees"
+        message = f"{plural(len(usable), 'server')} replied, and no majority agrees"
         return Raised("medium", message, remedy=_FIX_DISAGREE)
     if falsetickers and context.earlier.contradiction is not None:
         return Raised("medium", _contradiction(falsetickers, context.earlier.contradiction), remedy=_FIX_DISAGREE)
@@ -61,33 +68,37 @@ def check_source_quorum(context: AuditContext) -> Raised | None:
         return Raised("medium", _before_release(context), remedy=_FIX_BEFORE_RELEASE)
     agreement = context.selection.agreement
     verb = "disagrees" if len(falsetickers) == 1 else "disagree"
-    disagreeing = f"{len(falsetickers)} of {plural(len(usable), 'source')} {verb}: {', '.join(falsetickers)}"
+    disagreeing = f"{len(falsetickers)} of {plural(len(usable), 'server')} {verb}: {', '.join(falsetickers)}"
     has_more_falsetickers = agreement is not None and agreement.exceeded_assumption
     if falsetickers and (has_more_falsetickers or 3 * len(falsetickers) >= len(usable)):
         return Raised("medium", disagreeing, remedy=_FIX_DISAGREE)
     if has_more_falsetickers:  # than max_falsetickers, and no overlap is deep enough to identify them
-        message = f"the {plural(len(usable), 'source')} cannot all be right, and it is unknown which is wrong"
+        message = f"the {plural(len(usable), 'server')} cannot all be right, and it is unknown which is wrong"
         return Raised("medium", message, remedy=_FIX_DISAGREE)
     if own := [classified.source.name for classified in usable if _is_this_host(classified)]:
-        subject = f"{own[0]} is this host: it" if len(own) == 1 else f"{joined(own)} are this host: they"
-        return Raised("medium", f"{subject} would compare the clock with itself", remedy=_FIX_LOOP)
+        replies = (
+            f"{own[0]} is this host: its reply is"
+            if len(own) == 1
+            else f"{joined(own)} are this host: their replies are"
+        )
+        return Raised("medium", f"{replies} used, and cannot prove anything", remedy=_FIX_LOOP)
     if loops := [classified.source.name for classified in usable if classified.reason == "sync-loop"]:
         subject = f"{loops[0]} reports" if len(loops) == 1 else f"{joined(loops)} report"
-        message = f"{subject} this host as the reference: the clock would be compared with itself"
+        message = f"{subject} this host as the reference: the clock is compared with itself"
         return Raised("medium", message, remedy=_FIX_LOOP)
     if len(usable) == 1:
-        only = "only one source" if len(context.selection.sources) == 1 else "only one source is usable"
+        only = "only one server" if len(context.selection.sources) == 1 else "only one server is usable"
         return Raised("medium", f"{only}: if it is wrong, nothing detects it")
     failure_domains = [classified.candidate.failure_domains for classified in usable if classified.candidate]
     if len(usable) > 1 and len(independent_groups(failure_domains)) == 1:
-        return Raised("low", "all sources share one network or one upstream server, so they can all be wrong together")
+        return Raised("low", "all servers share one network or one upstream server, so they can all be wrong together")
     if falsetickers:
         return Raised("low", disagreeing, remedy=_FIX_DISAGREE)
     if usable and old:
         return Raised("low", _before_release(context), remedy=_FIX_BEFORE_RELEASE)
     if 1 < len(usable) < 4:
         needed = "4 are needed to outvote one falseticker (RFC 8633, section 3.2)"
-        return Raised("low", f"only {len(usable)} sources: {needed}")
+        return Raised("low", f"only {len(usable)} servers: {needed}")
     return None
 
 
@@ -102,7 +113,9 @@ def _before_release(context: AuditContext) -> str:
     names = joined([classified.source.name for classified in sources[:4]] + ["others"] * (len(sources) > 4))
     is_one = len(sources) == 1
     date, release = format_utc(times_ns[0])[:10], format_utc(PIVOT_NS)[:10]
-    summary = f"{names} {'reports' if is_one else 'report'} {date}, earlier than this release accepts ({release})"
+    summary = (
+        f"{names} {'reports' if is_one else 'report'} {date}, earlier than this version of ntpaudit accepts ({release})"
+    )
     behind_s = (context.observation.taken.realtime_ns - times_ns[0]) / NS_PER_S
     is_rollover = abs(behind_s - 1024 * 7 * DAY_S) < DAY_S  # GPS counts weeks modulo 1024
     rollover = " and 1024 weeks before this host's time: a GPS week rollover" if is_rollover else ""
@@ -137,19 +150,25 @@ SOURCE_QUORUM = Rule(
     ("CIS Controls 8.4", "NIST SP 800-53 SC-45(2)", "FedRAMP SC-45"),
     raised_when={
         "medium": (
-            "sources replied, and no majority agrees",
-            "at least a third of the sources are falsetickers, or must be, although none can be identified",
-            "at least a third of the sources report a time before this release",
-            "a source is this host, or follows this host",
-            "only one source is usable",
-            "no more sources are usable than may be falsetickers among the queried ones",
+            "servers replied, and no majority agrees",
+            "at least a third of the servers are falsetickers, or the servers cannot all be right and it is unknown "
+            "which is wrong",
+            "at least a third of the servers report a time earlier than this version of ntpaudit accepts",
+            "a server is this host, or follows this host",
+            "only one server is usable",
+            "so few servers gave a usable reply that all of them may be wrong",
             "a few servers contradict a larger agreement of the last day (agent)",
         ),
         "low": (
-            "all usable sources share a /24, a /48 or an upstream server",
-            "fewer than a third of the sources are falsetickers or report a time before this release",
-            "fewer than 4 sources are usable",
+            "all usable servers share a /24, a /48 or an upstream server",
+            "fewer than a third of the servers are falsetickers or report a time earlier than this version accepts",
+            "fewer than 4 servers are usable",
         ),
+    },
+    case_remedies={
+        "servers disagree, or contradict earlier ones": _FIX_DISAGREE,
+        "servers report a time that is too early": _FIX_BEFORE_RELEASE,
+        "a server is this host, or follows this host": _FIX_LOOP,
     },
     has_sample=_has_sample,
     message_id="39a766605369401dac99b798314707f1",
@@ -159,18 +178,35 @@ SOURCE_QUORUM = Rule(
 def check_no_usable_source(context: AuditContext) -> Raised | None:
     """No source can be used, although not all of them are unreachable."""
     sources = context.selection.sources
-    if not sources or context.selection.usable or all(classified.status == "unreachable" for classified in sources):
+    if not sources or context.selection.usable or _are_all_unreachable(context):
         return None
     is_skipped = all(classified.status == "skipped" for classified in sources)
     if len(sources) == 1:
-        summary = f"the only source {'was not queried' if is_skipped else 'cannot be used'}"
+        summary = f"the only server {'was not queried' if is_skipped else 'cannot be used'}"
     else:
-        summary = f"none of {len(sources)} sources {'was queried' if is_skipped else 'can be used'}"
+        summary = f"none of {len(sources)} servers {'was queried' if is_skipped else 'can be used'}"
     old = _from_before_release(context)
     causes = [] if len(old) == len(sources) else [_listed(sources)]
     if old:
         causes.append(_before_release(context))
     return Raised("medium", f"{summary}: {'; '.join(causes)}", remedy=_fix_by_reason(sources, NO_USABLE_SOURCE.remedy))
+
+
+def _are_all_unreachable(context: AuditContext) -> bool:
+    sources = context.selection.sources
+    return bool(sources) and all(classified.status == "unreachable" for classified in sources)
+
+
+def _replaced_by_unreachable(context: AuditContext) -> tuple[str, ...]:
+    return (UNREACHABLE_SOURCES.id,) if _are_all_unreachable(context) else ()
+
+
+def _by_reason(*reasons: str) -> dict[str, str]:
+    """Return each fix of these reasons, by the reasons that have it."""
+    named: dict[str, list[str]] = {}
+    for reason in reasons:
+        named.setdefault(_FIX_OF_REASON[reason], []).append(f"`{reason}`")
+    return {f"the reason is {' or '.join(names)}": fix for fix, names in named.items()}
 
 
 def _fix_by_reason(sources: Sequence[ClassifiedSource], other: str) -> str:
@@ -200,33 +236,38 @@ def _why_unusable(classified: ClassifiedSource) -> str:
 NO_USABLE_SOURCE = Rule(
     "no-usable-source",
     check_no_usable_source,
-    "look up the reason of each source in docs/record.md, or configure other servers",
+    f"look up the reason of each server in {REASONS_PAGE}, or configure other servers",
     (PCI, "CIS Controls 8.4"),
     raised_when={
-        "medium": "no source can be used, although not all are unreachable: each is distant, rejected, skipped or "
+        "medium": "no server can be used, although not all are unreachable: each is distant, rejected, skipped or "
         "unreachable"
     },
-    notes="The message gives the reason of each.",
+    notes="The message gives the reason of each, and with several reasons the fix of each.",
+    case_remedies=_by_reason(*_FIX_OF_REASON),
+    replaced_by=_replaced_by_unreachable,
     has_sample=lambda context, _: bool(context.selection.asked),
     message_id="0ecb7f80ee644c54a183a67e4e0a1b19",
 )
 
 
 def check_unreachable_sources(context: AuditContext) -> Raised | None:
-    """Some sources did not reply or run no NTP service, or their names have no known address."""
+    """Some sources did not reply, refused the query or could not be queried, or their names have no known address."""
     unreachable = [classified for classified in context.selection.sources if classified.status == "unreachable"]
     if not unreachable:
         return None
     unresolved = [classified for classified in unreachable if (classified.reason or "").startswith("name-")]
     refused = [classified for classified in unreachable if classified.reason == "refused"]
-    silent = [classified for classified in unreachable if classified not in (*unresolved, *refused)]
+    unsent = [classified for classified in unreachable if classified.reason in ("forbidden", "net-unreachable")]
+    silent = [classified for classified in unreachable if classified not in (*unresolved, *refused, *unsent)]
     total = len(context.selection.sources)
     parts = []
     if silent:
         parts.append(f"{_of_all(len(silent), total)} did not reply: {_listed(silent)}")
     if refused:
-        verb = "runs" if len(refused) == 1 else "run"
-        parts.append(f"{_of_all(len(refused), total)} {verb} no NTP service: {_listed(refused)}")
+        verb = "refuses" if len(refused) == 1 else "refuse"
+        parts.append(f"{_of_all(len(refused), total)} {verb} the query: {_listed(refused)}")
+    if unsent:
+        parts.append(f"{_of_all(len(unsent), total)} could not be queried: {_listed(unsent)}")
     if unresolved:
         have = "has" if len(unresolved) == 1 else "have"
         parts.append(f"{_of_all(len(unresolved), total)} {have} no known address: {_listed(unresolved)}")
@@ -235,7 +276,7 @@ def check_unreachable_sources(context: AuditContext) -> Raised | None:
 
 
 def _of_all(count: int, total: int) -> str:
-    return "the only source" if total == 1 else f"{count} of {total} sources"
+    return "the only server" if total == 1 else f"{count} of {total} servers"
 
 
 UNREACHABLE_SOURCES = Rule(
@@ -244,9 +285,11 @@ UNREACHABLE_SOURCES = Rule(
     _FIX_UNREACHABLE,
     (PCI, "CIS Controls 8.4"),
     raised_when={
-        "medium": "at least half of the sources did not reply, run no NTP service, or have no known address",
-        "low": "the same, fewer sources",
+        "medium": "at least half of the servers did not reply, refused the query, could not be queried, or have no "
+        "known address",
+        "low": "the same, fewer servers",
     },
+    case_remedies=_by_reason("refused", "forbidden", "net-unreachable"),
     has_sample=lambda context, raised: (
         bool(raised) or context.selection.skip_reasons.isdisjoint(("interval", "unanswered"))
     ),
@@ -276,6 +319,7 @@ KISS_OF_DEATH = Rule(
         "medium": "a server replied with kiss-o'-death RATE, DENY or RSTR",
         "low": "the same, with another code",
     },
+    case_remedies={"the code is INIT": _FIX_STARTING, "the code is another": _FIX_KOD},
     message_id="575fb3bd91da48048b91668c746e8d6b",
 )
 
@@ -295,7 +339,8 @@ def check_suspected_spoofing(context: AuditContext) -> Raised | None:
 SUSPECTED_SPOOFING = Rule(
     "suspected-spoofing",
     check_suspected_spoofing,
-    "check UDP port 123 traffic to this host for forged packets; use servers with authentication (NTS)",
+    "check for forged packets: `tcpdump -n udp port 123`; protect the time daemon with NTS (ntpaudit has no NTS "
+    "and skips such servers: configure 4 others for it)",
     (PCI, SC45),
     raised_when={"high": "at least three replies match no query of this host"},
     message_id="c48e46b097b14e5eaaf5fcabc470f3f0",

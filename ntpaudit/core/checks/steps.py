@@ -30,7 +30,8 @@ def check_step_back(context: AuditContext) -> Raised | None:
 STEP_BACK = Rule(
     "step-back",
     check_step_back,
-    "do not rely on the order of log entries in that window; allow the time daemon to step only during boot",
+    "do not rely on the order of log entries in that window; allow the time daemon to step only during boot, "
+    "or when you restart it on purpose",
     (ISO, "PCI DSS 10.6.3", "Insider Threat Matrix AF032"),
     raised_when={"high": "the clock was set back by 1 s or more", **_LESS},
     notes=(
@@ -52,7 +53,7 @@ def check_step_forward(context: AuditContext) -> Raised | None:
 STEP_FORWARD = Rule(
     "step-forward",
     check_step_forward,
-    "find out what set the clock; allow the time daemon to step only during boot",
+    "find out what set the clock; allow the time daemon to step only during boot, or when you restart it on purpose",
     (ISO, "PCI DSS 10.6.3", "Insider Threat Matrix AF032"),
     raised_when={"high": "the clock was set forward by 1 s or more", **_LESS},
     notes=f"The message gives the time that is missing in the logs. {_SMALLER}",
@@ -87,8 +88,9 @@ def describe_step(step: Step) -> str:
     way, effect = ("back", "occur twice") if step.is_back else ("forward", "are missing")
     window = f"{format_utc(min(step.before_ns, step.after_ns))} to {format_utc(max(step.before_ns, step.after_ns))}"
     unwatched = " while no agent was running" if step.is_gap else ""
+    early = " within 5 minutes after the boot" if step.boottime_ns <= EARLY_STEP_NS else ""
     size = format_duration(step.size_ns / NS_PER_S)
-    return f"the clock was set {way} by {size}{unwatched}; timestamps {effect}: {window}"
+    return f"the clock was set {way} by {size}{early}{unwatched}; timestamps {effect}: {window}"
 
 
 RULES = (STEP_BACK, STEP_FORWARD)

@@ -63,12 +63,14 @@ def check_time_disputed(context: FleetContext) -> Iterator[Raised]:
 TIME_DISPUTED = Rule(
     "time-disputed",
     check_time_disputed,
-    "check the NTP servers of these hosts: compare them with independent servers",
+    "one of the two clocks is wrong: compare the NTP servers of these hosts with independent servers, and check "
+    "the clock of the database, or of the proxy that they deliver through",
     (ISO, PCI, SC45),
     raised_when={
         "high": ("the timestamps of a host and the database's clock differ by more than the critical tolerance"),
         "medium": "the same, by at most the critical tolerance",
     },
+    case_remedies={"this holds for more than half of the hosts that report": _FIX_DATABASE_CLOCK},
     notes=(
         "Either the host's agent found this in the `Date` of the database's replies, or a point is stamped more than "
         "a minute ahead of now. One finding per site and direction; `value_s` is the largest difference, positive "
@@ -99,9 +101,12 @@ def _proved(one: HostStatus, policy: FleetPolicy) -> str:
     warning_s, critical_s = tolerances_s(one.host, policy)
     if one.severity is Severity.CRITICAL:
         least = format_duration(min_error_s(one.offset), rounding="down")
-        return f"its clock is at least {least} {direction(one.offset.estimate_s)} (limit {format_duration(critical_s)})"
+        wrong = f"its clock is at least {least} {direction(one.offset.estimate_s)}"
+        return f"{wrong} (critical tolerance {format_duration(critical_s)})"
     is_within = one.host.verdict == "within"
-    limit = f"limit {format_duration(warning_s if is_within else critical_s)}"
+    limit = (
+        f"{'warning' if is_within else 'critical'} tolerance {format_duration(warning_s if is_within else critical_s)}"
+    )
     if is_within and not one.host.judged_on_bound:
         return f"its clock is {format_offset(one.offset.estimate_s)} ({limit})"
     return f"its clock may be up to {format_duration(max_error_s(one.offset), rounding='up')} wrong ({limit})"
@@ -110,7 +115,9 @@ def _proved(one: HostStatus, policy: FleetPolicy) -> str:
 SEVERITY_DISPUTED = Rule(
     "severity-disputed",
     check_severity_disputed,
-    "run `ntpaudit status` on the host; if it agrees with this finding, find out what else writes points for it",
+    "run `sudo ntpaudit status` on the host; if it shows the worse severity, something else writes points under "
+    "this name: find it; if it shows the better one, the agent judges wrongly: check its version, and run `ntpaudit "
+    "check SERVER...` with other servers",
     (ISO, AU8),
     raised_when={
         "high": (

@@ -1,4 +1,4 @@
-"""Findings about hosts without current data, and about too few sources."""
+"""Findings about hosts without current data, and about too few servers."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from ntpaudit.core.checks.finding import Level
 from ntpaudit.core.checks.rule import NIS2, Raised, Rule
 from ntpaudit.core.fleet.context import MAX_NAMES_SHOWN, FleetContext, at, listed, sorted_names
-from ntpaudit.core.fleet.members import by_site, cover, is_covered, namesake
+from ntpaudit.core.fleet.members import by_site, cover, measured, namesake
 from ntpaudit.core.fleet.model import Coverage, HostStatus
 from ntpaudit.core.units import DAY_S, format_duration, plural
 
@@ -14,11 +14,10 @@ FULL_SHARE = 0.95  # if fewer of the hosts are measured by two sources, `coverag
 
 _FIX_SILENT = "check the agent (systemctl status ntpaudit on the host) and the network path to the database"
 _FIX_EXPIRED = "check whether the host still exists, then check its agent; --look-back searches further back"
-_FIX_NEVER_REPORTED = (
-    "install the agent there and let it deliver, or correct the name in the inventory: names are compared exactly"
-)
-
+_FIX_NO_POINT = "check the agent there, or install it; or correct the name in the inventory: names are compared exactly"
+_FIX_UNLISTED = "add your own hosts to the inventory; find out who runs the others"
 _FIX_WRONG_SITE = "correct the site in the inventory, or host.site in the configuration of the host"
+_FIX_UNMEASURED = "fix silent and unmeasured hosts by their own findings"
 
 
 def check_evidence_gap(context: FleetContext) -> Iterator[Raised]:
@@ -44,7 +43,7 @@ def check_evidence_gap(context: FleetContext) -> Iterator[Raised]:
             "low",
             message,
             hosts=context.unlisted,
-            remedy="add your own hosts to the inventory; find out who runs the others",
+            remedy=_FIX_UNLISTED,
         )
     yield from _misplaced(context)
 
@@ -69,14 +68,14 @@ def _silence(hosts: Sequence[HostStatus], site: str | None, remedy: str) -> Iter
 def _never(names: tuple[str, ...], site: str | None, unlisted: Sequence[str]) -> Raised:
     """Report hosts that never reported, with unlisted hosts of nearly the same name."""
     near = {name: other for name in names if (other := namesake(name, unlisted)) is not None}
-    verb = "is in the inventory but has" if len(names) == 1 else "are in the inventory but have"
-    message = f"{listed(names)} {verb} never reported"
+    verb, them = ("is", "it") if len(names) == 1 else ("are", "them")
+    message = f"{listed(names)} {verb} in the inventory, but the database has no point of {them}"
     if len(names) == 1 and near:
         message += f"; did you mean {near[names[0]]}?"
     elif near:
         few = [f"{other} for {name}" for name, other in near.items()]
         message += f"; did you mean {listed(few)}?"
-    return Raised("high", message, site, None, names, remedy=_FIX_NEVER_REPORTED)
+    return Raised("high", message, site, None, names, remedy=_FIX_NO_POINT)
 
 
 def _misplaced(context: FleetContext) -> Iterator[Raised]:
@@ -104,10 +103,16 @@ EVIDENCE_GAP = Rule(
         "high": (
             "hosts have been silent for a day",
             "hosts are in the database, but have no point within `--look-back`",
-            "hosts are in the inventory, but have never reported",
+            "hosts are in the inventory, but the database has no point of them",
         ),
         "medium": "hosts have been silent for `fleet.silent_after`",
         "low": ("a host that reports is not in the inventory", "the inventory lists it at another site"),
+    },
+    case_remedies={
+        "hosts have no point within `--look-back`": _FIX_EXPIRED,
+        "the database has no point of hosts in the inventory": _FIX_NO_POINT,
+        "a host is not in the inventory": _FIX_UNLISTED,
+        "the inventory lists a host at another site": _FIX_WRONG_SITE,
     },
 )
 
@@ -118,18 +123,28 @@ def check_coverage(context: FleetContext) -> Iterator[Raised]:
     hosts, _, by_two, by_three = coverage
     if by_two == hosts:
         return
-    short = [one for one in context.expected if not is_covered(one)]
-    names = sorted_names(one.name for one in short)
+    agreeing = {one.name: host.agreeing for one, host, _ in measured(context.expected)}
+    short = sorted((one for one in context.expected if agreeing.get(one.name, 0) < 2), key=lambda one: one.name)
+    states = {one.name: _state(one, agreeing.get(one.name, 0)) for one in short}
     level: Level = "low" if by_two >= FULL_SHARE * hosts else "medium"
     only, expected = ("", "") if level == "low" else ("only ", f", {100 * FULL_SHARE:g} % expected")
     message = (
         f"{only}{by_two} of {plural(hosts, 'host')}{' in the inventory' * (context.policy.inventory is not None)} "
-        f"({share(by_two, hosts)}{expected}) {'is' if by_two == 1 else 'are'} measured by two or more sources, "
-        f"{by_three} by three or more ({share(by_three, hosts)}); missing: {listed(names)}"
+        f"({share(by_two, hosts)}{expected}) {'is' if by_two == 1 else 'are'} measured by two or more servers, "
+        f"{by_three} by three or more ({share(by_three, hosts)}); not covered: "
+        f"{listed([f'{name} ({state})' for name, state in states.items()])}"
     )
-    are_silent = all(one.host is None or one.silent_s is not None for one in short)
-    remedy = "make the silent hosts report again: see evidence-gap" if are_silent else None
-    yield Raised(level, message, hosts=names, remedy=remedy)
+    have_few = [bool(agreeing.get(name)) for name in states]
+    remedy = None if all(have_few) else _FIX_UNMEASURED
+    if remedy and any(have_few):
+        remedy = f"first {remedy}; then {COVERAGE.remedy}"
+    yield Raised(level, message, hosts=tuple(states), remedy=remedy)
+
+
+def _state(one: HostStatus, agreeing: int) -> str:
+    if one.host is None or one.silent_s is not None:
+        return "silent"
+    return plural(agreeing, "server") if agreeing else "not measured"
 
 
 def describe_coverage(coverage: Coverage, *, is_listed: bool) -> str:
@@ -137,7 +152,7 @@ def describe_coverage(coverage: Coverage, *, is_listed: bool) -> str:
     hosts, measured, by_two, by_three = coverage
     return (
         f"{measured} of {plural(hosts, 'host')}{' in the inventory' * is_listed} {'is' if measured == 1 else 'are'} "
-        f"measured ({share(measured, hosts)}); {by_two} by two or more sources ({share(by_two, hosts)}), {by_three} by "
+        f"measured ({share(measured, hosts)}); {by_two} by two or more servers ({share(by_two, hosts)}), {by_three} by "
         f"three or more ({share(by_three, hosts)})"
     )
 
@@ -150,16 +165,17 @@ def share(count: int, total: int) -> str:
 COVERAGE = Rule(
     "coverage",
     check_coverage,
-    "configure at least two sources, better four, on every host that should report",
+    "configure at least two servers, better four, on each host that has fewer",
     ("CIS Controls 8.4", "CIS Controls v7 6.1", NIS2),
     raised_when={
         "medium": (
-            "less than 95 % of the hosts that should report are measured by two usable sources that agree (CIS "
+            "less than 95 % of the hosts that should report are measured by two usable servers that agree (CIS "
             "Controls 8.4)"
         ),
         "low": "at least 95 % are, but not all",
     },
-    notes=("The message also counts those with three sources (CIS Controls v7 6.1). Percentages are rounded down."),
+    case_remedies={"hosts are silent or not measured": _FIX_UNMEASURED},
+    notes=("The message also counts those with three servers (CIS Controls v7 6.1). Percentages are rounded down."),
 )
 
 RULES = (EVIDENCE_GAP, COVERAGE)

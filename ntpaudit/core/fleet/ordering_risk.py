@@ -9,6 +9,8 @@ from ntpaudit.core.fleet.ordering import Group, group_of, orderable
 from ntpaudit.core.policy import Severity
 from ntpaudit.core.units import format_duration, format_offset
 
+_CORRECT_LOGS = "correct logs by each host's recorded offset (behind: add, ahead: subtract) before you order events"
+
 
 def check_ordering_risk(context: FleetContext) -> Iterator[Raised]:
     """NTPA-10: the timestamps of two hosts cannot order events that are further apart than the limit."""
@@ -35,7 +37,7 @@ def _ordering(context: FleetContext, group: Group, subject: str, site: str | Non
     named = sorted_names(one.name for one in group.hosts if one.name not in kept)
     message = (
         f"{subject} cannot order events less than {format_duration(worst.within_s, rounding='up')} apart "
-        f"(limit {format_duration(limit_s)}). "
+        f"(ordering limit {format_duration(limit_s)}). "
     )
     if rest is not None:
         those = "it" if len(named) == 1 else "them"
@@ -71,16 +73,13 @@ def _ordering_fix(context: FleetContext, named: frozenset[str]) -> str | None:
     )
     why = f" ({', '.join(list(kinds)[:MAX_NAMES_SHOWN])})" if kinds else ""
     clocks = "the clock" if len(wrong) == 1 else "the clocks"
-    return (
-        f"fix {clocks} of {listed(sorted_names(wrong))} first{why}; correct logs by each host's recorded offset before "
-        "you order events"
-    )
+    return f"fix {clocks} of {listed(sorted_names(wrong))} first{why}; {_CORRECT_LOGS}"
 
 
 ORDERING_RISK = Rule(
     "ordering-risk",
     check_ordering_risk,
-    "give these hosts the same nearby sources; correct logs by each host's recorded offset before you order events",
+    f"give these hosts the same nearby servers; {_CORRECT_LOGS}",
     (ISO, NIS2),
     raised_when={
         "high": (
@@ -88,6 +87,7 @@ ORDERING_RISK = Rule(
             "of one host minus the earliest of the other is larger"
         )
     },
+    case_remedies={"the clocks of these hosts are wrong": f"fix these clocks first; {_CORRECT_LOGS}"},
     notes=(
         "`value_s` is that difference. One finding per site, and one for hosts at different sites if it holds without"
         " the hosts already named. It names the smallest set of hosts without which the others meet the limit; of "

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from ntpaudit.core.checks.rule import ISO, ISO_GUIDE, PCI, SC45, Raised, Rule
 from ntpaudit.core.fleet.clock_shift import MANY, ClockShift
-from ntpaudit.core.fleet.context import FleetContext, at, sorted_names
+from ntpaudit.core.fleet.context import FleetContext, at, listed, sorted_names
 from ntpaudit.core.fleet.members import by_site
 from ntpaudit.core.ntp.sources import is_pool_name
 from ntpaudit.core.policy import Severity
@@ -32,18 +32,19 @@ def check_shared_falseticker(context: FleetContext) -> Iterator[Raised]:
         known = {name: offset_s for name, offset_s in by_host.items() if offset_s is not None}
         errors_s = [offset_s - own.estimate_s for name, offset_s in known.items() if (own := hosts[name].offset)]
         if len(by_host) >= MANY and _do_agree(errors_s, context.policy.warning_s):
-            message = f"{source} is probably wrong: {_rejected(len(by_host), errors_s)}"
+            message = f"{source} is probably wrong: {_rejected(tuple(by_host), errors_s)}"
             value_s = _median(known.values()) if known else None
             yield Raised("high", message, None, source, tuple(by_host), value_s)
 
 
-def _rejected(hosts: int, errors_s: Sequence[float]) -> str:
+def _rejected(names: Sequence[str], errors_s: Sequence[float]) -> str:
     """Describe how a source differs from the others on those hosts; its error is positive where it is ahead."""
+    hosts = f"{len(names)} hosts ({listed(names)})"
     if not errors_s:
-        return f"{hosts} hosts reject it as a falseticker"
+        return f"{hosts} reject it as a falseticker"
     error_s = _median(errors_s)
     way = "ahead of" if error_s > 0 else "behind"
-    return f"on {hosts} hosts it is {format_duration(error_s)} {way} the servers that agree (median)"
+    return f"on {hosts} it is {format_duration(error_s)} {way} the servers that agree (median)"
 
 
 def _median(values: Iterable[float]) -> float:
@@ -63,18 +64,20 @@ def _do_agree(errors_s: Sequence[float], within_s: float) -> bool:
 SHARED_FALSETICKER = Rule(
     "shared-falseticker",
     check_shared_falseticker,
-    "check whether this server is broken or compromised; remove it from the configuration until it is repaired",
+    "check whether this server is broken or compromised; until it is repaired, remove it from the time daemon of "
+    "each host, and then from `sources.servers` of ntpaudit; `ntpaudit fleet --format json` names all hosts in `hosts` "
+    "of this finding",
     (ISO, PCI, SC45),
     raised_when={
         "high": (
-            "a source is a falseticker on three or more hosts that report now, and more than half of them show the "
-            "same error of it, within the warning tolerance"
+            "a server is a falseticker on three or more hosts that report now, and on more than half of them its error "
+            "is the same (they differ by at most the warning tolerance)"
         )
     },
     notes=(
-        "The error is the offset by this source minus the host's own estimate; hosts without it do not count here. A "
+        "The error is the offset by this server minus the host's own estimate; hosts without it do not count here. A "
         "place in a pool (`ZONE/2`, any name of the NTP pool) is a different server on each host and never counts. "
-        "`value_s` is the median of the offsets by this source."
+        "`value_s` is the median of the offsets by this server."
     ),
 )
 
@@ -107,6 +110,7 @@ SITE_MOVED = Rule(
         ),
         "low": "the same, but each of these hosts is certainly closer to the true time than before",
     },
+    case_remedies={"the level is low": _FIX_MOVED_BACK},
     notes=(
         "At least three hosts of the site must have been measured both times; hosts without a site are not compared. "
         "The message has the shift proved for each host, and the smallest amount that fits all. This amount is "
