@@ -87,10 +87,16 @@ def _counts(code: str, *statuses: Status) -> bool:
     return all(was_queried(ClassifiedSource(source, status, code)) for status in statuses)
 
 
+def conditions(rule: AnyRule) -> Iterator[tuple[str, str]]:
+    """Yield each condition of a rule with its level."""
+    for level, texts in rule.raised_when.items():
+        yield from ((level, text) for text in ((texts,) if isinstance(texts, str) else texts))
+
+
 def _section(title: str, rule: AnyRule) -> Iterator[str]:
     """Yield what both kinds of rule say. The heading is what links to a finding point at."""
     yield from ("", f"### {title}", "", "| level | raised when |", "|---|---|")
-    yield from (f"| {level} | {when} |" for level, when in rule.conditions)
+    yield from (f"| {level} | {when} |" for level, when in conditions(rule))
     if rule.notes:
         yield from ("", *textwrap.wrap(rule.notes, 130, break_on_hyphens=False))
     yield from ("", f"- Fix: {rule.remedy}")

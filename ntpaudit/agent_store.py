@@ -13,7 +13,7 @@ from ntpaudit.store import audits, outbox, retention, saved_state
 from ntpaudit.store.audits import PendingObservation
 from ntpaudit.store.outbox import OutboxEntry
 from ntpaudit.store.serialization import plain, revive
-from ntpaudit.store.state import AuditRow, StateStore, keep_events
+from ntpaudit.store.state import StateStore, keep_events
 
 logger = LazyLogger(__name__)
 
@@ -74,8 +74,7 @@ class AgentStore:
         stamp_ns = stamp_of(record)
         lines = (render_unstamped if stamp_ns is None else render)(record, events) if delivers else ""
         entry = OutboxEntry(0, lines, stamp_ns, record.host.boot_id, record.boottime_ns, record.host_ns)
-        row = AuditRow(observation, record, events, entry if delivers else None, self._changed(state))
-        self._store.keep_record(row)
+        self._store.keep_record(observation, record, events, entry if delivers else None, self._changed(state))
 
     def store_events(self, action: StoreEvents, state: ClockState, *, delivers: bool) -> None:
         """Store events between two audits, all of one moment, and the state."""

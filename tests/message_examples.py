@@ -5,8 +5,8 @@ from typing import Any
 
 from ntpaudit.core.checks.context import AuditContext, Contradiction, DatabaseDate, DroppedAgreement, EarlierState, Gap
 from ntpaudit.core.checks.debounce import DebounceState, judge
-from ntpaudit.core.checks.finding import LEVEL_SEVERITY
 from ntpaudit.core.checks.host import RULES
+from ntpaudit.core.checks.rule import LEVEL_SEVERITY
 from ntpaudit.core.clock.drift import Breach, Drift
 from ntpaudit.core.clock.interval import Interval
 from ntpaudit.core.clock.steps import Step

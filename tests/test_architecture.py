@@ -31,7 +31,6 @@ ORDER = (
     "core.selection",
     "core.policy",
     "core.accounting",
-    "core.checks.finding",
     "core.checks.rule",
     "core.events",
     "core.checks.context",

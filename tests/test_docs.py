@@ -8,11 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from docs.__main__ import BLOCKS, FOLDER, fill, marks, pages
+from docs.__main__ import BLOCKS, FOLDER, conditions, fill, marks, pages
 from docs.reasons import KOD, REASONS
 from ntpaudit.core.checks import host
-from ntpaudit.core.checks.finding import LEVEL_SEVERITY
-from ntpaudit.core.checks.rule import AnyRule
+from ntpaudit.core.checks.rule import LEVEL_SEVERITY, AnyRule
 from ntpaudit.core.fleet import checks
 from ntpaudit.core.observation import STATUSES
 from ntpaudit.core.selection import BEFORE_RELEASE
@@ -69,8 +68,8 @@ def test_a_rule_documents_its_finding(rule: AnyRule) -> None:
     levels = [level for key in rule.raised_when for level in key.split(", ")]
     assert levels
     assert levels == [level for level in LEVEL_SEVERITY if level in levels]
-    conditions = [text for _, text in rule.conditions]
-    for text in (*conditions, rule.remedy, *rule.case_remedies.keys(), *rule.case_remedies.values(), *rule.controls):
+    cells = [text for _, text in conditions(rule)]
+    for text in (*cells, rule.remedy, *rule.case_remedies.keys(), *rule.case_remedies.values(), *rule.controls):
         assert text
         assert not set("|\n<>") & set(text)
         assert text[-1] not in ". "

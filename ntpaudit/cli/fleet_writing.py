@@ -71,11 +71,12 @@ def report_error(error: Exception, options: FleetOptions, *, is_order: bool = Fa
 
     What cannot be read is a result, except for CSV and for a page on standard output: then an older table is kept.
     """
-    from ntpaudit.reports import fleet_json, fleet_nagios, fleet_text
+    from ntpaudit.formats.nagios import plugin_line
+    from ntpaudit.reports import fleet_json, fleet_text
 
     match options.format_name:
         case "nagios":
-            text = fleet_nagios.render_absence(str(error))
+            text = plugin_line(Severity.UNKNOWN, str(error), ())
         case "json" if isinstance(error, ReadError):
             schema = fleet_json.ORDER_SCHEMA if is_order else fleet_json.SCHEMA
             text = fleet_json.render_absence(error.reason, error.remedy, schema)

@@ -205,7 +205,7 @@ def _plot(stored: "History", query: HistoryQuery) -> Iterator[str]:
     from ntpaudit.render import plot
 
     hours, window = _choose(stored, query)
-    audits = _with_progress(stored.offsets(window), window.size, always=True)
+    audits = _with_progress(stored.audits(window, in_full=False), window.size, always=True)
     floor_ns = stored.oldest_ns() or 0  # a clock that was in 1970 must not stretch the plot over 50 years
     placed = (audit for audit in audits if audit.is_dated or floor_ns <= audit.time_ns <= query.now_ns)
     known = dropwhile(lambda hour: not hour.measured, hours)  # such an hour has the host's uncorrected time

@@ -6,9 +6,9 @@ from ntpaudit.core.agreements import compare, store_agreement
 from ntpaudit.core.checks.context import AuditContext, Contradiction, DatabaseDate, DroppedAgreement, EarlierState, Gap
 from ntpaudit.core.checks.daemons import STALE_HIDDEN_S
 from ntpaudit.core.checks.debounce import judge
-from ntpaudit.core.checks.finding import LEVEL_SEVERITY, Finding
 from ntpaudit.core.checks.host import BY_ID
 from ntpaudit.core.checks.records import GAP_INTERVALS
+from ntpaudit.core.checks.rule import LEVEL_SEVERITY, Finding
 from ntpaudit.core.checks.steps import describe_step, level_of_step, rule_of
 from ntpaudit.core.clock.database_clock import DatabaseClock, carry_date
 from ntpaudit.core.clock.drift import Drift, estimate_drift

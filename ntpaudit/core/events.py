@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from ntpaudit.core.checks.finding import Level
+from ntpaudit.core.checks.rule import Level
 from ntpaudit.core.policy import Severity
 
 

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
 from ntpaudit.core.checks.context import AuditContext
-from ntpaudit.core.checks.finding import Finding
 from ntpaudit.core.checks.host import findings_of
+from ntpaudit.core.checks.rule import Finding
 from ntpaudit.core.clock.drift import Breach, Drift
 from ntpaudit.core.clock.readings import MAX_DRIFT_PPM, max_drift_ppm
 from ntpaudit.core.ntp.measurement import Timestamping

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from math import inf, isfinite
 from typing import NamedTuple
 
-from ntpaudit.core.checks.finding import Finding
+from ntpaudit.core.checks.rule import Finding
 from ntpaudit.core.clock.database_clock import MAX_STAMP_DISPUTE_S
 from ntpaudit.core.clock.readings import MAX_DRIFT_PPM
 from ntpaudit.core.events import Event
@@ -94,17 +94,17 @@ def render(record: Record, events: Sequence[Event] | None = None) -> str:
     event has its own. For an unmeasured clock it is unknown, and the host's time could place the point where no
     dashboard shows it. Such a point has no timestamp: `stamp_lines` or the database adds one.
     """
-    return "".join(map(_stamped_line, points(record, events)))
+    return "".join(map(_line, points(record, events)))
 
 
 def render_unstamped(record: Record, events: Sequence[Event]) -> str:
     """Write the same lines, every one without a stamp."""
-    return "".join(f"{_line(point)}\n" for point in points(record, events))
+    return "".join(_line(point._replace(stamp_ns=None)) for point in points(record, events))
 
 
 def render_events(host: HostIdentity, events: Sequence[Event], last: Record | None = None) -> str:
     """Write what happened on a host since its last record; what has no true time has no stamp."""
-    return "".join(map(_stamped_line, event_points(host, events, last)))
+    return "".join(map(_line, event_points(host, events, last)))
 
 
 def stamp_lines(lines: str, stamp_ns: int) -> str:
@@ -113,13 +113,10 @@ def stamp_lines(lines: str, stamp_ns: int) -> str:
 
 
 def _line(point: Point) -> str:
-    """Write a point without its stamp, the tags sorted; a tag may not be empty, so one without a value is left out."""
+    """Write a point, the tags sorted; a tag may not be empty, so one without a value is left out."""
     tags = [f"{name}={one_line(value).translate(_TAG_ESCAPES)}" for name, value in sorted(point.tags.items()) if value]
-    return f"{','.join([point.measurement, *tags])} {','.join(_fields(point.fields))}"
-
-
-def _stamped_line(point: Point) -> str:
-    return f"{_line(point)}\n" if point.stamp_ns is None else f"{_line(point)} {point.stamp_ns}\n"
+    stamp = "" if point.stamp_ns is None else f" {point.stamp_ns}"
+    return f"{','.join([point.measurement, *tags])} {','.join(_fields(point.fields))}{stamp}\n"
 
 
 def host_tags(host: HostIdentity) -> dict[str, str | None]:

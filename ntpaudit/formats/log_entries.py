@@ -16,7 +16,6 @@ from ntpaudit.formats.summary import summary
 VERDICT_CHANGED = "verdict-changed"  # the kind of an entry for a change of severity or verdict
 MOST_KEPT = 256  # the most entries that wait for a log; then the oldest are dropped. The history has all of them.
 _LONGEST_NAME = 32
-
 _CLEARED = 5
 _PRIORITIES = {Severity.CRITICAL: 2, Severity.WARNING: 4, Severity.UNKNOWN: 4, Severity.OK: 6}
 """Critical, warning, informational, and notice for what is over, in syslog's numbers (RFC 5424 §6.2.1)."""
@@ -79,7 +78,15 @@ def log_entries(record: Record, events: Sequence[Event], last: Record | None) ->
     for event in events:
         yield _of_event(event, record)
     if last is None or (last.severity, last.verdict) != (record.severity, record.verdict):
-        yield _of_verdict(record)
+        yield LogEntry(
+            VERDICT_CHANGED,
+            _PRIORITIES[record.severity],
+            status_line(record),
+            record.utc_ns,
+            record.host_ns,
+            _clock_error_s(record),
+            {"severity": record.severity.word} | _of_clock(record) | _times(record.utc_ns, record.host_ns),
+        )
 
 
 def status_line(record: Record) -> str:
@@ -101,7 +108,6 @@ def _of_event(event: Event, record: Record) -> LogEntry:
         for key, value in event.detail.items()
         if (text := _text(value)) is not None
     }
-    value = {} if event.value_s is None else _microseconds(value=(event.value_s, "near"))
     facts = {
         "finding": event.kind,
         "raised": str(int(event.raised)),
@@ -109,7 +115,7 @@ def _of_event(event: Event, record: Record) -> LogEntry:
         "severity": event.severity.word,
         **_of_clock(record),
         **_times(event.utc_ns, event.host_ns),
-        **value,
+        **_microseconds(value=(event.value_s, "near")),
     }
     return LogEntry(
         event.kind,
@@ -119,18 +125,6 @@ def _of_event(event: Event, record: Record) -> LogEntry:
         event.host_ns,
         _clock_error_s(record, event),
         facts | {name: text for name, text in detail.items() if name not in facts},
-    )
-
-
-def _of_verdict(record: Record) -> LogEntry:
-    return LogEntry(
-        VERDICT_CHANGED,
-        _PRIORITIES[record.severity],
-        status_line(record),
-        record.utc_ns,
-        record.host_ns,
-        _clock_error_s(record),
-        {"severity": record.severity.word} | _of_clock(record) | _times(record.utc_ns, record.host_ns),
     )
 
 
@@ -156,12 +150,12 @@ def _of_clock(record: Record) -> dict[str, str]:
     )
 
 
-def _microseconds(**values: tuple[float, Rounding]) -> dict[str, str]:
+def _microseconds(**values: tuple[float | None, Rounding]) -> dict[str, str]:
     """Write spans in microseconds, `up` and `down` the number line; what is no number is left out."""
     return {
         f"{name}_usec": str(to_microseconds(value_s, rounding))
         for name, (value_s, rounding) in values.items()
-        if isfinite(value_s)
+        if value_s is not None and isfinite(value_s)
     }
 
 

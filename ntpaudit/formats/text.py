@@ -1,57 +1,34 @@
-"""A record as text for a terminal: the summary, a table of sources, the findings, the facts behind them.
-
-Plain ASCII, never wider than 100 columns. Colours are added last, so that they do not change the layout.
-"""
+"""A record as text for a terminal: the summary, a table of sources, the findings, the facts behind them."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from math import ceil, copysign, log10
 from typing import Any
 
-from ntpaudit.core.checks.finding import Finding
+from ntpaudit.core.checks.rule import Finding
 from ntpaudit.core.fleet.model import FleetFinding
 from ntpaudit.core.observation import Status
 from ntpaudit.core.record import Record, SourceRecord
 from ntpaudit.core.units import direction, format_duration, plural
 from ntpaudit.formats.summary import summary
-from ntpaudit.render.terminal import (
-    LABEL_WIDTH,
-    RED,
-    SEVERITY_COLOURS,
-    WIDTH,
-    YELLOW,
-    Column,
-    Paint,
-    fitting,
-    labelled,
-    opening,
-    page,
-    painter,
-    table,
-    to_ascii,
-    wrap_text,
-)
+from ntpaudit.render import terminal
+from ntpaudit.render.terminal import Column, Paint
 
 _NS = 1e-9
 _UNITS = ((1.0, "s", 9), (1e-3, "ms", 6), (1e-6, "µs", 3), (_NS, "ns", 0))
 """Units of an offset in the table, with the decimals that show a nanosecond; larger units would need more digits."""
 
-_STATUS_COLOURS: dict[Status, int | None] = {"agreeing": None, "falseticker": RED}  # all others: yellow
+_COLOURS: dict[Status, int | None] = {"agreeing": None, "falseticker": terminal.RED}  # all others: yellow
 
 
 def render(record: Record, *, width: int | None = None, colour: bool = False) -> str:
     """Write the record as text in lines of `width` columns, at most 100."""
-    paint, width = painter(colour), fitting(width)
-    return page(
-        opening(record.severity, summary(record), paint, width),
-        source_table(record.sources, paint, width),
+    paint, width = terminal.painter(colour), terminal.fitting(width)
+    return terminal.page(
+        terminal.opening(record.severity, summary(record), paint, width),
+        terminal.table(SOURCE_COLUMNS, record.sources, paint, width),
         [line for finding in record.findings for line in finding_lines(finding, paint, width)],
-        [line for label, fact in facts(record) for line in labelled(label, fact, width)],
+        [line for label, fact in facts(record) for line in terminal.labelled(label, fact, width)],
     )
-
-
-def source_table(sources: Sequence[SourceRecord], paint: Paint, width: int = WIDTH) -> Iterator[str]:
-    """Write the sources as a table."""
-    return table(_COLUMNS, sources, paint, width)
 
 
 def _offset(source: SourceRecord) -> tuple[str, str]:
@@ -70,15 +47,15 @@ def _offset(source: SourceRecord) -> tuple[str, str]:
     return f"{digits} {unit} {direction(source.offset_s):6}", error
 
 
-_COLUMNS: tuple[Column[SourceRecord], ...] = (
-    Column("source", lambda source: to_ascii(source.name), gives_way=True, is_name=True),
+SOURCE_COLUMNS: tuple[Column[SourceRecord], ...] = (
+    Column("source", lambda source: terminal.to_ascii(source.name), gives_way=True, is_name=True),
     Column(  # empty if the name contains it
         "address",
-        lambda source: "" if not source.address or source.address in source.name else to_ascii(source.address),
+        lambda source: "" if not source.address or source.address in source.name else terminal.to_ascii(source.address),
         gives_way=True,
         spare=True,
     ),
-    Column("status", lambda source: source.status, colour=lambda source: _STATUS_COLOURS.get(source.status, YELLOW)),
+    Column("status", lambda source: source.status, colour=lambda source: _COLOURS.get(source.status, terminal.YELLOW)),
     Column("this host is ", lambda source: _offset(source)[0], is_number=True),
     Column("+/-", lambda source: _offset(source)[1], is_number=True),
     Column(
@@ -90,10 +67,10 @@ _COLUMNS: tuple[Column[SourceRecord], ...] = (
     Column(
         "st", lambda source: "" if source.stratum is None else str(source.stratum), is_number=True, spare_for_names=True
     ),
-    Column("reference", lambda source: to_ascii(source.reference_id or ""), gives_way=True, spare=True),
+    Column("reference", lambda source: terminal.to_ascii(source.reference_id or ""), gives_way=True, spare=True),
     Column(  # empty if the status implies it
         "reason",
-        lambda source: "" if source.reason in (None, "disagrees", "distant") else to_ascii(source.reason),
+        lambda source: "" if source.reason in (None, "disagrees", "distant") else terminal.to_ascii(source.reason),
         gives_way=True,
     ),
 )
@@ -102,21 +79,21 @@ _COLUMNS: tuple[Column[SourceRecord], ...] = (
 def finding_lines(
     finding: Finding | FleetFinding,
     paint: Paint,
-    width: int = WIDTH,
+    width: int = terminal.WIDTH,
     write: Callable[[str], str] | None = None,
     *,
     fixed: bool = True,
 ) -> list[str]:
     """Write a finding and, if `fixed`, its fix; `write` as for `labelled`."""
-    first, *others = labelled(finding.level, f"{finding.id}: {finding.message}", width, write)
-    level = paint(finding.level, SEVERITY_COLOURS[finding.severity] if finding.severity else None)
-    fix = fix_lines(finding.remedy, LABEL_WIDTH, width, write) if fixed else ()
+    first, *others = terminal.labelled(finding.level, f"{finding.id}: {finding.message}", width, write)
+    level = paint(finding.level, terminal.SEVERITY_COLOURS[finding.severity] if finding.severity else None)
+    fix = fix_lines(finding.remedy, terminal.LABEL_WIDTH, width, write) if fixed else ()
     return [level + first[len(finding.level) :], *others, *fix]
 
 
-def fix_lines(remedy: str, indent: int, width: int = WIDTH, write: Callable[[str], str] | None = None) -> list[str]:
+def fix_lines(remedy: str, indent: int, width: int, write: Callable[[str], str] | None) -> list[str]:
     """Write a fix, indented by `indent` columns; `write` as for `labelled`."""
-    return wrap_text(f"fix: {remedy}", " " * indent, " " * (indent + len("fix: ")), width, write)
+    return terminal.wrap_text(f"fix: {remedy}", " " * indent, " " * (indent + len("fix: ")), width, write)
 
 
 def facts(record: Record) -> Iterator[tuple[str, str]]:
@@ -127,10 +104,7 @@ def facts(record: Record) -> Iterator[tuple[str, str]]:
     profile = record.profile
     judged_on = "the estimate" if profile.judged_on == "offset" else "the maximum error"
     warning, critical = format_duration(profile.warning_s), format_duration(profile.critical_s)
-    yield (
-        "profile",
-        f"{profile.name}: warning if {judged_on} exceeds {warning}, critical if proven beyond {critical}",
-    )
+    yield "profile", f"{profile.name}: warning if {judged_on} exceeds {warning}, critical if proven beyond {critical}"
     if record.offset is not None and record.offset.max_drift_ppm is not None:
         yield "assumed", f"oscillator error of at most {record.offset.max_drift_ppm:.3g} ppm (host.max_drift_ppm)"
     agreeing = [source for source in record.sources if source.status == "agreeing"]

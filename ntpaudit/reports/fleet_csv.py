@@ -24,21 +24,16 @@ def render(fleet: Fleet, shown: Sequence[HostStatus] | None = None) -> str:
     writer = csv.writer(file)
     writer.writerow(_FIELDS)
     for one in fleet.members if shown is None else shown:
-        values = _values(one)
-        writer.writerow([_cell(values.get(field)) for field in _FIELDS])
+        data = host_data(one)
+        if offset := data.get("offset"):
+            data |= offset | {"offset_s": offset["estimate_s"]}
+        data |= {
+            "alarms": " ".join(alarm.kind for alarm in one.alarms),
+            "low_alarms": " ".join(alarm.kind for alarm in one.alarms if alarm.severity <= Severity.OK),
+            "suspected": " ".join(one.suspected),
+        }
+        writer.writerow([_cell(data.get(field)) for field in _FIELDS])
     return file.getvalue()
-
-
-def _values(one: HostStatus) -> dict[str, Any]:
-    data = host_data(one)
-    if offset := data.get("offset"):
-        data |= offset | {"offset_s": offset["estimate_s"]}
-    kinds = {
-        "alarms": [alarm.kind for alarm in one.alarms],
-        "low_alarms": [alarm.kind for alarm in one.alarms if alarm.severity <= Severity.OK],
-        "suspected": one.suspected,
-    }
-    return data | {field: " ".join(names) for field, names in kinds.items()}
 
 
 def _cell(value: Any) -> str | int:

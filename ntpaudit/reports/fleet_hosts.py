@@ -17,6 +17,7 @@ _PRESENT = frozenset(rule.id for rule in RULES if rule.value_s is estimate_s)
 """Findings whose size is the offset, which stands in the row as it is now."""
 
 _JUMPS_NAMED = 3
+_VERDICTS = {"beyond": "wrong for certain", "unproven": "cannot be proven", "within": "within tolerance"}
 
 
 class Row(NamedTuple):
@@ -71,9 +72,6 @@ def _row(
     )
 
 
-_VERDICTS = {"beyond": "wrong for certain", "unproven": "cannot be proven", "within": "within tolerance"}
-
-
 def _verdict(one: HostStatus) -> str:
     verdict = one.host.verdict if one.host else "unmeasured"
     if one.severity is Severity.OK and verdict == "within":
@@ -91,22 +89,14 @@ def alarm_words(alarm: Alarm, now_ns: int) -> str:
     return f"{format_duration(alarm.value_s)} when raised, {passed} ago"
 
 
-class Card(NamedTuple):
-    """A host's offset over the period, as a figure and in words."""
-
-    one: HostStatus
-    figure: SeriesFigure
-    words: str
-
-
 def list_cards(
     worst: Sequence[HostStatus],
     host_series: Mapping[str, tuple[TimeBucket, ...]],
     steps: Sequence[Alarm],
     frame: Frame,
     terms: FleetPolicy,
-) -> list[Card]:
-    """Return a figure of the period for each of the worst hosts."""
+) -> list[tuple[HostStatus, SeriesFigure, str]]:
+    """Return the worst hosts, each with its offset over the period, as a figure and in words."""
     jumped: dict[str, list[Jump]] = {one.name: [] for one in worst}
     for step in steps:
         if step.host in jumped:  # set forward, a clock's offset falls
@@ -115,7 +105,7 @@ def list_cards(
     cards = []
     for one in worst:
         series = HostSeries(host_series[one.name], jumped[one.name], terms.warning_s)
-        cards.append(Card(one, draw_series(series, frame), _series_words(series, frame)))
+        cards.append((one, draw_series(series, frame), _series_words(series, frame)))
     return cards
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from math import isfinite
 from typing import Any
 
-from ntpaudit.core.fleet.model import Fleet, HostStatus, Offset, Order, OrderingUncertainty, Site, max_error_s
+from ntpaudit.core.fleet.model import Fleet, HostStatus, Offset, Order, Site, max_error_s
 from ntpaudit.core.policy import Severity
 from ntpaudit.core.units import direction, format_utc
 from ntpaudit.reports.fleet_summary import sentence
@@ -24,13 +24,12 @@ def render(fleet: Fleet, shown: Sequence[HostStatus] | None = None, notes: Seque
             "summary": sentence(fleet),
             "notes": list(notes),
             "counts": _counts(fleet.whole) | {"silent": sum(one.silent_s is not None for one in fleet.members)},
-            "coverage": fleet.coverage._asdict(),
+            "coverage": fleet.coverage,
             "unlisted": fleet.unlisted,
-            "ambiguity": _ambiguity(fleet.whole.ambiguity),
-            "findings": [one._asdict() | {"severity": one.severity.word} for one in fleet.findings],
+            "ambiguity": fleet.whole.ambiguity,
+            "findings": fleet.findings,
             "sites": [
-                {"site": site.name, "counts": _counts(site), "ambiguity": _ambiguity(site.ambiguity)}
-                for site in fleet.sites
+                {"site": site.name, "counts": _counts(site), "ambiguity": site.ambiguity} for site in fleet.sites
             ],
             "hosts": [host_data(one) for one in (fleet.members if shown is None else shown)],
         }
@@ -57,27 +56,27 @@ def render_order(order: Order, estimates: Sequence[float], now_ns: int, severity
 
 
 def _line(data: Any) -> str:
-    return json.dumps(_rounded(data), allow_nan=False, separators=(",", ":")) + "\n"
+    return json.dumps(_plain(data), allow_nan=False, separators=(",", ":")) + "\n"
 
 
-def _rounded(value: Any) -> Any:
-    """Round seconds to the nanosecond: further digits of a sum are noise. What is infinite is null."""
+def _plain(value: Any) -> Any:
+    """Write named tuples as objects, seconds to the nanosecond (further digits are noise), and null for infinity."""
     match value:
         case float():
             return round(value, 9) if isfinite(value) else None
+        case Severity():
+            return value.word
         case dict():
-            return {name: _rounded(part) for name, part in value.items()}
+            return {name: _plain(part) for name, part in value.items()}
+        case tuple() if hasattr(value, "_asdict"):
+            return _plain(value._asdict())
         case list() | tuple():
-            return [_rounded(part) for part in value]
+            return [_plain(part) for part in value]
     return value
 
 
 def _counts(site: Site) -> dict[str, int]:
     return {"hosts": sum(site.hosts)} | {severity.word: site.hosts[severity] for severity in Severity}
-
-
-def _ambiguity(ambiguity: OrderingUncertainty | None) -> dict[str, Any] | None:
-    return None if ambiguity is None else ambiguity._asdict()
 
 
 def host_data(one: HostStatus) -> dict[str, Any]:
@@ -106,12 +105,7 @@ def host_data(one: HostStatus) -> dict[str, Any]:
             "findings": host.findings,
         }
     alarms = [
-        {
-            "id": alarm.kind,
-            "severity": alarm.severity.word,
-            "since": format_utc(alarm.since_ns),
-            "value_s": alarm.value_s,
-        }
+        {"id": alarm.kind, "severity": alarm.severity, "since": format_utc(alarm.since_ns), "value_s": alarm.value_s}
         for alarm in one.alarms
     ]
     return known | {"alarms": alarms, "suspected": list(one.suspected)}

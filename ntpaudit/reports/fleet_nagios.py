@@ -13,15 +13,6 @@ NAMED = 3  # the number of hosts named: the line is part of notifications, and m
 
 def render(fleet: Fleet, notes: Sequence[str] = ()) -> str:
     """Write the line, with notes about the reading after the sentence; an unknown value is `U`."""
-    return plugin_line(fleet.severity, "; ".join([sentence(fleet, NAMED), *notes]), _performance(fleet))
-
-
-def render_absence(reason: str, remedy: str = "") -> str:
-    """Write the line for a fleet that could not be read, or a result that could not be written."""
-    return plugin_line(Severity.UNKNOWN, f"{reason}; {remedy}" if remedy else reason, ())
-
-
-def _performance(fleet: Fleet) -> list[str]:
     counts = {
         "hosts": len(fleet.members),
         **{severity.word: fleet.whole.hosts[severity] for severity in Severity},
@@ -31,4 +22,5 @@ def _performance(fleet: Fleet) -> list[str]:
     }
     worst = fleet.whole.ambiguity
     ambiguity = "U" if worst is None else f"{decimal(worst.within_s)}s"
-    return [*(f"{name}={count};;;0;" for name, count in counts.items()), f"ambiguity={ambiguity};;;0;"]
+    values = [*(f"{name}={count};;;0;" for name, count in counts.items()), f"ambiguity={ambiguity};;;0;"]
+    return plugin_line(fleet.severity, "; ".join([sentence(fleet, NAMED), *notes]), values)

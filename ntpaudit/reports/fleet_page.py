@@ -4,7 +4,7 @@ from base64 import b64encode
 from collections.abc import Mapping
 from hashlib import sha256
 from math import ceil, floor
-from typing import NamedTuple
+from types import SimpleNamespace
 
 from ntpaudit.core.clock.readings import growth_ns
 from ntpaudit.core.fleet.members import measured
@@ -118,38 +118,25 @@ def _notes(fleet: Fleet) -> tuple[str, str, str, str]:
     )
 
 
-class Estimates(NamedTuple):
-    """How many estimates lie within the warning tolerance, behind and ahead of it, and their distribution."""
-
-    inside: int
-    behind: int
-    ahead: int
-    highest: int
-    spread: svg.Spread
-
-
-def _estimates(fleet: Fleet, axis: Axis, terms: FleetPolicy) -> Estimates | None:
+def _estimates(fleet: Fleet, axis: Axis, terms: FleetPolicy) -> SimpleNamespace | None:
+    """Return how many estimates lie within the warning tolerance, behind and ahead of it, and their distribution."""
     estimates = [one.current_offset.estimate_s for one in fleet.members if one.current_offset]
     if not estimates:
         return None
     behind = sum(estimate_s > terms.warning_s for estimate_s in estimates)
     ahead = sum(estimate_s < -terms.warning_s for estimate_s in estimates)
     bins = svg.counted(estimates, axis)
-    inside = len(estimates) - behind - ahead
-    return Estimates(inside, behind, ahead, max(bins), svg.spread(bins, axis, terms.warning_s))
+    return SimpleNamespace(
+        inside=len(estimates) - behind - ahead,
+        behind=behind,
+        ahead=ahead,
+        highest=max(bins),
+        spread=svg.spread(bins, axis, terms.warning_s),
+    )
 
 
-class Example(NamedTuple):
-    """The worst pair of hosts, and the ends of their intervals in microseconds, with what their clocks may drift."""
-
-    behind: str
-    ahead: str
-    latest_us: int
-    earliest_us: int
-
-
-def _example(fleet: Fleet) -> Example | None:
-    """Return the arithmetic of order for the worst pair: how late the one can be at most, and how early the other."""
+def _example(fleet: Fleet) -> SimpleNamespace | None:
+    """Return the worst pair of hosts, and the ends of their intervals in µs, with what their clocks may drift."""
     if fleet.whole.ambiguity is None:
         return None
     hosts = {one.name: (host, offset) for one, host, offset in measured(fleet.members)}
@@ -157,5 +144,9 @@ def _example(fleet: Fleet) -> Example | None:
     behind_us, ahead_us = (
         growth_ns(fleet.now_ns - host.last_ns, host.max_drift_ppm) / 1000 for host in (behind, ahead)
     )
-    latest_us, earliest_us = ceil(late.latest_s * 1e6 + behind_us), floor(early.earliest_s * 1e6 - ahead_us)
-    return Example(behind.name, ahead.name, latest_us, earliest_us)
+    return SimpleNamespace(
+        behind=behind.name,
+        ahead=ahead.name,
+        latest_us=ceil(late.latest_s * 1e6 + behind_us),
+        earliest_us=floor(early.earliest_s * 1e6 - ahead_us),
+    )

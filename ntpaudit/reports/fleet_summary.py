@@ -7,7 +7,6 @@ from ntpaudit.core.policy import Severity
 from ntpaudit.core.units import plural
 
 LONGEST_NAME = 64  # the longest name in a sentence, in characters; a longer one is cut in its middle
-
 _CUT = "~"
 
 

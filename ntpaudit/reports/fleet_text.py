@@ -18,7 +18,6 @@ from ntpaudit.reports.fleet_summary import flagged, sentence
 PROSE_WIDTH = 120  # the longest line of prose: longer ones are hard to read
 ROWS = 40  # the default number of hosts shown; hosts that are not ok are always shown
 FINDINGS = 30  # the number of findings shown, the worst first
-
 _ANY_WIDTH = 1 << 20
 
 _Item = TypeVar("_Item")

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from textwrap import wrap
 from typing import Any, NamedTuple
 
+from ntpaudit.core.events import Event
 from ntpaudit.core.policy import Severity
 from ntpaudit.core.units import direction, format_duration, format_utc
 from ntpaudit.render.terminal import SEVERITY_COLOURS, Paint
@@ -112,38 +113,36 @@ def hour_json(hours: Iterable[Hour]) -> Iterator[str]:
 
 def event_csv(events: Iterable[StoredEvent]) -> Iterator[str]:
     """Write events under a header; `value_s` is the size of a step (positive is forward), or of a finding."""
-    writer = csv.DictWriter(_Echo(), _EVENT_FIELDS)
+    writer = csv.DictWriter(_Echo(), _EVENT_FIELDS, extrasaction="ignore")
     yield writer.writeheader()
-    for stored in events:
-        event = stored.event
+    for event, boot_id in events:
         times = {
             "time": "" if event.utc_ns is None else format_utc(event.utc_ns),
             "host_time": format_utc(event.host_ns),
         }
         yield writer.writerow(
-            _numbers(_event_data(stored)) | times | {"raised": int(event.raised), "text": csv_cell(event.text)}
+            _numbers(_event_data(event, boot_id)) | times | {"raised": int(event.raised), "text": csv_cell(event.text)}
         )
 
 
 def event_json(events: Iterable[StoredEvent]) -> Iterator[str]:
     """Write events as JSON Lines of a schema of their own."""
-    for stored in events:
-        event = stored.event
+    for event, boot_id in events:
         utc = None if event.utc_ns is None else format_utc(event.utc_ns)
         time = {"utc": utc, "host": format_utc(event.host_ns), "boottime_ns": event.boottime_ns}
-        yield _json({"schema": EVENT_SCHEMA, "time": time} | _event_data(stored) | {"detail": dict(event.detail)})
+        yield _json({"schema": EVENT_SCHEMA, "time": time} | _event_data(event, boot_id))
 
 
-def _event_data(stored: StoredEvent) -> dict[str, Any]:
-    event = stored.event
+def _event_data(event: Event, boot_id: str | None) -> dict[str, Any]:
     return {
-        "boot_id": stored.boot_id,
+        "boot_id": boot_id,
         "event": event.kind,
         "raised": event.raised,
         "severity": event.severity.word,
         "level": event.level,
         "value_s": event.value_s,
         "text": event.text,
+        "detail": dict(event.detail),
     }
 
 

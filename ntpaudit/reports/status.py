@@ -11,9 +11,9 @@ from ntpaudit.core.staleness import AgentStatus, RunningAgent, Wait
 from ntpaudit.core.units import DAY_S, format_duration, format_utc, plural
 from ntpaudit.formats.nagios import performance, plugin_line
 from ntpaudit.formats.summary import summary
-from ntpaudit.formats.text import facts, finding_lines, source_table
+from ntpaudit.formats.text import SOURCE_COLUMNS, facts, finding_lines
 from ntpaudit.probes import service
-from ntpaudit.render.terminal import fitting, labelled, opening, page, painter
+from ntpaudit.render.terminal import fitting, labelled, opening, page, painter, table
 
 FORMATS = ("text", "json", "nagios")
 ANSWERS_WITHIN_S = 10.0  # the time from the start of a poll to its record, with the resolution of names
@@ -22,10 +22,7 @@ ANSWERS_WITHIN_S = 10.0  # the time from the start of a poll to its record, with
 def render(
     status: AgentStatus, format_name: str, stored: Mapping[str, Any], *, width: int | None = None, colour: bool = False
 ) -> str:
-    """Write the status in one of `FORMATS`. `stored` is its record as the history has it, for JSON.
-
-    Lines of text have `width` columns, at most 100.
-    """
+    """Write the status in one of `FORMATS`, text in lines of `width` columns, at most 100; `stored` is for JSON."""
     match format_name:
         case "json":
             return _json(status, stored)
@@ -70,9 +67,8 @@ def sentence(status: AgentStatus) -> str:
     if not status.is_stale:
         return text
     last = f"last status {status.record.severity.name}: {text}"
-    if status.doubt is not None:
-        return f"{status.doubt}, so the current offset is unknown; {last}"
-    return f"the agent has stored no record for {_age(status.age_s)}, so the current offset is unknown; {last}"
+    why = status.doubt or f"the agent has stored no record for {_age(status.age_s)}"
+    return f"{why}, so the current offset is unknown; {last}"
 
 
 def _remedy(status: AgentStatus) -> str:
@@ -121,7 +117,7 @@ def _text(status: AgentStatus, width: int, *, colour: bool) -> str:
     return page(
         [*first, _fix(status.severity, _remedy(status))] if status.is_stale else first,
         [line for label, fact in _ages(status) for line in labelled(label, fact, width)],
-        source_table(shown.sources, paint, width),
+        table(SOURCE_COLUMNS, shown.sources, paint, width),
         [line for finding in record.findings for line in finding_lines(finding, paint, width)],
         [line for label, fact in last for line in labelled(label, fact, width)],
     )
@@ -168,10 +164,6 @@ def _drift(drift: Drift) -> str:
 
 
 def _forecast(breach: Breach, tolerance: str, age_s: float, *, is_known: bool) -> str:
-    """Say when the clock is expected to exceed the tolerance, and for how long it certainly will not.
-
-    Only the latter unless the drift `is_known`. The 95 % limit is given only where past forecasts prove it (R9).
-    """
     certain = "no guarantee"
     if breach.guaranteed_s:
         certain = f"guaranteed for {format_duration(breach.guaranteed_s, rounding='down')}"
@@ -179,6 +171,7 @@ def _forecast(breach: Breach, tolerance: str, age_s: float, *, is_known: bool) -
         return f"no forecast yet, the drift is not known (within {tolerance}: {certain})"
     premise = "if synchronisation stopped now, " if breach.free_running else ""
     early_s = breach.pessimistic_s
+    # past forecasts prove the 95 % limit (R9)
     limits = [] if early_s is None else [f"95 %: not within {format_duration(early_s, rounding='down')}"]
     limits += [certain, *([] if breach.calibrated else ["forecast not yet verified"])]
     if breach.central_s is not None:

@@ -72,10 +72,7 @@ def _of_boot(boot: list[_Row], last_s: int, after: _Row | None) -> Iterator[Mome
 
 
 def _steps(connection: sqlite3.Connection) -> list[int]:
-    """Return when the clock was set, in order, as far as that was seen.
-
-    One of an unknown moment, while no agent watched, parts nothing: all that time may have been after it.
-    """
+    """Return when the clock was set, in order, without the steps of an unknown moment, while no agent watched."""
     rows = connection.execute(
         "SELECT utc_ns FROM events WHERE kind IN ('step-back', 'step-forward') AND raised = 1"
         " AND typeof(utc_ns) = 'integer'"

@@ -47,13 +47,11 @@ def keep_record(connection: sqlite3.Connection, audit_id: int, record: Record) -
 
 
 def keep_audit(connection: sqlite3.Connection, observation: Observation, record: Record) -> int:
-    """Store an audit's record, with its observation if that is not stored yet; return its id.
-
-    The observation of a local audit is complete in its record and columns, so it is not stored separately.
-    """
+    """Store an audit's record, with its observation if that is not stored yet; return its id."""
     if (audit_id := find_pending(connection, observation)) is not None:
         keep_record(connection, audit_id, record)
         return audit_id
+    # the observation of a local audit is complete in its record and columns
     seen = "" if record.kind == "local" else _packed(observation)
     values = (*_observation_values(observation, record.kind), seen, *_record_values(record))
     return insert(connection, "audits", f"{OBSERVATION_COLUMNS}, {RECORD_COLUMNS}", values)

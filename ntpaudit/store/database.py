@@ -4,7 +4,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 
 from ntpaudit.errors import StoreError
 from ntpaudit.log import LazyLogger
@@ -181,12 +181,11 @@ def _use_wal(connection: sqlite3.Connection, wait_s: float) -> None:
     while True:
         try:
             connection.execute("PRAGMA journal_mode=WAL")
+            return
         except sqlite3.OperationalError as error:
             if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
                 raise
             time.sleep(0.01)
-        else:
-            return
 
 
 def _version(connection: sqlite3.Connection) -> int:
@@ -280,13 +279,9 @@ def _detect_damage(connection: sqlite3.Connection) -> Iterator[None]:
 
 def _has_schema(connection: sqlite3.Connection) -> bool:
     columns = "SELECT t.name, c.name FROM sqlite_schema t, pragma_table_info(t.name) c WHERE t.type = 'table'"
-    reference = open_memory()
-    try:
+    with closing(open_memory()) as reference, suppress(sqlite3.Error, UnicodeDecodeError):
         return {*reference.execute(columns)} <= {*connection.execute(columns)}
-    except (sqlite3.Error, UnicodeDecodeError):
-        return False
-    finally:
-        reference.close()
+    return False
 
 
 def set_aside_damaged(path: str) -> bool:

@@ -3,7 +3,7 @@
 import sqlite3
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import closing, contextmanager
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ntpaudit.errors import StoreError
 from ntpaudit.store.database import open_database, transaction
@@ -32,14 +32,11 @@ class Resent(NamedTuple):
 
 def read_dead_letters(connection: sqlite3.Connection) -> Iterator[DeadLetter]:
     """Return every dead letter, the oldest first; a damaged one has no time and no lines, and DAMAGED as its reason."""
-    return map(_dead_letter, connection.execute("SELECT id, stamp_ns, reason, lines FROM set_aside ORDER BY id"))
-
-
-def _dead_letter(row: tuple[Any, ...]) -> DeadLetter:
-    try:
-        return read_row(DeadLetter, row)
-    except ROW_ERRORS:
-        return DeadLetter(row[0], None, DAMAGED, "")
+    for row in connection.execute("SELECT id, stamp_ns, reason, lines FROM set_aside ORDER BY id"):
+        try:
+            yield read_row(DeadLetter, row)
+        except ROW_ERRORS:
+            yield DeadLetter(row[0], None, DAMAGED, "")
 
 
 def resend(path: str, ids: Sequence[int] | None) -> Resent:

@@ -1,7 +1,4 @@
-"""The state of one-shot audits: opened when first needed, so that an audit without state creates no file.
-
-Nothing here stops an audit: a problem with the state is logged, and the audit continues without.
-"""
+"""The state of one-shot audits, opened when first needed; a problem with it is logged, and stops no audit."""
 
 import os
 from collections.abc import Callable

@@ -29,6 +29,7 @@ def enqueue(connection: sqlite3.Connection, entry: OutboxEntry, audit_id: int | 
 
 _VALUES = ", ".join(OutboxEntry._fields[1:])
 _ENTRY = f"id, {_VALUES}"
+_IS_ENTRY = "id = ? AND boottime_ns = ? AND host_ns = ?"
 
 
 def _entry(row: tuple[Any, ...]) -> OutboxEntry:
@@ -70,9 +71,6 @@ def unstamped(connection: sqlite3.Connection, count: int = MAX_UNSTAMPED) -> lis
     return [_entry(row) for row in rows]
 
 
-_IS_ENTRY = "id = ? AND boottime_ns = ? AND host_ns = ?"
-
-
 def _entry_key(entry: OutboxEntry) -> tuple[int, int, int]:
     return entry.id, entry.boottime_ns, entry.host_ns
 
@@ -80,26 +78,20 @@ def _entry_key(entry: OutboxEntry) -> tuple[int, int, int]:
 def stamp_entries(
     connection: sqlite3.Connection, stamped: Sequence[OutboxEntry], refused: Sequence[OutboxEntry], reason: str
 ) -> None:
-    """Replace entries by stamped ones, and move the refused ones to the dead letters.
-
-    The audits get the same stamps, unless a stamp is the host's own time.
-    """
+    """Replace entries by stamped ones, stamp their audits too, and move the refused ones to the dead letters."""
     for entry in stamped:
         row = connection.execute(
             f"UPDATE outbox SET lines = ?, stamp_ns = ? WHERE {_IS_ENTRY} RETURNING audit_id",  # noqa: S608
             (entry.lines, entry.stamp_ns, *_entry_key(entry)),
         ).fetchone()
-        if row is not None and entry.stamp_ns != entry.host_ns:
+        if row is not None and entry.stamp_ns != entry.host_ns:  # the host's own time is no true time
             connection.execute("UPDATE audits SET utc_ns = ? WHERE utc_ns IS NULL AND id = ?", (entry.stamp_ns, row[0]))
     for entry in refused:
         dead_letter(connection, entry, reason)
 
 
 def ack(connection: sqlite3.Connection, entries: Sequence[OutboxEntry]) -> None:
-    """Remove delivered entries, the oldest of the outbox.
-
-    If the state has moved meanwhile, nothing is removed: the entries are delivered again, which changes no point.
-    """
+    """Remove delivered entries, the oldest of the outbox; none if the state has moved, so they are delivered again."""
     gone = connection.execute(
         f"DELETE FROM outbox WHERE id <= ? AND EXISTS (SELECT 1 FROM outbox WHERE {_IS_ENTRY})",  # noqa: S608
         (entries[-1].id, *_entry_key(entries[-1])),

@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 from ntpaudit.core.accounting import Spans
-from ntpaudit.core.checks.finding import LEVEL_SEVERITY
+from ntpaudit.core.checks.rule import LEVEL_SEVERITY
 from ntpaudit.core.events import Event
 from ntpaudit.core.ntp.rate_limit import Instant
 from ntpaudit.core.policy import VERDICTS, Severity, Verdict
@@ -66,10 +66,7 @@ class Audit(NamedTuple):
 
 
 class Hour(NamedTuple):
-    """All audits of one hour, beginning at `time_ns`: how many, how they ended, and the extremes in seconds.
-
-    `spans` accounts for each of its seconds, None where that is not known any more.
-    """
+    """All audits of one hour, beginning at `time_ns`: how many, how they ended, and the extremes in seconds."""
 
     time_ns: int
     audits: int
@@ -81,7 +78,7 @@ class Hour(NamedTuple):
     least_offset_s: float | None
     most_offset_s: float | None
     bound_s: float | None
-    spans: Spans | None = None
+    spans: Spans | None = None  # of each of its seconds; None where that is not known any more
 
 
 class StoredEvent(NamedTuple):
@@ -92,10 +89,7 @@ class StoredEvent(NamedTuple):
 
 
 class Window(NamedTuple):
-    """The part of a history to read: the audits of ids `first` to `last` whose corrected time lies in between.
-
-    A time of None is no limit. An audit without a corrected time belongs where its neighbours do.
-    """
+    """The part of a history to read: the audits of ids `first` to `last` in a period. A time of None is no limit."""
 
     first: int
     last: int
@@ -108,6 +102,7 @@ class Window(NamedTuple):
         return max(0, self.last - self.first + 1)
 
 
+# an audit without a corrected time belongs where its neighbours do
 _IN_TIME = "(utc_ns IS NULL OR utc_ns BETWEEN IFNULL(:since_ns, utc_ns) AND IFNULL(:until_ns, utc_ns))"
 _INSIDE = f"id >= :first AND id <= :last AND record IS NOT NULL AND {_IN_TIME}"
 _COLUMNS = "id, utc_ns, host_ns, kind, severity, verdict, offset_ns, earliest_ns, latest_ns"
@@ -135,11 +130,11 @@ class History:
         `look` sees the host after the records were read, so that none is later. StoreError if the last one is damaged.
         """
         row = self._connection.execute(
-            f"SELECT id, kind, record FROM audits WHERE {_BY_AGENT} ORDER BY id DESC LIMIT 1"  # noqa: S608
+            f"SELECT id, record FROM audits WHERE {_BY_AGENT} ORDER BY id DESC LIMIT 1"  # noqa: S608
         ).fetchone()
         if row is None:
             return None
-        audit_id, kind, value = row
+        audit_id, value = row
         try:
             stored, record = read_record(value)
         except ValueError as error:
@@ -147,7 +142,7 @@ class History:
                 f"the last record (audit {audit_id}) is damaged, so nothing is known of the clock ({error}); "
                 f"wait for the agent's next record, or restart it: {service.restart()}"
             ) from error
-        asked = record if kind == "network" and _was_polled(record) else self._last_polled(audit_id)
+        asked = self._last_polled(audit_id)
         agent, here = self.agent_state(), look()
         if here.agent_runs is False and record.health is not None:  # nothing is sent now: the outbox is as it stays
             waiting, oldest_ns, _ = backlog(self._connection)
@@ -167,7 +162,7 @@ class History:
                 _, record = read_record(value)
             except ValueError:
                 continue
-            if _was_polled(record):
+            if any(source.status != "skipped" for source in record.sources):
                 return record
             latest = latest or record
         return latest
@@ -187,10 +182,7 @@ class History:
             return None
 
     def corrected_now(self, now: Instant) -> int:
-        """Return the time as the history knows it: counted on by uptime from the last audit, if that is of this boot.
-
-        Else it is the host's, which can be wrong, but never before the last audit.
-        """
+        """Return the last audit's corrected time plus the uptime since; after a boot the host's, but never earlier."""
         row = self._connection.execute(
             "SELECT utc_ns, boot_id, boottime_ns FROM audits"
             " WHERE typeof(utc_ns) = 'integer' AND typeof(boottime_ns) = 'integer' ORDER BY id DESC LIMIT 1"
@@ -219,10 +211,7 @@ class History:
         return None if row is None else int(row[0])
 
     def window(self, since_ns: int | None = None, until_ns: int | None = None, limit: int | None = None) -> Window:
-        """Return the window of the audits between two times, the newest `limit` of them.
-
-        Corrected times grow with the ids, so both ends are found by halving, without an index or a scan.
-        """
+        """Return the window of the audits between two times, the newest `limit` of them."""
         low, high = self._connection.execute(  # together in one SELECT they would read every row
             "SELECT (SELECT MIN(id) FROM audits), (SELECT MAX(id) FROM audits)"
         ).fetchone()
@@ -240,7 +229,10 @@ class History:
         return window
 
     def _first_at(self, low: int, high: int, time_ns: int) -> int:
-        """Return the first id in [low, high) from which on no audit is known to be before a time, else `high`."""
+        """Return the first id in [low, high) from which on no audit is known to be before a time, else `high`.
+
+        Corrected times grow with the ids, so it is found by halving, without an index or a scan.
+        """
         while low < high:
             middle = (low + high) // 2
             row = self._connection.execute(
@@ -254,13 +246,10 @@ class History:
                 low = row[0] + 1
         return low
 
-    def audits(self, window: Window) -> Iterator[Audit]:
-        """Return the audits of a window in brief, the oldest first; `damage` is called for each that cannot be read."""
-        return read_rows(_audit, self._pages(f"{_COLUMNS}, record", window), self._damage, "audit")
-
-    def offsets(self, window: Window) -> Iterator[Audit]:
-        """Return the same audits without age and findings, which takes a fifth of the time."""
-        return read_rows(_audit, self._pages(f"{_COLUMNS}, NULL", window), self._damage, "audit")
+    def audits(self, window: Window, *, in_full: bool = True) -> Iterator[Audit]:
+        """Return the audits of a window, the oldest first; if not `in_full`, without age and findings, and faster."""
+        columns = f"{_COLUMNS}, {'record' if in_full else 'NULL'}"
+        return read_rows(_audit, self._pages(columns, window), self._damage, "audit")
 
     def records(self, window: Window) -> Iterator[tuple[int, str]]:
         """Return the texts of a window's records as they were stored, each with its audit's id, the oldest first."""
@@ -311,10 +300,6 @@ class History:
     def dead_letters(self) -> Iterator[DeadLetter]:
         """Return every dead letter, the oldest first."""
         return read_dead_letters(self._connection)
-
-
-def _was_polled(record: Record) -> bool:
-    return any(source.status != "skipped" for source in record.sources)
 
 
 def _record_text(row: tuple[Any, ...]) -> tuple[int, str]:
@@ -371,11 +356,7 @@ def _hour(row: tuple[Any, ...]) -> Hour:
 
 
 def _seconds(value_ns: int | None) -> float | None:
-    if value_ns is None:
-        return None
-    if type(value_ns) is not int:  # as `_whole`, without a call: this is done for each offset of a history
-        raise TypeError(f"{value_ns!r} is no whole number")
-    return value_ns / NS_PER_S
+    return None if value_ns is None else _whole(value_ns) / NS_PER_S
 
 
 def _stored_event(row: tuple[Any, ...]) -> StoredEvent:

@@ -4,7 +4,7 @@ import fcntl
 import os
 import sqlite3
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 
 from ntpaudit.errors import StoreError
 from ntpaudit.probes import service
@@ -22,12 +22,10 @@ def find_history(environment: Mapping[str, str], *, by_agent: bool) -> str:
     if own == system or environment.get("STATE_DIRECTORY") or not os.path.lexists(SYSTEM_FOLDER):
         return own
     condition = "kind IS NOT NULL" if by_agent else "TRUE"
-    try:
-        with open_readonly(own) as connection:
-            kept = connection.execute(f"SELECT 1 FROM audits WHERE {condition} LIMIT 1").fetchone()  # noqa: S608
-    except StoreError:
-        kept = None
-    return own if kept else system
+    with suppress(StoreError), open_readonly(own) as connection:
+        if connection.execute(f"SELECT 1 FROM audits WHERE {condition} LIMIT 1").fetchone():  # noqa: S608
+            return own
+    return system
 
 
 def agent_runs(path: str) -> bool | None:
@@ -45,16 +43,12 @@ def agent_vouches(path: str) -> bool | None:
 
 
 def _is_held(path: str, flags: int) -> bool | None:
-    """Return whether a process holds this lock; None if that is not visible.
-
-    A shared lock is taken for a moment; an agent that starts just then retries (`AgentLock`).
-    """
     try:
         handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | flags)
     except (OSError, ValueError):
         return None
     try:
-        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)  # an agent that starts just then retries (`AgentLock`)
     except BlockingIOError:
         return True
     except OSError:
@@ -69,12 +63,9 @@ def open_readonly(path: str) -> Iterator[sqlite3.Connection]:
     """Open a history for reading. StoreError, with the fix, if that fails or reading stops half-way."""
     try:
         _check_readable(path)
-        connection = _connect(path)
-        try:
+        with closing(_connect(path)) as connection:
             _check_version(connection, path)
             yield connection
-        finally:
-            connection.close()
     except sqlite3.DatabaseError as error:
         raise StoreError(_describe_error(path, error)) from error
 

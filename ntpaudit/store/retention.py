@@ -1,7 +1,6 @@
 """Retention: delete what is too old, or too much."""
 
 import sqlite3
-from typing import NamedTuple
 
 from ntpaudit.core.units import NS_PER_S
 from ntpaudit.store.rows import keep_newest
@@ -12,39 +11,32 @@ MAX_AGED_HOURS = 24  # the same for rollups
 KEPT_EVENTS = 100_000  # how many events are kept at most, the newest: a clock may be set every second
 SLICE = 250  # how many of the oldest audits are deleted at a time while the file is too large, at most MAX_SLICES times
 MAX_SLICES = 40
-
 MAX_PAGES = 4000  # how many free pages are returned to the file system at once
-
-
-class Pruned(NamedTuple):
-    """How many audits retention deleted, and how many undelivered outbox entries."""
-
-    audits: int = 0
-    undelivered: int = 0
 
 
 _WAITING = f"SELECT audit_id FROM (SELECT audit_id FROM outbox ORDER BY id LIMIT {2 * MAX_AGED})"  # noqa: S608
 """The audits of the oldest outbox entries: delivery is in order, so no older audit waits."""
 
 
-def prune_by_age(connection: sqlite3.Connection, now_ns: int, raw_s: float, rollups_s: float, findings_s: float) -> int:
-    """Delete what is older than its retention; return the number of audits.
+def prune_by_age(
+    connection: sqlite3.Connection, now_ns: int, raw_s: float, rollups_s: float, findings_s: float
+) -> None:
+    """Delete what is older than its retention.
 
     An audit is old if both its true time and its host time are. Undelivered audits stay; so do audits without a true
     time, which are deleted with the next one that has it. If `now_ns` is wrong, at most the oldest `MAX_AGED` are lost.
     """
     raw_ns, findings_ns = (now_ns - round(kept_s * NS_PER_S) for kept_s in (raw_s, findings_s))
-    gone = _drop_old(connection, "audits", raw_ns, f"id NOT IN ({_WAITING} WHERE audit_id IS NOT NULL)")
+    _drop_old(connection, "audits", raw_ns, f"id NOT IN ({_WAITING} WHERE audit_id IS NOT NULL)")
     _drop_old(connection, "events", findings_ns, "TRUE")
     connection.execute(
         "DELETE FROM rollups WHERE hour_s < ? AND hour_s IN (SELECT hour_s FROM rollups ORDER BY hour_s LIMIT ?)",
         (now_ns / NS_PER_S - rollups_s, MAX_AGED_HOURS),
     )
-    return gone
 
 
-def _drop_old(connection: sqlite3.Connection, table: str, before_ns: int, condition: str) -> int:
-    return connection.execute(
+def _drop_old(connection: sqlite3.Connection, table: str, before_ns: int, condition: str) -> None:
+    connection.execute(
         f"""
         DELETE FROM {table} WHERE {condition} AND id IN (
             WITH oldest AS (SELECT id, utc_ns, host_ns FROM {table} ORDER BY id LIMIT ?),
@@ -53,7 +45,7 @@ def _drop_old(connection: sqlite3.Connection, table: str, before_ns: int, condit
         )
         """,  # noqa: S608
         (MAX_AGED, before_ns),
-    ).rowcount
+    )
 
 
 def size_bytes(connection: sqlite3.Connection) -> int:
@@ -64,22 +56,16 @@ def size_bytes(connection: sqlite3.Connection) -> int:
     return int((pages - free) * size)
 
 
-def prune_by_size(connection: sqlite3.Connection, max_bytes: int) -> Pruned:
+def prune_by_size(connection: sqlite3.Connection, max_bytes: int) -> None:
     """Delete the oldest audits while the database is too large, delivered ones first; count the others in `dropped`."""
-    pruned = Pruned()
     keep_newest(connection, "events", KEPT_EVENTS)
     for _ in range(MAX_SLICES):
-        if size_bytes(connection) <= max_bytes:
+        if size_bytes(connection) <= max_bytes or not (_drop_delivered(connection) or _drop_undelivered(connection)):
             break
-        gone, entries = _drop_delivered(connection), 0
-        if not gone:
-            gone, entries = _drop_undelivered(connection)
-        if not gone and not entries:
-            break
-        pruned = Pruned(pruned.audits + gone, pruned.undelivered + entries)
-    count_dropped(connection, pruned.undelivered)
-    _return_pages(connection)
-    return pruned
+    pages, free = (connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "freelist_count"))
+    if free > pages // 8:
+        for _ in range(min(free, MAX_PAGES)):
+            connection.execute("PRAGMA incremental_vacuum(1)")  # of more, Python would take the first step only
 
 
 def _drop_delivered(connection: sqlite3.Connection) -> int:
@@ -90,19 +76,14 @@ def _drop_delivered(connection: sqlite3.Connection) -> int:
     ).rowcount
 
 
-def _drop_undelivered(connection: sqlite3.Connection) -> tuple[int, int]:
+def _drop_undelivered(connection: sqlite3.Connection) -> int:
     entry_id, audit_id = connection.execute(
         "SELECT MAX(id), MAX(audit_id) FROM (SELECT id, audit_id FROM outbox ORDER BY id LIMIT ?)", (SLICE,)
     ).fetchone()
     audits = connection.execute("DELETE FROM audits WHERE id <= ?", (audit_id,)).rowcount
-    return audits, connection.execute("DELETE FROM outbox WHERE id <= ?", (entry_id,)).rowcount
-
-
-def _return_pages(connection: sqlite3.Connection) -> None:
-    pages, free = (connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "freelist_count"))
-    if free > pages // 8:
-        for _ in range(min(free, MAX_PAGES)):
-            connection.execute("PRAGMA incremental_vacuum(1)")  # of more, Python would take the first step only
+    entries = connection.execute("DELETE FROM outbox WHERE id <= ?", (entry_id,)).rowcount
+    count_dropped(connection, entries)
+    return audits + entries
 
 
 def drop_beyond(connection: sqlite3.Connection, count: int) -> int:

@@ -49,10 +49,7 @@ def read_rows(
 
 
 def read_record(value: Any) -> tuple[dict[str, Any], Record]:
-    """Return a record of a row, as it is stored and read. ValueError where any part of it is not what was written.
-
-    Every field has its type: code that uses the record later meets no text where a number should be.
-    """
+    """Return a record of a row, as it is stored and read. ValueError where any part of it has another type."""
     try:
         stored = parse_json(value)
         record = Record.from_dict(stored)

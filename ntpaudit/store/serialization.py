@@ -9,9 +9,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 _Value = TypeVar("_Value")
 
 _ATOMS = frozenset({int, float, str, bool, NoneType})
-
 _LARGEST = 1 << 64  # no number of ours is larger: times in nanoseconds, NTP times
-
 _hints = cache(get_type_hints)
 
 to_json = JSONEncoder(allow_nan=False, separators=(",", ":")).encode
@@ -46,7 +44,12 @@ def revive(kind: type[_Value], data: Any) -> _Value:
 def _revive(kind: Any, data: Any) -> Any:
     origin, parts = get_origin(kind), get_args(kind)
     if origin in (Union, UnionType):
-        return _first_fitting(parts, data)
+        for part in parts:
+            try:
+                return _revive(part, data)
+            except (TypeError, ValueError):
+                continue
+        raise TypeError(f"{data!r} fits none of {parts}")
     if origin is Literal:
         return _checked(data in parts, kind, data)
     if origin is tuple:
@@ -67,24 +70,12 @@ def _revive(kind: Any, data: Any) -> Any:
     return float(data) if kind is float else data
 
 
-def _first_fitting(kinds: tuple[Any, ...], data: Any) -> Any:
-    for kind in kinds:
-        try:
-            return _revive(kind, data)
-        except (TypeError, ValueError):
-            continue
-    raise TypeError(f"{data!r} fits none of {kinds}")
-
-
 def _named(kind: Any, data: Any) -> Any:
     """Make a named tuple of its parts, by name or in order; a missing one takes its default, a surplus is refused."""
     hints = _hints(kind)
     if isinstance(data, list):
         data = dict(zip(hints, _checked(len(data) <= len(hints), kind, data), strict=False))
-    _checked(isinstance(data, dict), kind, data)
-    for name in data:
-        if name not in hints:
-            raise TypeError(f"{kind.__name__} has no {name}")
+    _checked(isinstance(data, dict) and data.keys() <= hints.keys(), kind, data)
     return kind(**{name: _revive(hints[name], part) for name, part in data.items()})
 
 

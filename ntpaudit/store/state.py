@@ -11,8 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
-from types import MappingProxyType
-from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from ntpaudit.core.events import Event
 from ntpaudit.core.ntp.rate_limit import ServerStates
@@ -38,20 +37,12 @@ MAX_MEMORY_RECORDS = 20_000  # audits in memory, one a minute for two weeks; the
 MAX_WAL_BYTES = 64 << 20  # a larger log is reported: another process reads without end, so SQLite cannot reset it
 LOCK_TRIES = 10  # how often a folder's lock is tried before it counts as another agent's
 _LOCK_PAUSE_S = 0.05
+_CLOSES_SAFELY = (3, 40)  # from this SQLite on, closing a deleted file does not delete a new log of that name
 
+_Identity = tuple[int, int] | None
 _P = ParamSpec("_P")
 _Done = TypeVar("_Done")
 _Work = Callable[Concatenate[sqlite3.Connection, _P], _Done]
-
-
-class AuditRow(NamedTuple):
-    """All that one audit stores. `entry` is None without a database; `states` is the agent's own state, by key."""
-
-    observation: Observation
-    record: Record
-    events: Sequence[Event] = ()
-    entry: OutboxEntry | None = None
-    states: Mapping[str, Any] = MappingProxyType({})
 
 
 class StateStore:
@@ -99,9 +90,15 @@ class StateStore:
 
         self.write(work)
 
-    def keep_record(self, row: AuditRow) -> None:
-        """Store a record with its events, outbox entry and the agent's state, in one transaction."""
-        observation, record, events, entry, states = row
+    def keep_record(
+        self,
+        observation: Observation,
+        record: Record,
+        events: Sequence[Event],
+        entry: OutboxEntry | None,
+        states: Mapping[str, Any],
+    ) -> None:
+        """Store all of an audit in one transaction; `entry` is None without a database, `states` are the agent's."""
 
         def work(connection: sqlite3.Connection) -> None:
             audit_id = audits.keep_audit(connection, observation, record)
@@ -196,7 +193,7 @@ class StateStore:
 
     def _remember_files(self) -> None:
         self._file = _identity(self._path)
-        self._side_files = {part: _identity(self._path + part) for part in _SIDE_FILES}
+        self._side_files = {part: _identity(self._path + part) for part in ("-wal", "-shm")}
 
     def _check_files(self) -> None:
         """Detect that the file, its log or its index was deleted or replaced: further writes would be lost."""
@@ -243,19 +240,18 @@ class StateStore:
         """Continue in memory, with the readable part of the file's state. A damaged file is renamed."""
         self.error = self._noted = str(error)
         logger.warning(f"{error}; continuing in memory")
-        memory, file = database.open_memory(), self._connection
-        is_gone, is_damaged = file is not None and _identity(self._path) != self._file, database.is_damage(error)
+        memory, file, is_gone = database.open_memory(), self._connection, False
         if file is None:
             with suppress(StoreError), open_readonly(self._path) as seen:
                 transfer.copy_state(seen, memory)
         else:
             transfer.copy_state(file, memory)
-        if file is not None and is_gone:
-            self._removed = file  # kept open until its outbox is carried over
-            self._remove_side_files(file)
-        elif file is not None:
-            file.close()
-            is_gone = is_damaged and database.set_aside_damaged(self._path)
+            if is_gone := _identity(self._path) != self._file:
+                self._removed = file  # kept open until its outbox is carried over
+                self._remove_side_files(file)
+            else:
+                file.close()
+                is_gone = database.is_damage(error) and database.set_aside_damaged(self._path)
         self._connection, self.is_in_memory, self._retry_s = memory, True, 0.0
         self._dropped_before = saved_state.dropped(memory)
         self._schedule_retry(error)
@@ -340,12 +336,6 @@ def keep_events(
         outbox.enqueue(connection, entry, audit_id)
     for key, state in states.items():
         saved_state.save_state(connection, key, state)
-
-
-_Identity = tuple[int, int] | None
-_SIDE_FILES = ("-wal", "-shm")
-
-_CLOSES_SAFELY = (3, 40)  # from this SQLite on, closing a deleted file does not delete a new log of that name
 
 
 def _identity(path: str) -> _Identity:

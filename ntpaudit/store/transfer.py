@@ -5,6 +5,9 @@ import sqlite3
 from ntpaudit.store.audits import EVENT_COLUMNS, OBSERVATION_COLUMNS, RECORD_COLUMNS, add_rollup
 from ntpaudit.store.rows import insert
 
+CARRY_BATCH = 1000  # outbox entries of a deleted file that are in memory at once
+_OUTBOX_TABLES = {"outbox": "boot_id, boottime_ns, host_ns, stamp_ns, lines", "set_aside": "stamp_ns, lines, reason"}
+
 
 def copy_state(source: sqlite3.Connection, target: sqlite3.Connection) -> None:
     """Copy the state and the server states, as far as the source can be read."""
@@ -18,7 +21,11 @@ def copy_state(source: sqlite3.Connection, target: sqlite3.Connection) -> None:
 
 def move(source: sqlite3.Connection, target: sqlite3.Connection) -> None:
     """Add all rows of the source to the target."""
-    _drop_finished(source, target)
+    pending = target.execute("SELECT id, boottime_ns, boot_id FROM audits WHERE record IS NULL").fetchall()
+    for audit_id, *moment in pending:  # memory may have the records of some
+        finished = "SELECT 1 FROM audits WHERE record IS NOT NULL AND boottime_ns = ? AND boot_id IS ?"
+        if source.execute(finished, moment).fetchone():
+            target.execute("DELETE FROM audits WHERE id = ?", (audit_id,))
     moved = {}
     columns = f"{OBSERVATION_COLUMNS}, {RECORD_COLUMNS}"
     for audit_id, *values in source.execute(f"SELECT id, {columns} FROM audits ORDER BY id"):  # noqa: S608
@@ -35,9 +42,6 @@ def move(source: sqlite3.Connection, target: sqlite3.Connection) -> None:
     for values in source.execute("SELECT * FROM rollups"):
         add_rollup(target, values)
     copy_state(source, target)
-
-
-CARRY_BATCH = 1000  # outbox entries of a deleted file that are in memory at once
 
 
 def carry_over(source: sqlite3.Connection, target: sqlite3.Connection) -> tuple[int, sqlite3.Error | None]:
@@ -62,17 +66,3 @@ def carry_over(source: sqlite3.Connection, target: sqlite3.Connection) -> tuple[
             target.executemany(f"INSERT INTO {table} ({columns}) VALUES (?{', ?' * columns.count(',')})", new)  # noqa: S608
             carried += len(new) if table == "outbox" else 0
     return carried, None
-
-
-_OUTBOX_TABLES = {
-    "outbox": "boot_id, boottime_ns, host_ns, stamp_ns, lines",
-    "set_aside": "stamp_ns, lines, reason",
-}
-
-
-def _drop_finished(source: sqlite3.Connection, target: sqlite3.Connection) -> None:
-    pending = target.execute("SELECT id, boottime_ns, boot_id FROM audits WHERE record IS NULL").fetchall()
-    finished = "SELECT 1 FROM audits WHERE record IS NOT NULL AND boottime_ns = ? AND boot_id IS ?"
-    for audit_id, *moment in pending:
-        if source.execute(finished, moment).fetchone():
-            target.execute("DELETE FROM audits WHERE id = ?", (audit_id,))

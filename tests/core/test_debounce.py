@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from ntpaudit.core.checks.context import AuditContext, Contradiction, EarlierState, Gap
 from ntpaudit.core.checks.debounce import DebounceState, Decision, judge, of_new_boot
-from ntpaudit.core.checks.finding import LEVEL_SEVERITY
 from ntpaudit.core.checks.host import RULES, findings_of
+from ntpaudit.core.checks.rule import LEVEL_SEVERITY
 from ntpaudit.core.clock.drift import Breach, Drift
 from ntpaudit.core.clock.readings import ClockReading
 from ntpaudit.core.observation import SourceObservation

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from ntpaudit.core.checks.finding import LEVEL_SEVERITY
 from ntpaudit.core.checks.host import RULES
+from ntpaudit.core.checks.rule import LEVEL_SEVERITY
 from ntpaudit.core.events import Event
 from ntpaudit.core.policy import Severity
 from ntpaudit.store.serialization import plain, revive

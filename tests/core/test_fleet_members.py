@@ -5,7 +5,8 @@ from math import inf
 import pytest
 
 from ntpaudit.core.fleet.checks import judge_fleet
-from ntpaudit.core.fleet.members import build_members, cover, filter_site, is_covered
+from ntpaudit.core.fleet.members import build_members, cover, filter_site
+from ntpaudit.core.fleet.missing import COVERAGE
 from ntpaudit.core.fleet.model import Alarm, Coverage, DuplicateHost, FalsetickerReport, FleetPolicy, HostStatus
 from ntpaudit.core.policy import Severity
 from ntpaudit.core.units import NS_PER_S
@@ -109,6 +110,8 @@ def test_a_forgotten_host_is_not_one_that_never_reported() -> None:
 )
 def test_a_source_that_lies_covers_nothing(falsetickers: int, covered: Coverage) -> None:
     """Of three usable sources those count that the others do not contradict."""
-    members, _ = build_members(snapshot(host("a", usable=3, falsetickers=falsetickers)), FleetPolicy())
+    read = snapshot(host("a", usable=3, falsetickers=falsetickers))
+    members, _ = build_members(read, FleetPolicy())
     assert cover(members) == covered
-    assert is_covered(members[0]) is (covered.by_two == 1)
+    found = {one.id for one in judge_fleet(read, FleetPolicy()).findings}
+    assert (COVERAGE.id in found) is (covered.by_two == 0)

@@ -17,10 +17,9 @@ from ntpaudit.core.checks.context import (
     Gap,
     HostRule,
 )
-from ntpaudit.core.checks.finding import LEVEL_SEVERITY, Finding
 from ntpaudit.core.checks.host import RULES, findings_of
 from ntpaudit.core.checks.records import UNMEASURED
-from ntpaudit.core.checks.rule import Raised, make_finding, worst_first
+from ntpaudit.core.checks.rule import LEVEL_SEVERITY, Finding, Raised, make_finding, worst_first
 from ntpaudit.core.checks.steps import describe_step, level_of_step, step_severity_key
 from ntpaudit.core.clock.drift import Breach, Drift
 from ntpaudit.core.clock.interval import Interval

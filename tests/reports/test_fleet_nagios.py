@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from ntpaudit.core.fleet.checks import judge_fleet
 from ntpaudit.core.fleet.model import FleetPolicy, Host, Offset
 from ntpaudit.core.policy import Severity
-from ntpaudit.reports.fleet_nagios import render, render_absence
+from ntpaudit.formats.nagios import plugin_line
+from ntpaudit.reports.fleet_nagios import render
 from tests.snapshots import BEFORE, HOSTS, SNAPSHOT, host
 
 
@@ -68,5 +69,5 @@ def test_what_is_not_known_is_u() -> None:
 
 def test_that_nothing_could_be_read_is_one_line() -> None:
     """The line has the fix; a bar would begin performance data."""
-    assert render_absence("no | way", "find\none") == "NTPAUDIT UNKNOWN - no / way; find one\n"
-    assert render_absence("no way") == "NTPAUDIT UNKNOWN - no way\n"
+    assert plugin_line(Severity.UNKNOWN, "no | way; find\none", ()) == "NTPAUDIT UNKNOWN - no / way; find one\n"
+    assert plugin_line(Severity.UNKNOWN, "no way", ()) == "NTPAUDIT UNKNOWN - no way\n"

@@ -16,7 +16,7 @@ from ntpaudit.core.units import NS_PER_S
 from ntpaudit.store import audits, outbox
 from ntpaudit.store.compression import unpack_text
 from ntpaudit.store.outbox import OutboxEntry
-from ntpaudit.store.state import AuditRow, StateStore
+from ntpaudit.store.state import StateStore
 from tests.records import NOW_NS, observation, reading, record, servers
 
 MINUTE_NS = 60 * NS_PER_S
@@ -27,6 +27,16 @@ _LOCAL = _NETWORK._replace(sources=())
 _RECORD = record(*servers(0.0019))._replace(health=Health())
 
 _Done = TypeVar("_Done")
+
+
+class AuditRow(NamedTuple):
+    """The arguments of `keep_record`."""
+
+    observation: Observation
+    record: Record
+    events: tuple[Event, ...]
+    entry: OutboxEntry
+    states: dict[str, Any]
 
 
 def in_store(store: StateStore, work: Callable[[sqlite3.Connection], _Done]) -> _Done:
@@ -72,7 +82,7 @@ def keep(store: StateStore, number: int, kind: AuditKind = "local") -> None:
     concluded = audit(number, kind)
     if kind == "network":
         store.write(audits.keep_observation, concluded.observation, kind)
-    store.keep_record(concluded)
+    store.keep_record(*concluded)
 
 
 class Found(NamedTuple):

@@ -17,7 +17,7 @@ from ntpaudit.core.units import NS_PER_S
 from ntpaudit.store import audits, outbox, retention, saved_state, transfer
 from ntpaudit.store.compression import pack_text, unpack_text
 from ntpaudit.store.database import open_database, open_memory, transaction
-from ntpaudit.store.retention import MAX_AGED, Pruned
+from ntpaudit.store.retention import MAX_AGED
 from ntpaudit.store.serialization import plain, to_json
 from tests.records import CASES, NOW_NS, records
 from tests.store.audits import BOOT, audit, entry, event, number_of
@@ -76,7 +76,7 @@ def test_what_goes_for_its_age(audits: list[Old]) -> None:
     gone = {number for number in old if number <= last and not audits[number - 1].waits}
     with closing(open_memory()) as connection:
         insert(connection, audits)
-        assert retention.prune_by_age(connection, NOW_NS, *TERMS) == len(gone)
+        retention.prune_by_age(connection, NOW_NS, *TERMS)
         assert set(ids(connection)) == set(range(1, len(audits) + 1)) - gone
         assert len(ids(connection, "outbox")) == sum(entry.waits for entry in audits)
 
@@ -159,11 +159,11 @@ def test_what_goes_for_its_size(pile: Pile, max_bytes: int) -> None:
             if number > count - pile.loose:
                 outbox.enqueue(connection, entry(10_000 + number), None)
         entries = len(ids(connection, "outbox"))
-        trimmed = retention.prune_by_size(connection, max_bytes)
+        retention.prune_by_size(connection, max_bytes)
         left, waiting = ids(connection), ids(connection, "outbox")
-        assert left == list(range(trimmed.audits + 1, count + 1))
-        assert trimmed.undelivered == entries - len(waiting) == saved_state.dropped(connection)
-        if trimmed.undelivered:
+        assert left == list(range(count - len(left) + 1, count + 1))
+        assert entries - len(waiting) == saved_state.dropped(connection)
+        if saved_state.dropped(connection):
             assert not left or left[0] > pile.delivered
         assert retention.size_bytes(connection) <= max_bytes or not left
 
@@ -171,15 +171,15 @@ def test_what_goes_for_its_size(pile: Pile, max_bytes: int) -> None:
 def test_nothing_goes_while_there_is_room(memory: sqlite3.Connection) -> None:
     """Below the limit retention by size does nothing."""
     insert(memory, [Old(NOW_NS, NOW_NS)] * 10)
-    assert retention.prune_by_size(memory, 1 << 20) == Pruned()
-    assert len(ids(memory)) == 10
+    retention.prune_by_size(memory, 1 << 20)
+    assert (len(ids(memory)), saved_state.dropped(memory)) == (10, 0)
 
 
 @pytest.mark.parametrize("is_delivered", [True, False])
 def test_a_file_stays_within_its_size(is_delivered: bool, tmp_path: Path) -> None:
     """Over a simulated fortnight of minutes the file on the disk is no larger than it may be and an hour more."""
     path, max_bytes = tmp_path / "history.sqlite3", 2 << 20
-    dropped, largest, number = 0, 0, 0
+    largest, number = 0, 0
     with closing(open_database(str(path))) as connection:
         connection.execute("PRAGMA synchronous=OFF")
         for _ in range(120):
@@ -191,9 +191,10 @@ def test_a_file_stays_within_its_size(is_delivered: bool, tmp_path: Path) -> Non
                 if is_delivered:
                     outbox.ack(connection, outbox.waiting(connection, 1000))
             with transaction(connection):
-                dropped += retention.prune_by_size(connection, max_bytes).undelivered
+                retention.prune_by_size(connection, max_bytes)
             largest = max(largest, path.stat().st_size)
         left, waiting = ids(connection), outbox.waiting(connection, 10_000)
+        dropped = saved_state.dropped(connection)
     assert max_bytes / 2 < largest < max_bytes + 200_000
     assert left[-1] == number
     if is_delivered:
@@ -239,7 +240,8 @@ def test_a_clock_that_is_set_every_second_does_not_fill_the_disk(
     monkeypatch.setattr(retention, "KEPT_EVENTS", 30)
     insert(memory, [Old(NOW_NS, NOW_NS)])
     audits.keep_events(memory, [event(number) for number in range(100)], BOOT)
-    assert retention.prune_by_size(memory, 1 << 30) == Pruned()
+    retention.prune_by_size(memory, 1 << 30)
+    assert (ids(memory), saved_state.dropped(memory)) == ([1], 0)
     assert ids(memory, "events") == list(range(71, 101))
     retention.drop_beyond(memory, 5)
     assert ids(memory, "events") == list(range(91, 101))

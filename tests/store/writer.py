@@ -16,7 +16,7 @@ def main(path: str, delivered: str) -> None:
     store = StateStore(path)
     arrived = os.open(delivered, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     for pending in store.write(audits.pending_observations):
-        store.keep_record(audit((store.read(saved_state.load_state, "clock") or 0) + 1, pending.kind))
+        store.keep_record(*audit((store.read(saved_state.load_state, "clock") or 0) + 1, pending.kind))
     number = (store.read(saved_state.load_state, "clock") or 0) + 1
     print("ready", flush=True)
     while True:

@@ -1,9 +1,8 @@
 """Findings about the time daemon, the kernel's clock, and the hardware clock."""
 
 from ntpaudit.core.checks.context import AuditContext, estimate_s
-from ntpaudit.core.checks.finding import Level
 from ntpaudit.core.checks.offset import SETS_AT_ONCE
-from ntpaudit.core.checks.rule import AU8, ISO, PCI, SC45, Raised, Rule
+from ntpaudit.core.checks.rule import AU8, ISO, PCI, SC45, Level, Raised, Rule
 from ntpaudit.core.observation import Daemon, KernelState, Unavailable
 from ntpaudit.core.units import DAY_S, NS_PER_S, direction, format_duration, joined
 

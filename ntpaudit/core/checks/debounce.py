@@ -5,10 +5,9 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from ntpaudit.core.checks.context import AuditContext, HostRule
-from ntpaudit.core.checks.finding import Finding, Level
 from ntpaudit.core.checks.host import RULES
 from ntpaudit.core.checks.offset import OFFSET_HIGH, OFFSET_OUT
-from ntpaudit.core.checks.rule import Raised, make_finding, worst_first
+from ntpaudit.core.checks.rule import Finding, Level, Raised, make_finding, worst_first
 from ntpaudit.core.checks.sources import SOURCE_QUORUM
 from ntpaudit.core.policy import Severity
 from ntpaudit.core.record import AuditKind
@@ -21,6 +20,7 @@ HYSTERESIS = 0.7  # a finding is cleared below this share of its tolerance
 OFFSET_GRACE_NS = 600 * NS_PER_S  # this soon after a boot, no finding about the offset is raised
 PATIENCE_NS = 1800 * NS_PER_S  # no finding about the offset is raised for this long while the clock is being corrected
 LEVELS: tuple[Level, ...] = ("low", "medium", "high", "critical")  # by rank, from 1 on; rank 0: nothing is wrong
+_IF_CONFIRMED = f"after {MAJORITY} such samples of the last {SAMPLES}, or 2 in a row {format_duration(DWELL_S)} apart"
 _COUNTED = 2  # findings from this rank on count; a low one is only listed
 
 
@@ -232,11 +232,8 @@ def _decide(
 
 
 def _is_trusted(state: DebounceState, raised: Severity) -> bool:
-    """Whether the raised severity still holds although the last samples are worse.
-
-    It holds against one sample. Samples in a grace period never confirm anything, so a second one in a row makes the
-    severity unknown.
-    """
+    """Whether the raised severity still holds although the last samples are worse: it holds against one of them."""
+    # samples in a grace period never confirm anything: after two the severity is unknown
     if len(state.unconfirmed) > 1 and any(state.unconfirmed):
         return False
     return raised > Severity.OK or 0 in state.of(OFFSET_HIGH.id).samples
@@ -262,14 +259,11 @@ def _is_pending(rule: HostRule, state: DebounceState) -> bool:
 
 
 def _counted_as_unknown(findings: Sequence[Finding], context: AuditContext, *, can_confirm: bool) -> list[Finding]:
-    """Give the finding about an unconfirmed offset the severity unknown, so that every severity has a finding.
-
-    Samples in a grace period make nothing pending, so their finding is added here.
-    """
+    """Give the finding about an unconfirmed offset the severity unknown, so that every severity has a finding."""
     cause: HostRule = SOURCE_QUORUM
     if not context.is_unguaranteed:
         cause = next(rule for rule in RULES if rule.has_hysteresis and rule.check(context) is not None)
-    if all(finding.id != cause.id for finding in findings):
+    if all(finding.id != cause.id for finding in findings):  # samples in a grace period make nothing pending
         found = cause.check(context) or Raised("medium", "too few servers gave a usable reply")
         message = found.message + _unconfirmed(found.level, can_confirm=can_confirm)
         findings = [*findings, make_finding(cause, found._replace(level="low", message=message))]
@@ -296,9 +290,6 @@ def _listed(rule: HostRule, condition: ConditionState, now_ns: int, *, can_confi
     return listed if can_confirm else listed._replace(severity=max(listed.severity, Severity.UNKNOWN))
 
 
-_IF_CONFIRMED = f"after {MAJORITY} such samples of the last {SAMPLES}, or 2 in a row {format_duration(DWELL_S)} apart"
-
-
 def _when(rule: HostRule, condition: ConditionState, now_ns: int) -> str:
     since_ns = condition.since_ns[condition.pending - 1]
     left_s = rule.least_s - (0.0 if since_ns is None else (now_ns - since_ns) / NS_PER_S)
@@ -322,16 +313,12 @@ def _improving(rule: HostRule, condition: ConditionState) -> str:
     better = next((count for count, rank in enumerate(reversed(condition.samples)) if rank >= condition.raised), 0)
     if not better:
         return ""
-    wanted = f"below {HYSTERESIS:.0%} of the tolerance".replace("%", " %") if rule.has_hysteresis else "that are better"
+    wanted = f"below {100 * HYSTERESIS:g} % of the tolerance" if rule.has_hysteresis else "that are better"
     return f". Improving: cleared after {MAJORITY} samples in a row {wanted} ({better} so far)"
 
 
 def _overdue(condition: ConditionState, now_ns: int) -> str:
-    """Say when the offset was last measured, if nothing was proven since (R1, R5).
-
-    An offset carried forward that is good again clears nothing: only servers prove it. The last sample need not have
-    proven what is raised: it may have been better already.
-    """
+    """Say when the offset was last measured, if nothing was proven since (R1, R5): only servers clear a finding."""
     if not (condition.raised and condition.is_overdue):
         return ""
     last_ns = condition.sampled_ns

@@ -2,8 +2,7 @@
 
 from ntpaudit.core.checks import daemons, offset, records, sources, steps
 from ntpaudit.core.checks.context import AuditContext
-from ntpaudit.core.checks.finding import Finding
-from ntpaudit.core.checks.rule import make_finding, worst_first
+from ntpaudit.core.checks.rule import Finding, make_finding, worst_first
 from ntpaudit.core.policy import Severity
 
 # Findings of one level are listed in this order.

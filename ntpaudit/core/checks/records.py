@@ -4,14 +4,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from ntpaudit.core.checks.context import AuditContext
-from ntpaudit.core.checks.finding import Level
-from ntpaudit.core.checks.rule import AU8, ISO, NIS2, PCI, SC45, Raised, Rule
+from ntpaudit.core.checks.rule import AU8, ISO, NIS2, PCI, SC45, Level, Raised, Rule
 from ntpaudit.core.checks.sources import NO_USABLE_SOURCE, REASONS_PAGE, SOURCE_QUORUM, UNREACHABLE_SOURCES
 from ntpaudit.core.clock.interval import Interval
 from ntpaudit.core.policy import Severity
 from ntpaudit.core.units import DAY_S, NS_PER_S, format_duration, format_offset, plural
 
 GAP_INTERVALS = 3.3  # a gap is longer than this many polling intervals: three, and their jitter (NTPA-07)
+MANY_REFUSALS = 3  # after this many refusals in a row, the database is assumed to refuse every write
 
 _FIX_LOST = (
     "free disk space or raise history.max_size; check that the database accepts records (`sudo ntpaudit status`, line "
@@ -20,8 +20,6 @@ _FIX_LOST = (
 _FIX_NO_MAJORITY = f"find out which servers are wrong: {REASONS_PAGE} explains the status and reason of each"
 _FIX_NO_SERVER = "configure at least 4 servers"
 _FIX_NO_ESTIMATE = "wait for the next network audit, or run `ntpaudit check` to query the servers now"
-
-MANY_REFUSALS = 3  # after this many refusals in a row, the database is assumed to refuse every write
 
 
 def check_evidence_gap(context: AuditContext) -> Raised | None:
@@ -39,13 +37,8 @@ def check_evidence_gap(context: AuditContext) -> Raised | None:
     if gap is None or gap.intervals <= GAP_INTERVALS:
         return None
     when = "before this one" if gap.has_ended else f"({gap.intervals:.3g} polling intervals)"
-    level: Level = "high" if gap.span_s > DAY_S else "medium"
-    return Raised(level, f"no measurement for {format_duration(gap.span_s)} {when}")
-
-
-def _gap_s(context: AuditContext) -> float | None:
-    earlier = context.earlier
-    return None if earlier.gap is None or earlier.dropped_records else earlier.gap.span_s
+    message = f"no measurement for {format_duration(gap.span_s)} {when}"
+    return Raised("high" if gap.span_s > DAY_S else "medium", message)
 
 
 EVIDENCE_GAP = Rule(
@@ -61,7 +54,9 @@ EVIDENCE_GAP = Rule(
     message_id="5bbeb38870d342bf84ace8ac21775a0d",
     basis="moment",
     needs_agent=True,
-    value_s=_gap_s,
+    value_s=lambda context: (
+        context.earlier.gap.span_s if context.earlier.gap and not context.earlier.dropped_records else None
+    ),
 )
 
 

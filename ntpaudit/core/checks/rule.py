@@ -1,10 +1,9 @@
-"""A rule: everything that the program knows about one finding."""
+"""A finding of an audit, and its rule: everything that the program knows about it."""
 
 from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
-from ntpaudit.core.checks.finding import LEVEL_SEVERITY, Finding, Level
 from ntpaudit.core.policy import Severity
 
 AU8 = "NIST SP 800-53 AU-8"
@@ -15,9 +14,29 @@ PCI = "PCI DSS 10.6.2"
 SC45 = "NIST SP 800-53 SC-45"
 
 Basis = Literal["network", "host", "database", "moment"]
+Level = Literal["critical", "high", "medium", "low"]
+
+LEVEL_SEVERITY: dict[Level, Severity] = {
+    "critical": Severity.CRITICAL,
+    "high": Severity.WARNING,
+    "medium": Severity.WARNING,
+    "low": Severity.OK,
+}
+"""The severity of each level: a low finding is listed and does not count."""
 
 _Context = TypeVar("_Context")
 _Result = TypeVar("_Result")
+
+
+class Finding(NamedTuple):
+    """One thing that is wrong. `id` is stable; `level` is what a SIEM scores; `controls` are the rules it bears on."""
+
+    id: str
+    severity: Severity
+    level: Level
+    message: str
+    remedy: str
+    controls: tuple[str, ...] = ()
 
 
 class Raised(NamedTuple):
@@ -85,15 +104,6 @@ class Rule(NamedTuple, Generic[_Context, _Result]):
     detail: Callable[[_Context], Mapping[str, Any]] = lambda _: {}
     explains_shift: bool = False
     is_of_each: bool = False
-
-    @property
-    def conditions(self) -> tuple[tuple[str, str], ...]:
-        """Each condition with its level."""
-        return tuple(
-            (level, text)
-            for level, texts in self.raised_when.items()
-            for text in ((texts,) if isinstance(texts, str) else texts)
-        )
 
 
 AnyRule = Rule[Any, Any]

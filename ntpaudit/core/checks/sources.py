@@ -4,8 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from ntpaudit.core.checks.context import AuditContext, Contradiction
-from ntpaudit.core.checks.finding import Level
-from ntpaudit.core.checks.rule import PCI, SC45, Raised, Rule
+from ntpaudit.core.checks.rule import PCI, SC45, Level, Raised, Rule
 from ntpaudit.core.ntp.sources import NTP_PORT, is_loopback
 from ntpaudit.core.ntp.time import ERA_S, PIVOT_NS
 from ntpaudit.core.selection import BEFORE_RELEASE, ClassifiedSource, independent_groups

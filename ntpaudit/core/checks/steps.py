@@ -1,8 +1,7 @@
 """Findings about steps of the host's clock."""
 
 from ntpaudit.core.checks.context import AuditContext, HostRule
-from ntpaudit.core.checks.finding import Level
-from ntpaudit.core.checks.rule import ISO, Raised, Rule
+from ntpaudit.core.checks.rule import ISO, Level, Raised, Rule
 from ntpaudit.core.clock.steps import Step
 from ntpaudit.core.units import NS_PER_S, format_duration, format_utc
 

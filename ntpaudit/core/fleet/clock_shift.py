@@ -6,7 +6,7 @@ from typing import NamedTuple
 from ntpaudit.core.checks.host import RULES
 from ntpaudit.core.checks.steps import STEP_KINDS
 from ntpaudit.core.fleet.members import by_site, measured
-from ntpaudit.core.fleet.model import Alarm, Bounded, Host, HostStatus, Offset, Snapshot, max_error_s, min_error_s
+from ntpaudit.core.fleet.model import Bounded, Host, HostStatus, Offset, Snapshot, max_error_s, min_error_s
 from ntpaudit.core.policy import Severity
 from ntpaudit.core.units import NS_PER_S
 
@@ -84,18 +84,14 @@ def compare(snapshot: Snapshot, members: Iterable[HostStatus]) -> list[ClockShif
     compared = []
     for one, host, now in measured(members):
         then = snapshot.baseline.get(one.name)
-        if then is None or one.name in duplicates or one.disputed_s or any(map(_explains, one.alarms)):
+        is_explained = any(alarm.kind in _EXPLAINING and alarm.severity > Severity.OK for alarm in one.alarms)
+        if then is None or one.name in duplicates or one.disputed_s or is_explained:
             continue
         # without the time of the baseline point, it is as old as the baseline
         since_ns = snapshot.baseline_ns.get(host.name, host.last_ns - round(snapshot.baseline_s * NS_PER_S))
         stepped = one.name in stepped_ns and stepped_ns[one.name] >= since_ns
         compared.append(ClockShift(one, host, (host.last_ns - since_ns) / NS_PER_S, then, now, stepped))
     return compared
-
-
-def has_moved(then: Bounded, now: Bounded) -> bool:
-    """Whether a clock certainly moved: the two intervals do not overlap."""
-    return now.earliest_s > then.latest_s or now.latest_s < then.earliest_s
 
 
 def moved_sites(shifts: Iterable[ClockShift], least_s: float) -> Iterator[tuple[str, SiteShift]]:
@@ -118,11 +114,6 @@ def max_overlap(moves: Sequence[ClockShift]) -> tuple[tuple[ClockShift, ...], fl
         else:
             depth, begin_s = depth + 1, end_s
     return tuple(move for move in moves if move.earliest_s <= best[2] <= move.latest_s), best[2]
-
-
-def _explains(alarm: Alarm) -> bool:
-    """Whether it is a cause of a shift, for example that no time daemon disciplines the clock."""
-    return alarm.kind in _EXPLAINING and alarm.severity > Severity.OK
 
 
 def _nearest(earliest_s: float, latest_s: float) -> float:

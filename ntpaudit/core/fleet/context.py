@@ -1,6 +1,6 @@
 """The input of the rules about a fleet, and the words that their messages share."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from ntpaudit.core.fleet.clock_shift import ClockShift, SiteShift
@@ -39,8 +39,3 @@ def listed(names: Sequence[str]) -> str:
     if len(names) > MAX_NAMES_SHOWN + 1:
         return f"{', '.join(names[:MAX_NAMES_SHOWN])} and {len(names) - MAX_NAMES_SHOWN} more"
     return joined(names)
-
-
-def sorted_names(names: Iterable[str]) -> tuple[str, ...]:
-    """Return the names in alphabetical order, as `Raised.hosts` has them."""
-    return tuple(sorted(names))

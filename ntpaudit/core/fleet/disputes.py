@@ -2,10 +2,9 @@
 
 from collections.abc import Iterator
 
-from ntpaudit.core.checks.finding import Level
-from ntpaudit.core.checks.rule import AU8, ISO, NIS2, PCI, SC45, Raised, Rule
+from ntpaudit.core.checks.rule import AU8, ISO, NIS2, PCI, SC45, Level, Raised, Rule
 from ntpaudit.core.fleet.clock_shift import MANY
-from ntpaudit.core.fleet.context import FleetContext, at, sorted_names
+from ntpaudit.core.fleet.context import FleetContext, at
 from ntpaudit.core.fleet.members import by_site
 from ntpaudit.core.fleet.model import FleetPolicy, HostStatus, max_error_s, min_error_s
 from ntpaudit.core.fleet.severity import tolerances_s
@@ -23,7 +22,7 @@ def check_duplicate_host(context: FleetContext) -> Iterator[Raised]:
     names = frozenset(one.name for one in context.members)
     for duplicate in sorted(context.snapshot.duplicate_hosts, key=lambda duplicate: duplicate.name):
         if duplicate.name in names:
-            sites = " and ".join(sorted_names({site for site in duplicate.sites if site is not None}))
+            sites = " and ".join(sorted({site for site in duplicate.sites if site is not None}))
             machines = f"several machines report under the name {duplicate.name}{f' from {sites}' if sites else ''}"
             message = f"{machines}: its points come from different clocks"
             yield Raised("high", message, None, None, (duplicate.name,))
@@ -51,13 +50,13 @@ def check_time_disputed(context: FleetContext) -> Iterator[Raised]:
             if not group:
                 continue
             worst = max(group, key=lambda one: (abs(one.disputed_s), one.name))
-            level: Level = "high" if abs(worst.disputed_s) > context.policy.critical_s else "medium"
-            names = sorted_names(one.name for one in group)
+            names = tuple(sorted(one.name for one in group))
             apart = f"{format_duration(worst.disputed_s, rounding='down')} {way} the database's clock"
             message = f"the timestamps of {worst.name} are {apart}"
             if group[1:]:
                 message = f"the timestamps of {len(group)} hosts {at(site)} are up to {apart} ({worst.name})"
-            yield Raised(level, message, site, None, names, worst.disputed_s, remedy)
+            is_critical = abs(worst.disputed_s) > context.policy.critical_s
+            yield Raised("high" if is_critical else "medium", message, site, None, names, worst.disputed_s, remedy)
 
 
 TIME_DISPUTED = Rule(
@@ -87,11 +86,11 @@ def check_severity_disputed(context: FleetContext) -> Iterator[Raised]:
     for site, hosts in by_site(disputed):
         worst = max(hosts, key=lambda one: (one.severity, max_error_s(one.offset) if one.offset else 0.0, one.name))
         assert worst.contradicted is not None
-        level: Level = "high" if worst.severity is Severity.CRITICAL else "medium"
         message = f"{worst.name} reports {worst.contradicted.word}, but {_proved(worst, context.policy)}"
         if hosts[1:]:
             message = f"{len(hosts)} hosts {at(site)} report a better severity than their points prove; {message}"
-        yield Raised(level, message, site, None, sorted_names(one.name for one in hosts))
+        level: Level = "high" if worst.severity is Severity.CRITICAL else "medium"
+        yield Raised(level, message, site, None, tuple(sorted(one.name for one in hosts)))
 
 
 def _proved(one: HostStatus, policy: FleetPolicy) -> str:

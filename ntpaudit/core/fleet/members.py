@@ -3,7 +3,7 @@
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from math import inf
-from typing import Protocol, TypeVar
+from typing import Any, TypeVar
 
 from ntpaudit.core.checks.steps import STEP_KINDS
 from ntpaudit.core.fleet.model import (
@@ -21,23 +21,11 @@ from ntpaudit.core.fleet.severity import disputed_s, offset_verdict, seen_ns
 from ntpaudit.core.policy import Severity
 from ntpaudit.core.units import NS_PER_S
 
-
-class Placed(Protocol):
-    """Anything with a site; None if unknown."""
-
-    @property
-    def site(self) -> str | None:
-        """The name of the site."""
-
-
-_Placed = TypeVar("_Placed", bound=Placed)
+_Placed = TypeVar("_Placed", bound=Any)  # has a `site`, None if unknown
 
 
 def build_members(snapshot: Snapshot, policy: FleetPolicy) -> tuple[tuple[HostStatus, ...], tuple[str, ...]]:
-    """Return the hosts that count, worst first, and the names of those that report but are not in the inventory.
-
-    A silent host that is not in the inventory is retired, and does not count.
-    """
+    """Return the hosts that count, worst first, and the names of those that report but are not in the inventory."""
     alarms = _alarms(snapshot)
     listed = None if policy.inventory is None else frozenset(policy.inventory)
     members: list[HostStatus] = []
@@ -47,7 +35,7 @@ def build_members(snapshot: Snapshot, policy: FleetPolicy) -> tuple[tuple[HostSt
         reports = silent_s <= policy.silent_after_s
         if listed is not None and host.name not in listed:
             if not reports:
-                continue
+                continue  # it is retired
             unlisted.append(host.name)
         member = HostStatus(host.name, None, Severity.UNKNOWN, host, silent_s)
         if reports:
@@ -60,11 +48,9 @@ def build_members(snapshot: Snapshot, policy: FleetPolicy) -> tuple[tuple[HostSt
 
 
 def _reporting(host: Host, snapshot: Snapshot, policy: FleetPolicy) -> HostStatus:
-    """Evaluate a host that reports, by the worse of its severity and what its interval proves.
-
-    While its agent waits for confirmation, the agent's severity counts. A host with disputed time is never ok.
-    """
+    """Evaluate a host that reports, by the worse of its severity and what its interval proves."""
     verdict, proved = offset_verdict(host, policy)
+    # the agent's severity also counts while it waits for confirmation
     is_believed = proved <= host.severity or (not host.is_confirmed and verdict != "unmeasured")
     contradicted, severity = (None, host.severity) if is_believed else (host.severity, proved)
     wrong_s = disputed_s(host, snapshot.now_ns)
@@ -78,10 +64,8 @@ def _reporting(host: Host, snapshot: Snapshot, policy: FleetPolicy) -> HostStatu
 
 
 def filter_site(snapshot: Snapshot, policy: FleetPolicy, site: str) -> tuple[Snapshot, FleetPolicy]:
-    """Return the part of the snapshot and policy for one site, with hosts that only the inventory places there.
-
-    A name that several machines share is included if one of them is at the site, with their worst severity.
-    """
+    """Return the part of the snapshot and policy for one site, with hosts that only the inventory places there."""
+    # a name that several machines share, one of them at the site
     shared = {duplicate.name for duplicate in snapshot.duplicate_hosts if site in duplicate.sites}
     hosts = tuple(
         host._replace(site=site) if host.name in shared else host
@@ -115,11 +99,6 @@ def cover(members: Iterable[HostStatus]) -> Coverage:
     agreeing = [host.agreeing for _, host, _ in measured(every)]
     by_two, by_three = (sum(count >= least for count in agreeing) for least in (2, 3))
     return Coverage(len(every), len(agreeing), by_two, by_three)
-
-
-def is_covered(one: HostStatus) -> bool:
-    """Whether a host is measured now, by two sources or more."""
-    return any(host.agreeing >= 2 for _, host, _ in measured([one]))
 
 
 def count(members: Iterable[HostStatus]) -> tuple[int, int, int, int]:

@@ -3,9 +3,8 @@
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
-from ntpaudit.core.checks.finding import Level
-from ntpaudit.core.checks.rule import NIS2, Raised, Rule
-from ntpaudit.core.fleet.context import MAX_NAMES_SHOWN, FleetContext, at, listed, sorted_names
+from ntpaudit.core.checks.rule import NIS2, Level, Raised, Rule
+from ntpaudit.core.fleet.context import MAX_NAMES_SHOWN, FleetContext, at, listed
 from ntpaudit.core.fleet.members import by_site, cover, measured, namesake
 from ntpaudit.core.fleet.model import Coverage, HostStatus
 from ntpaudit.core.units import DAY_S, format_duration, plural
@@ -30,21 +29,16 @@ def check_evidence_gap(context: FleetContext) -> Iterator[Raised]:
         yield from _silence(group, site, f"{_FIX_SILENT}{retire}")
     without_data = [one for one in context.members if one.host is None]
     for site, group in by_site(without_data):
-        if expired := sorted_names(one.name for one in group if one.is_expired):
+        if expired := tuple(sorted(one.name for one in group if one.is_expired)):
             verb = "is in the database but has" if len(expired) == 1 else "are in the database but have"
             message = f"{listed(expired)} {verb} no point in the last {format_duration(context.snapshot.look_back_s)}"
             yield Raised("high", message, site, None, expired, remedy=f"{_FIX_EXPIRED}{retire}")
-        if never := sorted_names(one.name for one in group if not one.is_expired):
+        if never := tuple(sorted(one.name for one in group if not one.is_expired)):
             yield _never(never, site, context.unlisted)
     if context.unlisted:
         verb = "reports but is" if len(context.unlisted) == 1 else "report but are"
         message = f"{listed(context.unlisted)} {verb} not in the inventory"
-        yield Raised(
-            "low",
-            message,
-            hosts=context.unlisted,
-            remedy=_FIX_UNLISTED,
-        )
+        yield Raised("low", message, hosts=context.unlisted, remedy=_FIX_UNLISTED)
     yield from _misplaced(context)
 
 
@@ -62,7 +56,7 @@ def _silence(hosts: Sequence[HostStatus], site: str | None, remedy: str) -> Iter
                 f"{len(group)} hosts {at(site)} are silent, {longest} for {format_duration(silent_s)}; their clocks "
                 "are unknown since then"
             )
-        yield Raised(level, message, site, None, sorted_names(name for _, name in group), silent_s, remedy)
+        yield Raised(level, message, site, None, tuple(sorted(name for _, name in group)), silent_s, remedy)
 
 
 def _never(names: tuple[str, ...], site: str | None, unlisted: Sequence[str]) -> Raised:
@@ -88,7 +82,7 @@ def _misplaced(context: FleetContext) -> Iterator[Raised]:
         if sites.get(one.name, one.host.site) != one.host.site
     }
     if misplaced:
-        names = sorted_names(misplaced)
+        names = tuple(sorted(misplaced))
         shown = "; ".join(misplaced[name] for name in names[:MAX_NAMES_SHOWN])
         more = f"; and {len(names) - MAX_NAMES_SHOWN} more" if len(names) > MAX_NAMES_SHOWN else ""
         yield Raised("low", f"{shown}{more}", hosts=names, remedy=_FIX_WRONG_SITE)

@@ -5,10 +5,11 @@ from math import inf
 from types import MappingProxyType
 from typing import NamedTuple
 
-from ntpaudit.core.checks.finding import Level
+from ntpaudit.core.checks.rule import Level
 from ntpaudit.core.clock.readings import MAX_DRIFT_PPM
 from ntpaudit.core.policy import Severity, Verdict
 
+STEP_S = 3600.0  # how long a step counts as raised
 _MS = 1_000_000
 
 
@@ -30,9 +31,6 @@ def split(begin_ns: int, end_ns: int, count: int) -> TimeSpans:
     begin_ms = begin_ns // _MS
     length_ms = max(1, -(-end_ns // _MS) - begin_ms)
     return TimeSpans(begin_ms * _MS, -(-length_ms // max(1, count)) * _MS, max(1, count))
-
-
-STEP_S = 3600.0  # how long a step counts as raised
 
 
 class Offset(NamedTuple):

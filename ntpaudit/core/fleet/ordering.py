@@ -96,10 +96,8 @@ def orderable(hosts: Sequence[Measured], within_s: float) -> frozenset[str]:
 
 
 def _drifted(host: Host, offset: Offset, now_ns: int) -> Offset:
-    """Widen an offset by the possible drift since the host's last point (B5).
-
-    With disputed time, either the database's clock or the host's servers may be right: it contains both offsets.
-    """
+    """Widen an offset by the possible drift since the host's last point (B5)."""
+    # of disputed time, either the database's clock or the host's servers may be right: it contains both offsets
     growth_s, wrong_s = growth_ns(now_ns - host.last_ns, host.max_drift_ppm) / NS_PER_S, disputed_s(host, now_ns)
     earliest_s, latest_s = offset.earliest_s - max(wrong_s, 0.0), offset.latest_s - min(wrong_s, 0.0)
     return Offset(offset.estimate_s, earliest_s - growth_s, latest_s + growth_s)

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from ntpaudit.core.checks.rule import ISO, NIS2, Raised, Rule
-from ntpaudit.core.fleet.context import MAX_NAMES_SHOWN, FleetContext, at, listed, sorted_names
+from ntpaudit.core.fleet.context import MAX_NAMES_SHOWN, FleetContext, at, listed
 from ntpaudit.core.fleet.model import Offset, max_error_s
 from ntpaudit.core.fleet.ordering import Group, group_of, orderable
 from ntpaudit.core.policy import Severity
@@ -34,7 +34,7 @@ def _ordering(context: FleetContext, group: Group, subject: str, site: str | Non
         return
     kept = orderable(group.hosts, limit_s)
     rest = group_of([one for one in group.hosts if one.name in kept]).ambiguity
-    named = sorted_names(one.name for one in group.hosts if one.name not in kept)
+    named = tuple(sorted(one.name for one in group.hosts if one.name not in kept))
     message = (
         f"{subject} cannot order events less than {format_duration(worst.within_s, rounding='up')} apart "
         f"(ordering limit {format_duration(limit_s)}). "
@@ -69,11 +69,11 @@ def _ordering_fix(context: FleetContext, named: frozenset[str]) -> str | None:
     if not wrong:
         return None
     kinds = dict.fromkeys(
-        alarm.kind for name in sorted_names(wrong) for alarm in wrong[name].alarms[:1] if alarm.severity > Severity.OK
+        alarm.kind for name in sorted(wrong) for alarm in wrong[name].alarms[:1] if alarm.severity > Severity.OK
     )
     why = f" ({', '.join(list(kinds)[:MAX_NAMES_SHOWN])})" if kinds else ""
     clocks = "the clock" if len(wrong) == 1 else "the clocks"
-    return f"fix {clocks} of {listed(sorted_names(wrong))} first{why}; {_CORRECT_LOGS}"
+    return f"fix {clocks} of {listed(sorted(wrong))} first{why}; {_CORRECT_LOGS}"
 
 
 ORDERING_RISK = Rule(

@@ -31,10 +31,7 @@ def offset_verdict(host: Host, policy: FleetPolicy) -> tuple[Verdict, Severity]:
 
 
 def tolerances_s(host: Host, policy: FleetPolicy) -> tuple[float, float]:
-    """Return the host's own warning and critical tolerance, else those of the fleet.
-
-    If the host reports its critical tolerance but no warning tolerance, there is no warning.
-    """
+    """Return the host's own warning and critical tolerance (no warning: infinite), else those of the fleet."""
     if host.critical_s is None or host.critical_s <= 0:
         return policy.warning_s, policy.critical_s
     return host.warning_s if host.warning_s is not None and host.warning_s > 0 else inf, host.critical_s

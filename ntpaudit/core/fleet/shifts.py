@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from ntpaudit.core.checks.rule import ISO, ISO_GUIDE, PCI, SC45, Raised, Rule
 from ntpaudit.core.fleet.clock_shift import MANY, ClockShift
-from ntpaudit.core.fleet.context import FleetContext, at, listed, sorted_names
+from ntpaudit.core.fleet.context import FleetContext, at, listed
 from ntpaudit.core.fleet.members import by_site
 from ntpaudit.core.ntp.sources import is_pool_name
 from ntpaudit.core.policy import Severity
@@ -93,7 +93,7 @@ def check_site_moved(context: FleetContext) -> Iterator[Raised]:
             f"{format_duration(shift.least_s, rounding='down')}; "
             f"a common shift of about {format_duration(shift.amount_s)} fits all of them"
         )
-        names = sorted_names(move.name for move in shift.moves)
+        names = tuple(sorted(move.name for move in shift.moves))
         remedy = _FIX_MOVED_BACK if is_back else None
         yield Raised("low" if is_back else "high", message, site, None, names, shift.amount_s, remedy)
 
@@ -131,7 +131,7 @@ def check_slow_walk(context: FleetContext) -> Iterator[Raised]:
                 yield Raised("medium", _walked(move), site, None, (move.name,), move.least_s)
         else:
             message = f"{len(moves)} hosts {at(site)} slowly move away from the true time; {_walked(worst_first[0])}"
-            names = sorted_names(move.name for move in moves)
+            names = tuple(sorted(move.name for move in moves))
             yield Raised("medium", message, site, None, names, worst_first[0].least_s)
 
 
