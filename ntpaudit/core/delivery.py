@@ -6,6 +6,8 @@ In every other case the entry is retried without limit. Sending an entry twice c
 
 from typing import Literal, NamedTuple
 
+from ntpaudit.core.units import DOCS
+
 MAX_ENTRIES = 1000  # the most outbox entries in one request
 FIRST_WAIT_S = 1.0  # the longest first delay; each further failure doubles it
 MAX_WAIT_S = 300.0  # the longest delay, and the time between two attempts while an operator must act
@@ -207,7 +209,7 @@ FIX_401 = (
     "check the token (/etc/ntpaudit/token, influxdb.token_file, or INFLUXDB_V2_TOKEN), then `systemctl restart "
     "ntpaudit`: a reload may keep the old token"
 )
-_SEE = "(docs/delivery.md, 'InfluxDB before 1.8')"
+_SEE = f"({DOCS}/delivery.md, 'InfluxDB before 1.8')"
 _FIX_INFLUXDB = f"it has no /api/v2/write: upgrade it to InfluxDB 1.8 or later, or put a proxy before it {_SEE}"
 _FIX_PATH = f"check influxdb.url; an InfluxDB before 1.8 takes points only through a proxy {_SEE}"
 _FIXES = {

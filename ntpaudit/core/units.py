@@ -10,6 +10,8 @@ HOUR_S = 3600
 
 DAY_S = 86_400.0
 
+DOCS = "/opt/ntpaudit/share/doc/ntpaudit/docs"  # where the packages install the documentation
+
 _UNIX_EPOCH = datetime(1970, 1, 1)  # naive on purpose: only ever used as arithmetic on UTC
 
 

@@ -16,6 +16,13 @@ _OTHERS: dict[Status, tuple[str, str]] = {
 }
 """Words for one server, and for several, that do not agree."""
 
+_UNREACHABLE = {
+    "refused": "refused the query",
+    "forbidden": "could not be queried",
+    "net-unreachable": "could not be queried",
+}
+"""Words for the only server, unless it did not reply."""
+
 _REASONS = {
     "before-release": "their time is earlier than this version accepts",
     "interval": "polled too recently",
@@ -119,7 +126,9 @@ def _why_unmeasured(record: Record) -> str:
         servers = "the only server has no" if sources == 1 else f"none of {sources} servers has a"
         return f"{servers} known address ({_reasons(record)})"
     if sources == 1:
-        result = "did not reply" if statuses == {"unreachable"} else "was not usable"
+        result = "was not usable"
+        if statuses == {"unreachable"}:
+            result = _UNREACHABLE.get(record.sources[0].reason or "", "did not reply")
         return f"the only server {result} ({_reasons(record)})"
     result = "replied" if statuses == {"unreachable"} else "was usable"
     return f"none of {sources} servers {result} ({_reasons(record)})"

@@ -16,7 +16,7 @@ from ntpaudit.core.checks.host import RULES, findings_of
 from ntpaudit.core.checks.rule import LEVEL_SEVERITY
 from ntpaudit.core.clock.drift import Breach, Drift
 from ntpaudit.core.clock.readings import ClockReading
-from ntpaudit.core.observation import SourceObservation
+from ntpaudit.core.observation import SourceObservation, Unavailable
 from ntpaudit.core.policy import PROFILES, Profile, Severity
 from ntpaudit.core.selection import Selection, select
 from ntpaudit.store.serialization import plain, revive
@@ -263,6 +263,15 @@ def test_a_finding_that_another_replaces_is_not_said_to_be_over() -> None:
     for _ in range(3):
         evaluator.network(GOOD)
     assert last_change(evaluator, "offset-high") == "no longer true"
+    wide = tuple((number, 900 * MS, 500 * MS) for number in (1, 2, 3, 4))
+    evaluator = evaluating(
+        20, lambda now: tuple(answered(one, measurement(at, width, after=now)) for one, at, width in wide)
+    )
+    assert evaluator.last is not None
+    assert levels(evaluator.last)["not-demonstrable"] == "medium"
+    for _ in range(3):
+        evaluator.network(BAD)
+    assert last_change(evaluator, "not-demonstrable") == "replaced by offset-out"
     evaluator = evaluating(6, lambda _: tuple(failed(number, "rejected", "unsync") for number in (1, 2)))
     for _ in range(3):
         evaluator.network(no_reply)
@@ -273,17 +282,18 @@ def test_a_finding_that_another_replaces_is_not_said_to_be_over() -> None:
     assert last_change(evaluator, "no-usable-source") == "no longer true"
 
 
-def test_a_daemon_that_stopped_is_replaced_by_the_unsynchronised_clock() -> None:
-    """What is still true of the time daemon is not said to be over when the kernel reports it too."""
+def test_a_clock_without_a_daemon_is_replaced_by_the_unsynchronised_clock() -> None:
+    """That no time daemon runs is not said to be over when the kernel reports the clock as unsynchronised too."""
     evaluator = evaluating()
     for _ in range(20):
-        evaluator.local(daemons=())
-    seen = []
-    for _ in range(30):
-        evaluator.local(kernel=UNSYNCHRONISED, daemons=())
-        assert evaluator.last is not None
-        seen += [finding.message.partition(": ")[0] for finding, raised in evaluator.last.changes if not raised]
-    assert seen == (["replaced by unsynced"] if evaluator.changes("daemon-count") else [])
+        evaluator.local(daemons=(), kernel=Unavailable("not permitted"))
+    assert evaluator.changes("daemon-count") == [True]
+    cleared = []
+    for _ in range(20):
+        raised = frozenset(name for name, entry in evaluator.alarms.conditions.items() if entry.raised)
+        judged = evaluator.local(kernel=UNSYNCHRONISED, daemons=(), earlier=EarlierState(raised=raised))
+        cleared += [finding.message.partition(": ")[0] for finding, is_raised in judged.changes if not is_raised]
+    assert cleared == ["replaced by unsynced"]
 
 
 def messages(judged: Decision) -> dict[str, str]:

@@ -73,7 +73,7 @@ SENTENCES = {
     "(4 of 4 servers agree)",
     "no server": f"{UNMEASURED}there is no server to query",
     "unmeasured, no reply": f"{UNMEASURED}none of 4 servers replied (timeout)",
-    "unmeasured, the only one silent": f"{UNMEASURED}the only server did not reply (refused)",
+    "unmeasured, the only one silent": f"{UNMEASURED}the only server refused the query (refused)",
     "unmeasured, the only one unusable": f"{UNMEASURED}the only server was not usable (unsync)",
     "unmeasured, the only name unknown": f"{UNMEASURED}the only server has no known address (name not found)",
     "unmeasured, no name resolved": f"{UNMEASURED}none of 2 servers has a known address (DNS timeout)",

@@ -8,11 +8,11 @@ from ntpaudit.core.checks.rule import PCI, SC45, Level, Raised, Rule
 from ntpaudit.core.ntp.sources import NTP_PORT, is_loopback
 from ntpaudit.core.ntp.time import ERA_S, PIVOT_NS
 from ntpaudit.core.selection import BEFORE_RELEASE, ClassifiedSource, independent_groups
-from ntpaudit.core.units import DAY_S, NS_PER_S, format_duration, format_utc, joined, plural
+from ntpaudit.core.units import DAY_S, DOCS, NS_PER_S, format_duration, format_utc, joined, plural
 
 SPOOFED_DATAGRAMS = 3  # this many replies with a wrong origin timestamp are an attack (V5, RFC 8633 §5.3)
 
-REASONS_PAGE = "/opt/ntpaudit/share/doc/ntpaudit/docs/record.md"  # where the packages install it
+REASONS_PAGE = f"{DOCS}/record.md"
 
 _FIX_DISAGREE = "find out which server is wrong, and replace it; 4 independent servers outvote one wrong server"
 _FIX_BEFORE_RELEASE = "correct the time of these servers, or replace them; if a GPS receiver is their source, check it"
