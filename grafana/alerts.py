@@ -133,7 +133,7 @@ STATE_RULES = (
         *_UNKNOWN,
         "warning",
         "{{ .Values.B }} hosts" + _AT_SITE + " report, but have no valid measurement of their clock",
-        "No source sent a usable reply, no majority of the sources agrees, the last measurement is more than a day "
+        "No server sent a usable reply, no majority of the servers agrees, the last measurement is more than a day "
         "old, or the agent is older than the alert rules. The order of events cannot be proved.",
         "Run `sudo ntpaudit status` on each host: it shows the status of each server, and the reason. Check whether "
         "the host reaches its servers (UDP port 123), and whether one of the servers is wrong.",

@@ -387,6 +387,10 @@ def test_the_silent_are_named_with_their_reasons() -> None:
         "1 of 6 servers did not reply: ntp8.example.net (timeout); 1 of 6 servers refuses the query: "
         "ntp7.example.net (refused)"
     )
+    unsent = (failed(7, reason="forbidden"), failed(8, reason="net-unreachable"))
+    assert said(case(*FOUR, *unsent), "unreachable-sources") == (
+        "2 of 6 servers could not be queried: ntp7.example.net (forbidden), ntp8.example.net (net-unreachable)"
+    )
     four = said(case(*(failed(number) for number in range(4))), "unreachable-sources")
     assert four.endswith("ntp3.example.net (timeout)")
     five = said(case(*(failed(number) for number in range(5))), "unreachable-sources")
@@ -946,6 +950,8 @@ def test_no_usable_source(sources: list[SourceObservation], words: str | None) -
         ([answered(1, WIDE), failed(2)], "no-usable-source", ("distant: replace", "timeout: check DNS names")),
         ([failed(1, "rejected", "bogus"), failed(2)], "no-usable-source", ("other reasons: look up",)),
         ([failed(1, reason="refused")], "unreachable-sources", ("check that an NTP server runs there",)),
+        ([failed(1, reason="forbidden")], "unreachable-sources", ("allow outbound UDP 123",)),
+        ([failed(1, reason="net-unreachable")], "unreachable-sources", ("check the routes",)),
         ([failed(1, reason="name-timeout")], "unreachable-sources", ("check DNS names",)),
         ([*FOUR, failed(5, "rejected", "kod:INIT")], "kiss-of-death", ("the server has no time yet",)),
         ([*FOUR, failed(5, "rejected", "kod:RATE")], "kiss-of-death", ("poll less often",)),
