@@ -80,11 +80,9 @@ OWN: Mapping[str, st.SearchStrategy[Any]] = {
 
 
 def values_of(key: Key) -> st.SearchStrategy[Any]:
-    """Draw values of a key by its example, and by the least duration that its meaning names."""
+    """Draw values of a key by its example, and durations by the shortest that it takes."""
     if key.measure == "duration":
-        least = re.search(r"at least (\w+)$", key.meaning)
-        assert least, key.name
-        return spans(parse_duration(least[1]))
+        return spans(key.least_s)
     kinds = {bool: st.booleans(), str: URLS if key.name == "url" else LABELS}
     is_path = isinstance(key.example, str) and key.example.startswith("/")
     return PATHS if is_path else kinds[type(key.example)]
@@ -257,7 +255,8 @@ def test_a_number_is_refused_with_an_example_that_is_accepted(key: str) -> None:
     """What the refusal proposes is no value that the next refusal corrects."""
     table, name = key.split(".")
     needed = " ".join(f"{other} = '{KEYS[table][other].example}'" for other in REQUIRED[table] - {name})
-    text = f"[sources]\nservers = ['a']\n[{table}]\n{needed}\n{name} = "
+    header = "" if table == "sources" else f"[{table}]"
+    text = f"[sources]\nservers = ['a']\n{header}\n{needed}\n{name} = "
     with pytest.raises(ConfigError, match=f'x:5: {key}: .*, such as "[^"]+"$') as refused:
         parse_config(f"{text}5".encode(), "x")
     parse_config(f"{text}{str(refused.value).rpartition('such as ')[2]}".encode(), "x")
@@ -509,7 +508,7 @@ def test_check_names_every_output_and_says_that_none_was_tried(tmp_path: Path) -
         ran = run("check", write(tmp_path / "x.toml", sources + text), state=tmp_path)
         notes = [
             f"ntpaudit: {name}.path: the folder /nowhere does not exist: create it\n"
-            for name in ("jsonl", "openmetrics")
+            for name in ("openmetrics", "jsonl")
         ]
         assert (ran.status, ran.err) == (0, "".join(notes) if text == outputs else "")
         assert ran.out.endswith(f"(100 ms, 1 s), {words}")

@@ -4,6 +4,8 @@ import ast
 import re
 import tokenize
 from collections.abc import Iterator
+from importlib import import_module
+from operator import attrgetter
 from pathlib import Path
 
 import pytest
@@ -227,6 +229,16 @@ def test_the_architecture_page_follows_the_tree() -> None:
     assert expected - set(re.findall(r"^ +(\S+)", tree, re.MULTILINE)) == set()
     order = dict.fromkeys(entry.partition(".")[0] for entry in ORDER)
     assert ", ".join(order) in " ".join(page.split())
+
+
+def test_the_path_of_a_reply_names_what_exists() -> None:
+    """Each `file: name` of the architecture page is a function, a class or a value of that file."""
+    page = (FOLDER / "architecture.md").read_text()
+    named = re.findall(r"`([\w/]+)\.py: ([\w.]+)", page)
+    assert len(named) > 15
+    for path, name in named:
+        package = "" if path.startswith("grafana/") else "ntpaudit."
+        assert attrgetter(name)(import_module(package + path.replace("/", "."))), f"{path}.py: {name}"
 
 
 CITED = re.compile(r"\b(AC|NTPA-|[A-Z])(\d{1,2}b?)\b(?:(?: to |-)\1(\d{1,2})\b)?")

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from ntpaudit import files as files_module
-from ntpaudit.config.schema import JsonlConfig, OpenMetricsConfig
+from ntpaudit.config.schema import OUTPUTS
 from ntpaudit.errors import OutputError
 from ntpaudit.files import find, open_regular, unwritable, write_atomically, write_output
-from ntpaudit.outputs import jsonl, openmetrics
+from ntpaudit.outputs import open_outputs
 from tests.records import record, servers
 
 
@@ -196,10 +196,12 @@ def test_what_is_no_file_is_refused_at_once(kind: str, writer: str, tmp_path: Pa
 
 
 def test_agents_outputs_refuse_a_pipe(tmp_path: Path) -> None:
-    """The textfile and the JSON lines go on with a message: the agent's loop never waits for a reader."""
+    """Each output that writes a file goes on with a message: the agent's loop never waits for a reader."""
     os.mkfifo(tmp_path / "pipe")
     pipe = str(tmp_path / "pipe")
-    for output in (openmetrics.open_output(OpenMetricsConfig(pipe)), jsonl.open_output(JsonlConfig(pipe))):
+    outputs = open_outputs({name: table(path=pipe) for name, table in OUTPUTS.items() if "path" in table._fields})
+    assert {"openmetrics", "jsonl"} <= outputs.keys()
+    for output in outputs.values():
         with pytest.raises(OutputError, match="not a regular file; name a regular file"):
             output.emit(record(*servers(0.0019)), [])
         output.close()

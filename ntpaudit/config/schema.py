@@ -23,7 +23,8 @@ class Key(NamedTuple):
 
     `read` turns a TOML value into the field's, or raises ValueError with what to write; `write` is its inverse.
     `unset` says what applies without a value, where the field's default does not say it. `example` defaults to the
-    default. `variable` is an environment variable that sets the key. `measure` is `duration` or `size`.
+    default. `variable` is an environment variable that sets the key. `measure` is `duration` or `size`; `least_s` is
+    the shortest duration. `keys_of` sets `field` and `default`.
     """
 
     meaning: str
@@ -34,6 +35,7 @@ class Key(NamedTuple):
     variable: str | None = None
     read_variable: Callable[[str], Any] = str
     measure: str = ""
+    least_s: float = 0.0
     field: str = ""
     default: Any = None
     """As it is written in a file; None if there is none."""
@@ -66,7 +68,8 @@ def _duration(meaning: str, parse: Callable[[str], float] = values.parse_positiv
 
 
 def _at_least(least_s: float, meaning: str, why: str = "", **more: Any) -> Key:
-    return _duration(f"{meaning}; at least {values.write_duration(least_s)}", values.from_least(least_s, why), **more)
+    parse = values.from_least(least_s, why)
+    return _duration(f"{meaning}; at least {values.write_duration(least_s)}", parse, least_s=least_s, **more)
 
 
 class HostConfig(NamedTuple):

@@ -22,9 +22,8 @@ def config_warnings(config: Config) -> Iterator[str]:
         yield "history.rollups is shorter than history.raw: hours are deleted before their records"
     if config.sources.named and config.schedule.local_s > config.schedule.network_s:
         yield "schedule.local is longer than schedule.network: servers are polled more often than the clock is audited"
-    files = {"jsonl": config.outputs.jsonl, "openmetrics": config.outputs.openmetrics, "history": config.history}
-    for name, table in files.items():
-        folder = os.path.dirname(table.path or "") if table is not None else ""
+    for name, table in {**config.outputs._asdict(), "history": config.history}.items():
+        folder = os.path.dirname(getattr(table, "path", None) or "")  # an output's `path` is a file that it writes
         if folder and folder not in SERVICE_FOLDERS and not os.path.isdir(folder):
             yield f"{name}.path: the folder {folder} does not exist: create it"
     inventory = config.fleet.inventory

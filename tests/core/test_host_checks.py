@@ -817,12 +817,16 @@ def test_a_check_without_an_agent_has_no_history(wanted: str) -> None:
 
 
 def test_rules_of_the_offset_and_of_what_moves_it() -> None:
-    """A finding of the offset needs a guaranteed one, and what explains a shift spares the host a comparison."""
-    offsets = {"offset-out", "not-demonstrable", "offset-high", "tz-or-rtc-fault", "breach-forecast"}
-    assert {rule.id for rule in RULES if rule.is_of_offset} == offsets
-    moving = {"unsynced", "daemon-count", "daemon-stale", "breach-forecast"}
-    assert {rule.id for rule in RULES if rule.explains_shift} == moving
-    assert {rule.id for rule in RULES if rule.has_own_events} == {"step-back", "step-forward"}
+    """A finding of the offset needs a known one, and what explains a shift spares the host a comparison."""
+    of_offset = {rule.id for rule in RULES if rule.is_of_offset}
+    assert of_offset >= {"offset-out", "not-demonstrable", "offset-high", "tz-or-rtc-fault", "breach-forecast"}
+    assert all(seen.selection.agreement is not None for wanted in of_offset for seen in RAISED[wanted])
+    explaining = [rule for rule in RULES if rule.explains_shift]
+    assert {rule.id for rule in explaining} >= {"unsynced", "daemon-count", "daemon-stale", "breach-forecast"}
+    assert all(rule.basis == "host" or rule.is_of_offset for rule in explaining)
+    with_own_events = [rule for rule in RULES if rule.has_own_events]
+    assert {rule.id for rule in with_own_events} >= {"step-back", "step-forward"}
+    assert all(rule.basis == "moment" and rule.needs_agent for rule in with_own_events)
 
 
 def test_findings_of_one_level_stay_as_they_come() -> None:

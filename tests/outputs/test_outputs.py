@@ -6,7 +6,7 @@ import subprocess
 import sys
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated, NamedTuple, get_type_hints
+from typing import Annotated, Any, NamedTuple, get_type_hints
 
 import pytest
 from hypothesis import given
@@ -101,41 +101,61 @@ def test_settings_of_several_keys(monkeypatch: pytest.MonkeyPatch) -> None:
         read_table("webhook", {"token_file": "/etc/token"})
 
 
+NOWHERE = "http://127.0.0.1:9"
+
+
 def settings_in(folder: Path) -> dict[str, OutputConfig]:
-    """Return settings of every output, each with a file or a socket of its name in a folder."""
+    """Return settings of every output from the examples of its keys: paths are its name in a folder, no URL replies."""
+
+    def place(name: str, value: Any) -> Any:
+        is_url = isinstance(value, str) and "://" in value
+        return NOWHERE if is_url else str(folder / name) if str(value).startswith("/") else value
+
     return {
         name: settings(
-            **{field: str(folder / name) for field in ("path", "address", "socket") if field in settings._fields}
+            **{field: place(name, value) for field, value in settings._field_defaults.items()}
+            | {key.field: place(name, key.example) for key in keys_of(settings).values()}
         )
         for name, settings in OUTPUTS.items()
     }
 
 
 def test_outputs(tmp_path: Path) -> None:
-    """Each output with settings is opened and gets all records; one without settings is not opened."""
-    settings = settings_in(tmp_path)
-    sockets = [socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) for _ in range(2)]
-    for name, listening in zip(("journal", "syslog"), sockets, strict=True):
-        listening.bind(str(tmp_path / name))
+    """Each output with settings is opened and gets all records; one without settings is not opened.
+
+    An output has a file if its settings have a `path`; all others whose destination is in the folder are sockets.
+    """
+    settings = {name: one for name, one in settings_in(tmp_path).items() if str(tmp_path / name) in one}
+    sockets = {name: socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) for name in settings}
+    for name, listening in sockets.items():
+        if "path" not in OUTPUTS[name]._fields:
+            listening.bind(str(tmp_path / name))
     outputs = open_outputs(settings)
-    for output in outputs.values():
+    for name, output in outputs.items():
         output.emit(SAME, [event()])
         output.close()
-    assert tuple(outputs) == OutputsConfig._fields
-    assert all(b"unsynced" in listening.recv(1 << 16) for listening in sockets)
+        if "path" in OUTPUTS[name]._fields:
+            assert (tmp_path / name).stat().st_size
+        else:
+            assert b"unsynced" in sockets[name].recv(1 << 16)
+        sockets[name].close()
+    assert tuple(outputs) == tuple(settings)
+    assert {"openmetrics", "jsonl", "syslog", "journal"} <= outputs.keys()
     assert (tmp_path / "jsonl").read_text() == load("json")(SAME)
     assert (tmp_path / "openmetrics").read_text() == load("openmetrics")(SAME)
-    for listening in sockets:
-        listening.close()
     assert open_outputs(OutputsConfig()._asdict()) == {}
 
 
 def test_opening_needs_nothing_to_be_there(tmp_path: Path) -> None:
-    """An output whose destination is missing is opened all the same, and reports that at each record."""
-    for output in open_outputs(settings_in(tmp_path / "nowhere")).values():
+    """An output whose destination is missing is opened all the same, and names it with each record."""
+    settings = settings_in(tmp_path / "nowhere")
+    outputs = open_outputs(settings)
+    assert tuple(outputs) == OutputsConfig._fields
+    for name, output in outputs.items():
         for _ in range(2):
-            with pytest.raises(OutputError, match="nowhere"):
+            with pytest.raises(OutputError) as raised:
                 output.emit(SAME, [])
+            assert any(str(value) in str(raised.value) for value in settings[name])
         output.close()
 
 

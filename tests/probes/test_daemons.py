@@ -11,6 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from ntpaudit.core.checks.daemons import STALE_HIDDEN_S, STALE_POLLS
 from ntpaudit.core.observation import Daemon, HiddenDaemons
 from ntpaudit.probes.daemons import KINDS, running_daemons
 from ntpaudit.probes.daemons.chronyd import KIND as CHRONYD
@@ -87,6 +88,11 @@ def test_a_daemon_is_known_by_its_process(process_name: str, daemon: str, tmp_pa
     """A process of a time daemon's name is that daemon, and holds the clock if it may set it at all."""
     with _process(process_name, tmp_path) as (pid,):
         assert _seen(pid) == [_holding(daemon, pid)]
+
+
+def test_none_polls_more_rarely_than_the_check_assumes() -> None:
+    """A hidden daemon of any kind has updated the kernel before the check calls it stale."""
+    assert max(kind.max_poll_s for kind in KINDS) * STALE_POLLS <= STALE_HIDDEN_S
 
 
 @pytest.mark.parametrize("name", ["chronyc", "ntpdate", "xntpd", "ntpd-exporter", "phc2sysx", "chronyd-exporter"])
