@@ -17,7 +17,6 @@ from ntpaudit.core.agent import handle
 from ntpaudit.core.agent_state import AgentSettings, AgentState, first_state
 from ntpaudit.core.evaluation import AuditSettings
 from ntpaudit.core.events import Event
-from ntpaudit.core.ntp.sources import Server, is_loopback
 from ntpaudit.core.observation import HostContext, Observation
 from ntpaudit.core.record import Health, Record
 from ntpaudit.core.schedule import Intervals
@@ -116,7 +115,7 @@ class Agent:
     def once(self) -> Record:
         """Run one audit: poll, judge, store, send, deliver. Return the record; sets `not_stored`."""
         self.begin(is_single=True)
-        self.judge(audit.observe(self._setup.plan, self._runtime.clock, self.store.update))
+        self.take_observation(audit.observe(self._setup.plan, self._runtime.clock, self.store.update))
         self.drain(DRAIN_S)
         assert self.state.record is not None
         return self.state.record
@@ -164,7 +163,7 @@ class Agent:
         if wakeup.clock_set:
             self.handle(agent_events.ClockSet(self._runtime.clock.read(), self._runtime.kernel()))
         if wakeup.observation is not None:  # before any signal: the replies must not be lost
-            self.judge(wakeup.observation)
+            self.take_observation(wakeup.observation)
         for number in wakeup.signals:
             match number:
                 case signal.SIGTERM | signal.SIGINT:
@@ -178,7 +177,7 @@ class Agent:
         self._feed_watchdog(now_ns)
         return True
 
-    def judge(self, observation: Observation) -> None:
+    def take_observation(self, observation: Observation) -> None:
         """Store the observation of a poll, then judge it."""
         self.store.write(audits.keep_observation, observation, "network")
         self.handle(agent_events.Observed(observation, "network", self._report()))
@@ -319,21 +318,13 @@ class Agent:
             self._fed_ns = now_ns
 
     def _agent_settings(self) -> AgentSettings:
-        """Return the settings for the core; the interval by which audits are judged is that of the schedule."""
+        """Return the settings for the core. The servers of the time daemon are known only after a poll."""
         config, every_s = self._setup.config, self._every_s
         intervals = self._setup.intervals if every_s is None else Intervals(every_s, every_s, every_s)
-        sources, _ = audit.planned_sources(self._setup.plan, audit.HostServers())
-        servers = [source for source in sources if not audit.is_public_pool(source)]
-        has_pools = len(servers) < len(sources)
-        has_servers = bool(servers) or not has_pools
-        interval_s = intervals.network_s if has_servers else intervals.pool_s
-        return AgentSettings(
-            AuditSettings(config.profile, self._setup.plan.labels, interval_s, config.host.max_drift_ppm),
-            intervals,
-            has_servers,
-            has_pools,
-            bool(servers) and all(isinstance(source, Server) and is_loopback(source.host) for source in servers),
-        )
+        are_public = [audit.is_public_pool(source) for source in config.sources.named]
+        judging = AuditSettings(config.profile, self._setup.plan.labels, intervals.network_s, config.host.max_drift_ppm)
+        has_servers = config.sources.from_host or not all(are_public)
+        return AgentSettings(judging, intervals).polling(has_servers=has_servers, has_pools=any(are_public))
 
     def _report(self) -> agent_events.ShellReport:
         """Return what store and delivery report now."""

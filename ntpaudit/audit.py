@@ -30,7 +30,7 @@ logger = LazyLogger(__name__)
 
 
 class Plan(NamedTuple):
-    """What to audit, and by which profile. `from_local_daemon` adds the servers of this host's time daemons.
+    """What to audit, and by which profile. `from_host` adds the servers of this host's time daemons.
 
     `with_pools` False skips public pools this time: they are queried less often than servers. `max_drift_ppm` bounds
     the frequency error of the oscillator, unless the host shows a larger one (R4).
@@ -40,7 +40,7 @@ class Plan(NamedTuple):
     profile: Profile
     labels: Labels
     options: QueryOptions = QueryOptions()
-    from_local_daemon: bool = False
+    from_host: bool = False
     host_name: str | None = None
     persist: bool = False
     with_pools: bool = True
@@ -53,7 +53,7 @@ def plan_of(config: "Config") -> Plan:
         sources=config.sources.named,
         profile=config.profile,
         labels=Labels(__version__, config.sha256, config.host.site, config.host.env),
-        from_local_daemon=config.sources.from_host,
+        from_host=config.sources.from_host,
         host_name=config.host.name,
         max_drift_ppm=config.host.max_drift_ppm,
     )
@@ -94,11 +94,11 @@ def observe(
     clock: Clock,
     update: StateUpdater,
     show_progress: ShowProgress = show_nothing,
-    own: HostServers | None = None,
+    host_servers: HostServers | None = None,
 ) -> Observation:
     """Poll the sources, read the host, and return the observation; `update` stores the server states."""
     with stamping_enabled():
-        sources, skipped = planned_sources(plan, own or HostServers(), logs=True)
+        sources, skipped = _planned_sources(plan, host_servers or HostServers())
         poll_round = PollRound(sources, plan.options, show_progress)
         context = host_context(plan.host_name)  # while names are being resolved
         start = clock.read()
@@ -111,13 +111,11 @@ def host_context(name: str | None) -> HostContext:
     return HostContext(host_facts(name), running_daemons())
 
 
-def planned_sources(
-    plan: Plan, own: HostServers, *, logs: bool = False
-) -> tuple[tuple[Source, ...], tuple[SourceObservation, ...]]:
-    """Return the sources to poll, and the observations of those that are skipped. `logs`: log problems."""
+def _planned_sources(plan: Plan, host_servers: HostServers) -> tuple[tuple[Source, ...], tuple[SourceObservation, ...]]:
+    """Return the sources to poll, and the observations of those that are skipped. Log problems."""
     sources, skipped = list(plan.sources), []
-    if plan.from_local_daemon:
-        configured = own.read()
+    if plan.from_host:
+        configured = host_servers.read()
         for server in configured.servers:
             if server.nts:  # N10: a server configured with authentication is never queried without
                 failure = SourceFailure("skipped", "nts", "NTS is not supported by this version")
@@ -129,7 +127,7 @@ def planned_sources(
             cause = problems.pop() if problems else "no servers found in the configuration of this host's time daemon"
             fix = "`ntpaudit check SERVER...` or with sources.servers in the configuration"
             problems.append(f"{cause}; name at least four, with {fix}")
-        for problem in problems if logs else ():
+        for problem in problems:
             logger.warning(problem)
     if not plan.with_pools:
         not_due = SourceFailure("skipped", "interval", "pools are queried less often than servers")

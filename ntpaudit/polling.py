@@ -18,7 +18,7 @@ from ntpaudit.core.observation import SourceFailure, SourceObservation
 from ntpaudit.core.units import NS_PER_S, format_duration, format_offset, plural
 from ntpaudit.log import LazyLogger
 from ntpaudit.probes.clock import Clock
-from ntpaudit.probes.ntp import ExchangeResult, exchange
+from ntpaudit.probes.ntp import ExchangeResult, exchange_all
 from ntpaudit.probes.resolve import Endpoint, Resolution, is_routable, own_reference_ids
 
 logger = LazyLogger(__name__)
@@ -286,7 +286,7 @@ class PollRound:
                 time.sleep(SAMPLE_SPACING_S)
             targets = [target.endpoints for target in open_now]
             with self._progress("waiting for the servers that have not replied yet"):
-                answers = exchange(targets, clock, self._options.timeout_s, own_ids)
+                answers = exchange_all(targets, clock, self._options.timeout_s, own_ids)
             for target, answer in zip(open_now, answers, strict=True):
                 target.answers.append(answer)
                 target.endpoints = (answer.endpoint,)  # the samples of one source are of one server

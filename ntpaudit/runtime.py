@@ -84,7 +84,7 @@ class SystemRuntime:
 
     def poll(self, plan: audit.Plan, update: StateUpdater) -> None:
         """Start a poll in its thread; `wait` returns its result. Only one poll at a time."""
-        self._poller.start(lambda: audit.observe(plan, self.clock, update, own=self._host_servers))
+        self._poller.start(lambda: audit.observe(plan, self.clock, update, host_servers=self._host_servers))
 
     def polling_s(self) -> float | None:
         """Return for how long the current poll has run, None without one."""

@@ -82,8 +82,9 @@ def live(world: World, minutes: Iterable[int]) -> Iterator[Kept]:
         asked, asks = clocks(world, minute), minute % world.ask_every == 0
         now = later(asked, NS_PER_S)
         observation = observe(world, minute, now, asks=asks)
-        intervals = INTERVALS._replace(local_s=world.health.local_s or INTERVALS.local_s)
-        settings = AgentSettings(TERMS._replace(interval_s=world.interval_s(minute)), intervals)
+        interval_s = world.interval_s(minute)
+        intervals = Intervals(interval_s, interval_s, world.health.local_s or INTERVALS.local_s)
+        settings = AgentSettings(TERMS._replace(interval_s=interval_s), intervals)
         if state is None:
             state = first_state(settings, observation.context, now, None)
         observed = Observed(observation, "network" if asks else "local", ShellReport(world.health))

@@ -112,7 +112,7 @@ def check(
         for text in source_warnings(SourcesConfig(sources, from_host=from_host)):
             logger.info(text)
     if not sources and not from_host:
-        sources, from_host = plan.sources, plan.from_local_daemon
+        sources, from_host = plan.sources, plan.from_host
         if not sources and not from_host:
             sources = (pool(DEFAULT_ZONE),)
             if found is not None:
@@ -125,7 +125,7 @@ def check(
         sources=sources,
         profile=judged_by,
         options=QueryOptions(samples, timeout, force, "--force queries now"),
-        from_local_daemon=from_host,
+        from_host=from_host,
         persist=record,
     )
     store = OneShotStore(os.path.join(state_folder(os.environ), FILE_NAME))

@@ -7,7 +7,7 @@ from ntpaudit.core.clock.readings import ClockReading
 from ntpaudit.core.clock_state import ClockState, detect_clock_change
 from ntpaudit.core.evaluation import AuditSettings, evaluate, step_event
 from ntpaudit.core.events import Event
-from ntpaudit.core.ntp.sources import is_pool_name
+from ntpaudit.core.ntp.sources import is_loopback
 from ntpaudit.core.observation import KernelState, Observation, SourceFailure, Unavailable
 from ntpaudit.core.record import Health, Record
 from ntpaudit.core.schedule import (
@@ -20,6 +20,7 @@ from ntpaudit.core.schedule import (
     awaits_first_poll,
     missed,
     next_poll_ns,
+    with_sources,
 )
 from ntpaudit.core.units import NS_PER_S, format_duration
 
@@ -82,6 +83,8 @@ def _recover(state: AgentState, event: agent_events.Recovered) -> Decided:
 def _audit(state: AgentState, event: agent_events.Observed) -> Decided:
     """Judge an observation; poll again soon if a finding is pending."""
     observation, now_ns = event.observation, event.observation.taken.boottime_ns
+    if event.kind == "network":
+        state = _with_sources(state, observation)
     state, to_do, is_pending = _judge(state, event, state.settings.judging)
     state = state._replace(context=observation.context)
     if event.kind == "network":
@@ -182,7 +185,7 @@ def _poll_if_due(state: AgentState, now_ns: int, rand: float) -> Decided:
     due_ns = next_poll_ns(schedule)
     if polls.is_running or due_ns is None or due_ns > now_ns:
         return state, ()
-    with_pools = schedule.pool_ns is not None and schedule.pool_ns <= now_ns
+    with_pools = schedule.pool_ns is None or schedule.pool_ns <= now_ns  # None: the time daemon may name one now
     polls = polls._replace(
         servers_ns=now_ns,
         pools_ns=now_ns if with_pools else polls.pools_ns,
@@ -208,9 +211,26 @@ def _observe_if_due(state: AgentState, now_ns: int, rand: float) -> Decided:
     return state, (actions.ObserveHost(state.context),)
 
 
+def _with_sources(state: AgentState, observation: Observation) -> AgentState:
+    """Schedule the kinds of sources that a poll found; those of a time daemon are unknown until it runs."""
+    now_ns = observation.taken.boottime_ns
+    servers = [source for source in observation.sources if not (source.is_public_pool or source.needs_nts)]
+    has_pools = any(source.is_public_pool for source in observation.sources)
+    has_servers = bool(servers) or not has_pools
+    settings = state.settings.polling(
+        has_servers=has_servers,
+        has_pools=has_pools,
+        is_loopback=bool(servers) and all(is_loopback(source.address or source.name) for source in servers),
+    )
+    schedule = with_sources(
+        state.schedule, state.polls, settings.intervals, now_ns, has_servers=has_servers, has_pools=has_pools
+    )
+    return state._replace(schedule=schedule).with_settings(settings, now_ns)
+
+
 def _retry_pools(state: AgentState, observation: Observation) -> Decided:
     """Poll the pools again soon if there are no servers and all pools are still inside their minimum interval."""
-    pools = [source.outcome for source in observation.sources if is_pool_name(source.name.partition("/")[0])]
+    pools = [source.outcome for source in observation.sources if source.is_public_pool]
     is_held_back = all(isinstance(outcome, SourceFailure) and outcome.status == "skipped" for outcome in pools)
     if not (pools and is_held_back and state.schedule.network_ns is None):
         return state, ()

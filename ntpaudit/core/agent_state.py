@@ -17,7 +17,7 @@ from ntpaudit.core.units import NS_PER_S
 class AgentSettings(NamedTuple):
     """The settings of an agent.
 
-    - `has_servers`, `has_pools`: what it polls. `is_loopback`: all servers are on this host.
+    - `has_servers`, `has_pools`: what it polls, by the last poll. `is_loopback`: all servers are on this host.
     - `is_single`: the process ends after one audit, so only a stored state reaches the next one.
     """
 
@@ -27,6 +27,12 @@ class AgentSettings(NamedTuple):
     has_pools: bool = False
     is_loopback: bool = False
     is_single: bool = False
+
+    def polling(self, *, has_servers: bool, has_pools: bool, is_loopback: bool = False) -> "AgentSettings":
+        """Return the settings for these sources; the interval by which audits are judged is that of the schedule."""
+        interval_s = self.intervals.network_s if has_servers else self.intervals.pool_s
+        judging = self.judging._replace(interval_s=interval_s)
+        return self._replace(judging=judging, has_servers=has_servers, has_pools=has_pools, is_loopback=is_loopback)
 
 
 class AgentState(NamedTuple):

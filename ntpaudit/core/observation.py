@@ -6,6 +6,7 @@ from typing import Any, Literal, NamedTuple
 
 from ntpaudit.core.clock.readings import ClockReading
 from ntpaudit.core.ntp.measurement import Measurement
+from ntpaudit.core.ntp.sources import is_pool_name
 
 Status = Literal["agreeing", "falseticker", "distant", "rejected", "unreachable", "skipped"]
 STATUSES: tuple[Status, ...] = ("agreeing", "falseticker", "distant", "rejected", "unreachable", "skipped")
@@ -33,6 +34,16 @@ class SourceObservation(NamedTuple):
     outcome: tuple[Measurement, ...] | SourceFailure
     discarded: Mapping[str, int] = MappingProxyType({})
     is_own: bool = False
+
+    @property
+    def is_public_pool(self) -> bool:
+        """Whether it is a zone of the public NTP pool, or a server of one: `ZONE/0`."""
+        return is_pool_name(self.name.partition("/")[0])
+
+    @property
+    def needs_nts(self) -> bool:
+        """Whether it is never queried, because it needs authentication, which is not supported (N10)."""
+        return isinstance(self.outcome, SourceFailure) and self.outcome.reason == "nts"
 
 
 STA_UNSYNC = 0x40

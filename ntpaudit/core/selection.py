@@ -74,7 +74,7 @@ class Selection(NamedTuple):
     @property
     def asked(self) -> tuple[ClassifiedSource, ...]:
         """The sources that count for the number of possible falsetickers (R1)."""
-        return tuple(classified for classified in self.sources if was_queried(classified))
+        return tuple(classified for classified in self.sources if counts_as_asked(classified))
 
     @property
     def skip_reasons(self) -> frozenset[str | None]:
@@ -119,7 +119,7 @@ def count_sources(selection: Selection) -> SourceCounts:
     )
 
 
-def was_queried(classified: ClassifiedSource) -> bool:
+def counts_as_asked(classified: ClassifiedSource) -> bool:
     """Whether a source counts as queried (R1): every one that is not skipped by our own choice.
 
     Otherwise an attacker who drops an honest server's replies, or the DNS replies for its name, could lower the number
@@ -133,7 +133,7 @@ def select(sources: Sequence[SourceObservation], now: ClockReading, drift_ppm: f
     classified = _with_twins([_classify(source, now, drift_ppm) for source in sources])
     voters = [index for index, entry in enumerate(classified) if entry.status == "agreeing"]
     candidates = [candidate for index in voters if (candidate := classified[index].candidate)]
-    others = [entry for entry in classified if entry.status != "agreeing" and was_queried(entry)]
+    others = [entry for entry in classified if entry.status != "agreeing" and counts_as_asked(entry)]
     agreement = agree(candidates, _failure_domains(others))
     statuses: Iterable[Status] = agreement.statuses if agreement else ["falseticker"] * len(voters)
     for index, status in zip(voters, statuses, strict=True):

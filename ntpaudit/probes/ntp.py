@@ -44,7 +44,7 @@ class ExchangeResult(NamedTuple):
     is_sent: bool
 
 
-def exchange(
+def exchange_all(
     targets: Sequence[tuple[Endpoint, ...]], clock: Clock, timeout_s: float, own_ids: frozenset[bytes] = frozenset()
 ) -> tuple[ExchangeResult, ...]:
     """Query every target once, all at the same time; return the answers in the order of the targets.

@@ -25,7 +25,7 @@ from ntpaudit import __version__
 from ntpaudit.core.ntp.measurement import Measurement
 from ntpaudit.demo.server import Behaviour, NtpServer
 from ntpaudit.probes.clock import SystemClock
-from ntpaudit.probes.ntp import exchange
+from ntpaudit.probes.ntp import exchange_all
 from ntpaudit.probes.resolve import Endpoint
 from ntpaudit.probes.timestamping import stamping_enabled
 from tests.bench import agent, delivery, fleet, history
@@ -66,7 +66,7 @@ def accuracy(address: str, port: int) -> list[Errors]:
     client = ntplib.NTPClient()
     with stamping_enabled():
         for _ in range(EXCHANGES):
-            outcome = exchange([(endpoint,)], SystemClock(), 2.0)[0].outcome
+            outcome = exchange_all([(endpoint,)], SystemClock(), 2.0)[0].outcome
             assert isinstance(outcome, Measurement), outcome
             ours.append(abs(outcome.offset_ns) / 1e3)
             theirs.append(abs(client.request(address, port=port, version=4).offset) * 1e6)

@@ -1,6 +1,7 @@
 """The agent as a pure function: the same events give the same states and actions, also after a restart."""
 
 import json
+from itertools import pairwise
 from typing import Any
 
 from hypothesis import given, settings
@@ -22,6 +23,7 @@ from ntpaudit.core.agent_events import (
 from ntpaudit.core.agent_state import AgentSettings, AgentState, first_state
 from ntpaudit.core.clock_state import ClockState, restored
 from ntpaudit.core.evaluation import AuditSettings
+from ntpaudit.core.observation import SourceFailure, SourceObservation
 from ntpaudit.core.policy import PROFILES
 from ntpaudit.core.schedule import FIRST_WITHIN_S, Intervals
 from ntpaudit.store.serialization import plain, revive, to_json
@@ -152,3 +154,36 @@ def test_an_agent_starts_by_polling_and_polls_on() -> None:
                     kinds.append("local")
                     state, _ = handle(state, Observed(host.observe(), "local"))
     assert kinds[:8] == ["network", *["local"] * 5, "network", "local"]
+
+
+def test_the_sources_of_a_late_time_daemon_are_polled() -> None:
+    """The agent starts before its time daemon: the pool is polled at once when the daemon names it, then hourly (P2).
+
+    Servers that the daemon names later still are polled by their own interval, and the pool still hourly.
+    """
+    host = LivingHost()
+    state, _ = handle(begin(host), Started(host.read(), host.read_kernel(), 0.5))
+    started_ns, polls = host.boottime_ns, list[tuple[int, bool]]()
+    while (elapsed_s := (host.boottime_ns - started_ns) / S) < 12 * 3600:
+        host.run(max(1.0, (state.due_ns - host.boottime_ns) / S))
+        state, done = handle(state, TimePassed(host.boottime_ns, 0.0))
+        for action in done:
+            match action:
+                case actions.StartPoll(with_pools):
+                    polls.append((round(elapsed_s), with_pools))
+                    pool = [source._replace(name=f"2.debian.pool.ntp.org/{source.name}") for source in host.sources()]
+                    if not with_pools:
+                        not_due = SourceFailure("skipped", "interval", "")
+                        pool = [SourceObservation("2.debian.pool.ntp.org", None, 123, not_due)]
+                    sources = (*(pool if elapsed_s > 1000 else ()), *(host.sources() if elapsed_s > 8 * 3600 else ()))
+                    state, _ = handle(state, Observed(host.observe(*sources), "network"))
+                case actions.ObserveHost():
+                    state, _ = handle(state, Observed(host.observe(), "local"))
+    of_pool = [elapsed_s for elapsed_s, with_pools in polls if with_pools and elapsed_s > 1000]
+    assert of_pool[0] < 1000 + 300 * 1.1
+    apart_s = [later - earlier for earlier, later in pairwise(of_pool)]
+    assert len(of_pool) >= 11
+    assert all(3600 * 0.94 < one < 3600 * 1.1 for one in apart_s)
+    assert all(with_pools for elapsed_s, with_pools in polls if 1000 < elapsed_s < 8 * 3600)
+    assert len([elapsed_s for elapsed_s, _ in polls if elapsed_s > 9 * 3600 + 600]) > 20
+    assert state.settings.judging.interval_s == state.settings.intervals.network_s

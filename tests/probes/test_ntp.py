@@ -13,7 +13,7 @@ from ntpaudit.core.ntp.measurement import Measurement
 from ntpaudit.core.observation import SourceFailure
 from ntpaudit.demo.server import Behaviour, Datagram, Header, NtpServer
 from ntpaudit.probes.clock import SystemClock
-from ntpaudit.probes.ntp import ExchangeResult, exchange
+from ntpaudit.probes.ntp import ExchangeResult, exchange_all
 from ntpaudit.probes.resolve import Endpoint
 from tests.world.clocks import ShiftedClock
 from tests.world.rogue import BOGUS_FLOOD, MISBEHAVIOURS, RogueServer, extension, late, tail
@@ -94,7 +94,7 @@ def at(address: str, port: int) -> Endpoint:
 
 def ask(*endpoints: Endpoint, timeout_s: float = 1.0) -> ExchangeResult:
     """Ask one server, which may have several addresses."""
-    return exchange([endpoints], SystemClock(), timeout_s)[0]
+    return exchange_all([endpoints], SystemClock(), timeout_s)[0]
 
 
 def reason(answer: ExchangeResult) -> str:
@@ -107,7 +107,7 @@ def test_every_misbehaviour_has_its_reason() -> None:
     assert EXPECTED.keys() == MISBEHAVIOURS.keys()
     with ExitStack() as stack:
         servers = {name: stack.enter_context(RogueServer(name)) for name in EXPECTED}
-        answers = exchange([(endpoint(server),) for server in servers.values()], SystemClock(), 1.0)
+        answers = exchange_all([(endpoint(server),) for server in servers.values()], SystemClock(), 1.0)
     came_to = {name: (reason(answer), dict(answer.discarded)) for name, answer in zip(servers, answers, strict=True)}
     assert came_to == EXPECTED
     for name, answer in zip(servers, answers, strict=True):
@@ -128,7 +128,7 @@ def test_warnings_name_a_loop_and_a_reference_in_the_future() -> None:
     """V15 and V16 give a warning and reject nothing."""
     for name, warning in (("reftime_future", "reftime-future"), ("sync_loop", "sync-loop")):
         with RogueServer(name) as server:
-            answer = exchange(
+            answer = exchange_all(
                 [(endpoint(server),)], SystemClock(), 1.0, own_ids=frozenset({socket.inet_aton("127.0.0.1")})
             )[0]
         assert isinstance(answer.outcome, Measurement)
@@ -158,7 +158,7 @@ class HeldUpClock:
 def test_what_counts_is_when_an_answer_came_not_when_it_was_read() -> None:
     """V7: an answer that arrived in time and was read late counts; one that arrived after the deadline is `late`."""
     with NtpServer() as quick, RogueServer(late(0.3)) as slow:
-        answers = exchange([(endpoint(quick),), (endpoint(slow),)], HeldUpClock(), 0.2)
+        answers = exchange_all([(endpoint(quick),), (endpoint(slow),)], HeldUpClock(), 0.2)
     assert [reason(answer) for answer in answers] == [MEASURED, "late"]
 
 
@@ -187,7 +187,7 @@ def test_stamps_that_do_not_fit_the_clock_are_not_believed() -> None:
     """T6: where the audited clock is not the kernel's, its stamps are dropped and our own stand, so theta is right."""
     with NtpServer() as server:
         shifted = ShiftedClock(SystemClock(), -(56 * 365 + 100) * 86_400 * 10**9)
-        outcome = exchange([(endpoint(server),)], shifted, 1.0)[0].outcome
+        outcome = exchange_all([(endpoint(server),)], shifted, 1.0)[0].outcome
     assert isinstance(outcome, Measurement)
     assert outcome.timestamps.timestamping == "user"
     assert outcome.interval.covers((56 * 365 + 100) * 86_400 * 10**9)
@@ -204,7 +204,7 @@ def test_all_are_asked_at_once() -> None:
     with ExitStack() as stack:
         servers = [stack.enter_context(RogueServer(wait_for_the_others)) for _ in range(7)]
         servers.append(stack.enter_context(RogueServer("silent")))
-        answers = exchange([(endpoint(server),) for server in servers], SystemClock(), 2.0)
+        answers = exchange_all([(endpoint(server),) for server in servers], SystemClock(), 2.0)
     assert [reason(answer) for answer in answers] == [MEASURED] * 7 + ["timeout"]
 
 

@@ -58,7 +58,7 @@ class PlayedAgent(Agent):
 
     def network(self, observation: Observation) -> Record:
         """Judge the observation of a poll."""
-        self.judge(observation)
+        self.take_observation(observation)
         return self._last
 
     def local(self) -> Record:
