@@ -29,8 +29,9 @@ from ntpaudit.outputs.systemd import Notifier
 from ntpaudit.polling import QueryOptions
 from ntpaudit.runtime import SystemRuntime
 from ntpaudit.store import audits, outbox, saved_state
+from ntpaudit.store.lock import AgentLock
 from ntpaudit.store.paths import FILE_NAME, state_folder
-from ntpaudit.store.state import AgentLock, StateStore
+from ntpaudit.store.state import StateStore
 
 if TYPE_CHECKING:
     from ntpaudit.delivery import DeliveryWorker

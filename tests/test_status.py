@@ -24,12 +24,11 @@ from ntpaudit.probes import service
 from ntpaudit.reports.status import FORMATS, render, render_absence, sentence
 from ntpaudit.store.compression import unpack_text
 from ntpaudit.store.database import open_database
+from ntpaudit.store.lock import AgentLock, agent_vouches
 from ntpaudit.store.outbox import OutboxEntry, enqueue
 from ntpaudit.store.paths import FILE_NAME
 from ntpaudit.store.queries import open_history
-from ntpaudit.store.readonly import agent_vouches
 from ntpaudit.store.saved_state import save_state
-from ntpaudit.store.state import AgentLock
 from tests.command import Ran, ntpaudit
 from tests.histories import MINUTE_NS, World, write
 from tests.records import CASES

@@ -32,8 +32,9 @@ Exit status: 0 ok, 1 warning, 2 critical, 3 unknown (stale, or no agent), 64 usa
 @click.option("--stale", type=DURATION, help="Maximum age of a record, such as 15m.")
 def status(config_path: str | None, format_name: str, stale: float | None) -> None:
     """Show the agent's last result and its age. No server is queried."""
+    from ntpaudit.store.lock import agent_vouches
     from ntpaudit.store.queries import open_history
-    from ntpaudit.store.readonly import agent_vouches, no_record
+    from ntpaudit.store.readonly import no_record
 
     path, agent = history_path(config_path, by_agent=True), None
     runs = agent_vouches(path)  # checked before anything is read

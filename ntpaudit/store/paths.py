@@ -5,7 +5,6 @@ from collections.abc import Mapping
 
 SYSTEM_FOLDER = "/var/lib/ntpaudit"
 FILE_NAME = "history.sqlite3"
-VOUCHER = "agent.lock"  # locked, beside the history, while the agent runs that has stored its own state there
 
 
 def state_folder(environment: Mapping[str, str]) -> str:

@@ -1,6 +1,5 @@
 """The history opened for reading only; every problem is a StoreError of one line that names the fix."""
 
-import fcntl
 import os
 import sqlite3
 from collections.abc import Iterator, Mapping
@@ -9,7 +8,8 @@ from contextlib import closing, contextmanager, suppress
 from ntpaudit.errors import StoreError
 from ntpaudit.probes import service
 from ntpaudit.store.database import VERSION, WAIT_S, why_unusable
-from ntpaudit.store.paths import FILE_NAME, SYSTEM_FOLDER, VOUCHER, state_folder
+from ntpaudit.store.lock import agent_runs
+from ntpaudit.store.paths import FILE_NAME, SYSTEM_FOLDER, state_folder
 
 
 def find_history(environment: Mapping[str, str], *, by_agent: bool) -> str:
@@ -26,36 +26,6 @@ def find_history(environment: Mapping[str, str], *, by_agent: bool) -> str:
         if connection.execute(f"SELECT 1 FROM audits WHERE {condition} LIMIT 1").fetchone():  # noqa: S608
             return own
     return system
-
-
-def agent_runs(path: str) -> bool | None:
-    """Return whether an agent with this history runs: it locks the folder. None if that is not visible."""
-    return _is_held(os.path.dirname(path) or ".", os.O_DIRECTORY)
-
-
-def agent_vouches(path: str) -> bool | None:
-    """Return whether the stored agent state is that of the running agent (`AgentLock`).
-
-    Call it before the history is read: then the state is of that agent or a later one. None if it is not visible.
-    """
-    runs = agent_runs(path)
-    return runs and (_is_held(os.path.join(os.path.dirname(path), VOUCHER), os.O_NOFOLLOW | os.O_NONBLOCK) or False)
-
-
-def _is_held(path: str, flags: int) -> bool | None:
-    try:
-        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | flags)
-    except (OSError, ValueError):
-        return None
-    try:
-        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)  # an agent that starts just then retries (`AgentLock`)
-    except BlockingIOError:
-        return True
-    except OSError:
-        return None
-    finally:
-        os.close(handle)
-    return False
 
 
 @contextmanager

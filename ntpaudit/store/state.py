@@ -4,7 +4,6 @@ Nothing here stops the agent. A full, locked, read-only or damaged file is logge
 memory and delivered from there; they are moved into the file as soon as it works again.
 """
 
-import fcntl
 import os
 import sqlite3
 import threading
@@ -18,25 +17,24 @@ from ntpaudit.core.ntp.rate_limit import ServerStates
 from ntpaudit.core.observation import Observation
 from ntpaudit.core.record import Record
 from ntpaudit.core.units import plural
-from ntpaudit.errors import BusyError, StoreError
+from ntpaudit.errors import StoreError
 from ntpaudit.log import LazyLogger
 from ntpaudit.store import audits, database, outbox, retention, saved_state, transfer
 from ntpaudit.store.outbox import OutboxEntry
-from ntpaudit.store.paths import VOUCHER
 from ntpaudit.store.readonly import open_readonly
 from ntpaudit.store.unsaved import Unsaved, UnsavedFile
 
 logger = LazyLogger(__name__)
 
-RETRY_S = 30.0  # the first retry delay for a file that cannot be used; each failure doubles it, up to ten times
+RETRY_S = (
+    30.0  # the first retry delay for a file that cannot be used; each failure doubles it, to ten times as long at most
+)
 LOCKED_RETRY_S = 1.0  # the same for a locked file: most locks end soon, and records in memory are at risk
 WAIT_S = 0.5  # how long to wait for a lock: the agent's loop must feed the watchdog
 CLOSE_WAIT_S = 1.0  # the same when the agent stops and would lose the records in memory
 
 MAX_MEMORY_RECORDS = 20_000  # audits in memory, one a minute for two weeks; the oldest beyond are dropped and counted
 MAX_WAL_BYTES = 64 << 20  # a larger log is reported: another process reads without end, so SQLite cannot reset it
-LOCK_TRIES = 10  # how often a folder's lock is tried before it counts as another agent's
-_LOCK_PAUSE_S = 0.05
 _CLOSES_SAFELY = (3, 40)  # from this SQLite on, closing a deleted file does not delete a new log of that name
 
 _Identity = tuple[int, int] | None
@@ -65,23 +63,31 @@ class StateStore:
         self._retry_at_s = 0.0
         self._dropped_before = 0  # the total when the memory database was created
         self._wal_large_since_s: float | None = None
+        self._wal_error: str | None = None
+        self._file_error: str | None = None
         self._noted: str | None = None
         self.is_in_memory = False
         """Records are stored in memory only."""
-        self.error: str | None = None
-        """The current problem of the file, None if it works."""
+
+    @property
+    def error(self) -> str | None:
+        """The current problem of the file or of its log, None if it works."""
+        return self._file_error or self._wal_error
 
     def read(self, work: "_Work[_P, _Done]", *args: _P.args, **kwargs: _P.kwargs) -> _Done:
         """Run a function of this package that only reads, on the file or on the memory database in use."""
         return self._use(database.reading, lambda connection: work(connection, *args, **kwargs))
 
     def write(self, work: "_Work[_P, _Done]", *args: _P.args, **kwargs: _P.kwargs) -> _Done:
-        """Run a function of this package in one transaction. If the file fails, it runs again on a memory database."""
+        """Run a function of this package in one transaction.
+
+        If the file fails, it runs again on a memory database, so it must change nothing but the connection's database.
+        """
         return self._use(database.transaction, lambda connection: work(connection, *args, **kwargs))
 
     def update(self, change: Callable[[ServerStates], ServerStates]) -> None:
         """Call `change` once with the stored server states, and store the states it returns."""
-        kept: list[ServerStates] = []
+        kept: list[ServerStates] = []  # `work` may run twice
 
         def work(connection: sqlite3.Connection) -> None:
             if not kept:
@@ -118,8 +124,8 @@ class StateStore:
                 self._return_to_file(CLOSE_WAIT_S)
             is_lost = self.is_in_memory
             if is_lost:
-                lost = plural(self._unsaved_in(self._open()).records, "record")
-                why = "" if self.error == self._noted else f": {self.error}"
+                lost = plural(self._unsaved_in(self._connection_in_use()).records, "record")
+                why = "" if self._file_error == self._noted else f": {self._file_error}"
                 logger.warning(
                     f"{lost} could not be written to {self._path}{why}; repair the folder, or set history.path"
                 )
@@ -137,26 +143,27 @@ class StateStore:
     ) -> _Done:
         with self._lock:
             if self._connection is not None and not self.is_in_memory:
-                self._check_files()
+                self._check_files()  # may change to memory
             if self.is_in_memory and time.monotonic() >= self._retry_at_s:
                 self._return_to_file()
             if not self.is_in_memory:
                 try:
-                    connection = self._open()
+                    connection = self._connection_in_use()
                     with within(connection):
                         done = work(connection)
                     self._check_wal_size()
                     return done
                 except StoreError as error:
                     self._fall_back_to_memory(error)
-            connection = self._open()
+            connection = self._connection_in_use()  # in memory
             with within(connection):
                 done = work(connection)
                 saved_state.count_dropped(connection, retention.drop_beyond(connection, MAX_MEMORY_RECORDS))
             self._unsaved.write(self._unsaved_in(connection))
             return done
 
-    def _open(self) -> sqlite3.Connection:
+    def _connection_in_use(self) -> sqlite3.Connection:
+        """Return the connection to the memory database or the file, which is opened if need be."""
         if self._connection is None:
             try:
                 self._connection = database.open_database(self._path, WAIT_S)
@@ -229,34 +236,34 @@ class StateStore:
             is_large = False
         now_s = time.monotonic()
         if not is_large:
-            self._wal_large_since_s = self.error = None
+            self._wal_large_since_s = self._wal_error = None
         elif self._wal_large_since_s is None:
             self._wal_large_since_s = now_s
-        elif self.error is None and now_s - self._wal_large_since_s > 10 * self._first_retry_s:
-            self.error = f"{self._path}-wal keeps growing: another process has been reading the history for too long"
-            logger.warning(self.error)
+        elif self._wal_error is None and now_s - self._wal_large_since_s > 10 * self._first_retry_s:
+            self._wal_error = (
+                f"{self._path}-wal keeps growing: another process has been reading the history for too long"
+            )
+            logger.warning(self._wal_error)
 
     def _fall_back_to_memory(self, error: StoreError) -> None:
         """Continue in memory, with the readable part of the file's state. A damaged file is renamed."""
-        self.error = self._noted = str(error)
+        self._file_error = self._noted = str(error)
         logger.warning(f"{error}; continuing in memory")
-        memory, file, is_gone = database.open_memory(), self._connection, False
+        memory, file, at_once = database.open_memory(), self._connection, False
         if file is None:
             with suppress(StoreError), open_readonly(self._path) as seen:
                 transfer.copy_state(seen, memory)
         else:
             transfer.copy_state(file, memory)
-            if is_gone := _identity(self._path) != self._file:
+            if at_once := _identity(self._path) != self._file:
                 self._removed = file  # kept open until its outbox is carried over
                 self._remove_side_files(file)
             else:
                 file.close()
-                is_gone = database.is_damage(error) and database.set_aside_damaged(self._path)
+                at_once = database.is_damage(error) and database.set_aside_damaged(self._path)
         self._connection, self.is_in_memory, self._retry_s = memory, True, 0.0
         self._dropped_before = saved_state.dropped(memory)
-        self._schedule_retry(error)
-        if is_gone:
-            self._retry_at_s = time.monotonic()
+        self._schedule_retry(error, at_once=at_once)
 
     def _remove_side_files(self, file: sqlite3.Connection) -> None:
         """Delete log and index of a file that was deleted: SQLite would apply them to the next file of that name."""
@@ -267,14 +274,15 @@ class StateStore:
                 with suppress(OSError):
                     os.unlink(self._path + part)
 
-    def _schedule_retry(self, error: StoreError) -> None:
+    def _schedule_retry(self, error: StoreError, *, at_once: bool) -> None:
+        """Set the time of the next attempt: `at_once` if the file has left its path, so that a new one can be made."""
         first_s = min(self._first_retry_s, LOCKED_RETRY_S) if database.is_locked(error) else self._first_retry_s
         self._retry_s = max(first_s, min(2 * self._retry_s, 10 * first_s))
-        self._retry_at_s = time.monotonic() + self._retry_s
+        self._retry_at_s = time.monotonic() + (0.0 if at_once else self._retry_s)
 
     def _return_to_file(self, wait_s: float = WAIT_S) -> None:
         assert self._connection is not None
-        memory, is_gone = self._connection, False
+        memory, is_set_aside = self._connection, False
         try:
             file = database.open_database(self._path, wait_s)
             self._unsaved.open()
@@ -292,19 +300,17 @@ class StateStore:
                         saved_state.save_state(file, saved_state.DROPPED, total)
             except StoreError as error:
                 file.close()
-                is_gone = database.is_damage(error) and database.set_aside_damaged(self._path)
+                is_set_aside = database.is_damage(error) and database.set_aside_damaged(self._path)
                 raise
         except StoreError as error:
-            self.error = str(error)
-            self._schedule_retry(error)
-            if is_gone:
-                self._retry_at_s = 0.0
+            self._file_error = str(error)
+            self._schedule_retry(error, at_once=is_set_aside)
             return
         dropped = self._dropped_of(memory)
         memory.close()
         lost = f", except {plural(dropped, 'record')} dropped for lack of memory" if dropped else ""
         logger.warning(f"{self._path} works again; the records in memory are saved in it{lost}{carried}")
-        self._connection, self.is_in_memory, self.error = file, False, None
+        self._connection, self.is_in_memory, self._file_error = file, False, None
         self._remember_files()
         if self._removed is not None:
             self._close_removed(self._removed)
@@ -344,61 +350,3 @@ def _identity(path: str) -> _Identity:
     except OSError:
         return None
     return found.st_dev, found.st_ino
-
-
-class AgentLock:
-    """A lock on the state folder: one agent uses it, until the process ends.
-
-    A second lock, on a file in the folder, is taken by `mark_as_current`: the stored state is the running agent's from
-    then on. Before, it is that of an earlier agent, whose uptimes may be of another boot.
-    """
-
-    def __init__(self, folder: str) -> None:
-        """Take the lock. BusyError if another agent holds it; a folder that cannot be opened is not locked."""
-        self._handle: int | None = None
-        self._voucher: int | None = None
-        self._folder = folder
-        try:
-            os.makedirs(folder, mode=0o700, exist_ok=True)
-            self._handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            _lock(self._handle)
-        except BlockingIOError as error:
-            raise BusyError(
-                f"another agent uses {folder}, probably the service: see `ntpaudit status`; stop that agent only if it "
-                "should not run"
-            ) from error
-        except OSError:
-            return  # the store logs why the folder cannot be used
-
-    def mark_as_current(self) -> None:
-        """Show that the stored state is that of this agent. Errors are ignored: then `status` assumes it is not."""
-        if self._handle is None or self._voucher is not None:
-            return
-        path = os.path.join(self._folder, VOUCHER)
-        with suppress(OSError):
-            with suppress(FileNotFoundError):
-                os.unlink(path)  # it may be another user's, after an agent was run by hand as root
-            handle = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-            try:
-                _lock(handle)
-            except OSError:
-                os.close(handle)  # the next audit tries again
-                raise
-            self._voucher = handle
-
-    def release(self) -> None:
-        """Release the locks; the end of the process does so too."""
-        for handle in (self._voucher, self._handle):
-            if handle is not None:
-                os.close(handle)
-        self._handle = self._voucher = None
-
-
-def _lock(handle: int) -> None:
-    """Take an exclusive lock; `status` may hold it for a moment to test it (`_is_held`)."""
-    for _ in range(LOCK_TRIES):
-        with suppress(BlockingIOError):
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
-        time.sleep(_LOCK_PAUSE_S)
-    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -21,8 +21,8 @@ from ntpaudit.errors import BusyError
 from ntpaudit.store import audits, database, outbox, retention, saved_state
 from ntpaudit.store import state as state_module
 from ntpaudit.store.database import PAGE_BYTES, open_database
-from ntpaudit.store.readonly import agent_runs, agent_vouches
-from ntpaudit.store.state import AgentLock, StateStore, keep_events
+from ntpaudit.store.lock import AgentLock, agent_runs, agent_vouches
+from ntpaudit.store.state import StateStore, keep_events
 from ntpaudit.store.unsaved import Unsaved, UnsavedFile
 from tests.abilities import ANOTHER_USER
 from tests.logs import Messages
@@ -877,7 +877,7 @@ def test_threads_share_a_store(path: Path) -> None:
 def test_only_one_agent_has_a_folder(tmp_path: Path) -> None:
     """The second is refused at once, and may come when the first was killed."""
     code = (
-        "import sys, time; from ntpaudit.store.state import AgentLock; claim = AgentLock(sys.argv[1]);"
+        "import sys, time; from ntpaudit.store.lock import AgentLock; claim = AgentLock(sys.argv[1]);"
         "print('ready', flush=True); time.sleep(600)"
     )
     child = python("-c", code, str(tmp_path), path=tmp_path)
