@@ -13,7 +13,7 @@ from ntpaudit.config.schema import Config, JournalConfig
 from ntpaudit.config.secrets import find_token
 from ntpaudit.config.warnings import config_warnings
 from ntpaudit.core import actions, agent_events
-from ntpaudit.core.agent import handle
+from ntpaudit.core import agent as core_agent
 from ntpaudit.core.agent_state import AgentSettings, AgentState, first_state
 from ntpaudit.core.evaluation import AuditSettings
 from ntpaudit.core.events import Event
@@ -28,9 +28,8 @@ from ntpaudit.outputs.journal import journal_takes_our_output
 from ntpaudit.outputs.systemd import Notifier
 from ntpaudit.polling import QueryOptions
 from ntpaudit.runtime import SystemRuntime
-from ntpaudit.store import audits, outbox, saved_state
+from ntpaudit.store import audits, outbox, paths, saved_state
 from ntpaudit.store.lock import AgentLock
-from ntpaudit.store.paths import FILE_NAME, state_folder
 from ntpaudit.store.state import StateStore
 
 if TYPE_CHECKING:
@@ -61,7 +60,8 @@ class AgentSetup(NamedTuple):
     @property
     def intervals(self) -> Intervals:
         """The intervals of network, pool and local audits."""
-        return Intervals(*self.config.schedule)
+        schedule = self.config.schedule
+        return Intervals(schedule.network_s, schedule.pool_s, schedule.local_s)
 
     @property
     def state_folder(self) -> str:
@@ -71,7 +71,7 @@ class AgentSetup(NamedTuple):
     @property
     def history_file(self) -> str:
         """The history file."""
-        return self.config.history.path or os.path.join(state_folder(self.environment), FILE_NAME)
+        return self.config.history.path or os.path.join(paths.state_folder(self.environment), paths.FILE_NAME)
 
 
 def read_setup(path: str | None, environment: Mapping[str, str]) -> AgentSetup:
@@ -109,7 +109,7 @@ class Agent:
         self._outputs = _open_outputs(setup)
         self._failed_outputs: dict[str, str] = {}  # by name, with the error
         self._delivery = self._start_delivery()
-        self._watchdog_s = _watchdog_s(setup.environment)
+        self._feed_every_s = _feed_every_s(setup.environment)
         self._fed_ns = 0
         self.not_stored: str | None = None  # after the end: why nothing was stored, with the fix; None if it was
 
@@ -160,7 +160,7 @@ class Agent:
     def _turn(self) -> bool:
         """Wait until something is due or happens, and handle it; return False to stop."""
         wait_s = max(0.0, (self.state.due_ns - self._runtime.now_ns()) / NS_PER_S)
-        wakeup = self._runtime.wait(wait_s if self._watchdog_s is None else min(wait_s, self._watchdog_s))
+        wakeup = self._runtime.wait(wait_s if self._feed_every_s is None else min(wait_s, self._feed_every_s))
         if wakeup.clock_set:
             self.handle(agent_events.ClockSet(self._runtime.clock.read(), self._runtime.kernel()))
         if wakeup.observation is not None:  # before any signal: the replies must not be lost
@@ -185,7 +185,7 @@ class Agent:
 
     def handle(self, event: agent_events.AgentEvent) -> None:
         """Let the core decide about an event, and perform its actions."""
-        self.state, to_do = handle(self.state, event)
+        self.state, to_do = core_agent.handle(self.state, event)
         for action in to_do:
             self._perform(action)
 
@@ -197,9 +197,9 @@ class Agent:
                 self.handle(agent_events.Observed(self.observe_host(known), "local", self._report()))
                 self._mark_as_current()
             case actions.StoreAudit():
-                self._agent_store.store_audit(action, self.state.clock, delivers=self._delivery is not None)
+                self._agent_store.store_audit(action, delivers=self._delivery is not None)
             case actions.StoreEvents():
-                self._agent_store.store_events(action, self.state.clock, delivers=self._delivery is not None)
+                self._agent_store.store_events(action, delivers=self._delivery is not None)
             case actions.StampHistory():
                 self._agent_store.stamp(action)
             case actions.Prune():
@@ -266,7 +266,11 @@ class Agent:
         self.handle(agent_events.Reconfigured(self._agent_settings(), self._runtime.now_ns(), random.random()))
 
     def _save_status(self, next_poll_ns: int | None) -> None:
-        status = self.state.settings.intervals._asdict() | {
+        intervals = self.state.settings.intervals
+        status = {
+            "network_s": intervals.network_s,
+            "pool_s": intervals.pool_s,
+            "local_s": intervals.local_s,
             "pid": os.getpid(),
             "version": __version__,
             "boot_id": self.state.clock.boot_id,
@@ -314,7 +318,9 @@ class Agent:
         if self._delivery is not None and self._delivery.crash is not None:
             raise self._delivery.crash
         hangs = (self._runtime.polling_s() or 0.0) > POLL_LIMIT_S
-        if self._watchdog_s is not None and not hangs and now_ns - self._fed_ns >= self._watchdog_s * NS_PER_S / 2:
+        if self._feed_every_s is None or hangs:
+            return
+        if now_ns - self._fed_ns >= self._feed_every_s * NS_PER_S / 2:  # not at each turn that something else caused
             self._notifier.watchdog()
             self._fed_ns = now_ns
 
@@ -366,8 +372,8 @@ def _open_outputs(setup: AgentSetup, known: OpenOutputs | None = None) -> OpenOu
     return outputs
 
 
-def _watchdog_s(environment: Mapping[str, str]) -> float | None:
-    """Return half of systemd's watchdog interval, None without a watchdog."""
+def _feed_every_s(environment: Mapping[str, str]) -> float | None:
+    """Return the longest time between two feeds: half of systemd's WATCHDOG_USEC; None without a watchdog."""
     text, pid = environment.get("WATCHDOG_USEC", ""), environment.get("WATCHDOG_PID", "")
     if not text.isdecimal() or len(text) > MAX_DIGITS or (pid and pid != str(os.getpid())):
         return None

@@ -66,22 +66,22 @@ class AgentStore:
             shown = ", ".join(map(str, damaged[:MAX_NAMED])) + (" ..." if len(damaged) > MAX_NAMED else "")
             logger.warning(f"the history has {plural(len(damaged), 'damaged audit')}, kept but not used: {shown}")
 
-    def store_audit(self, action: StoreAudit, state: ClockState, *, delivers: bool) -> None:
+    def store_audit(self, action: StoreAudit, *, delivers: bool) -> None:
         """Store an audit and the state. A network audit stores every part, so that a new file has them all."""
-        observation, record, events = action
+        observation, record, events, clock = action
         if record.kind == "network":
             self._stored.clear()
         stamp_ns = stamp_of(record)
         lines = (render_unstamped if stamp_ns is None else render)(record, events) if delivers else ""
         entry = OutboxEntry(0, lines, stamp_ns, record.host.boot_id, record.boottime_ns, record.host_ns)
-        self._store.keep_record(observation, record, events, entry if delivers else None, self._changed(state))
+        self._store.keep_record(observation, record, events, entry if delivers else None, self._changed(clock))
 
-    def store_events(self, action: StoreEvents, state: ClockState, *, delivers: bool) -> None:
+    def store_events(self, action: StoreEvents, *, delivers: bool) -> None:
         """Store events between two audits, all of one moment, and the state."""
-        host, events, last = action
+        host, events, last, clock = action
         first, lines = events[0], render_events(host, events, last) if delivers else ""
         entry = OutboxEntry(0, lines, first.utc_ns, host.boot_id, first.boottime_ns, first.host_ns)
-        self._store.write(keep_events, events, host.boot_id, entry if delivers else None, self._changed(state))
+        self._store.write(keep_events, events, host.boot_id, entry if delivers else None, self._changed(clock))
 
     def stamp(self, action: StampHistory) -> None:
         """Stamp audits and outbox entries; an entry that never gets a stamp becomes a dead letter."""

@@ -89,7 +89,7 @@ def live(world: World, minutes: Iterable[int]) -> Iterator[Kept]:
             state = first_state(settings, observation.context, now, None)
         observed = Observed(observation, "network" if asks else "local", ShellReport(world.health))
         state, done = handle(state._replace(settings=settings), observed)
-        yield from (Kept(*one) for one in done if isinstance(one, StoreAudit))
+        yield from (Kept(*one[:3]) for one in done if isinstance(one, StoreAudit))
 
 
 def observe(world: World, minute: int, now: ClockReading, *, asks: bool) -> Observation:

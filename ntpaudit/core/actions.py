@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+from ntpaudit.core.clock_state import ClockState
 from ntpaudit.core.events import Event
 from ntpaudit.core.observation import HostContext, Observation
 from ntpaudit.core.record import HostIdentity, Record
@@ -27,19 +28,21 @@ class ObserveHost(NamedTuple):
 
 
 class StoreAudit(NamedTuple):
-    """Store an audit with its events and the state, in one transaction, and enqueue its lines."""
+    """Store an audit with its events and the state `clock`, in one transaction, and enqueue its lines."""
 
     observation: Observation
     record: Record
-    events: tuple[Event, ...] = ()
+    events: tuple[Event, ...]
+    clock: ClockState
 
 
 class StoreEvents(NamedTuple):
-    """Store events between two audits and the state, and enqueue their lines. `last` is the record before them."""
+    """Store events between two audits and the state `clock`, and enqueue their lines. `last`: the record before."""
 
     host: HostIdentity
     events: tuple[Event, ...]
     last: Record | None
+    clock: ClockState
 
 
 class StampHistory(NamedTuple):

@@ -42,7 +42,7 @@ def handle(state: AgentState, event: agent_events.AgentEvent) -> Decided:
         case agent_events.Recovered():
             return _recover(state, event)
         case agent_events.ClockSet(reading, kernel):
-            return _store_step(*_detect_clock_change(state, reading, kernel))
+            return _store_step(state, reading, kernel)
         case agent_events.Observed():
             return _audit(state, event)
         case agent_events.TimePassed(now_ns, rand):
@@ -60,7 +60,7 @@ def handle(state: AgentState, event: agent_events.AgentEvent) -> Decided:
 def _start(state: AgentState, now: ClockReading, kernel: KernelState | Unavailable, rand: float) -> Decided:
     """Detect a step since the last run (J3). If an offset is known, a local audit is due at once."""
     state = state.with_settings(state.settings, now.boottime_ns)
-    state, stored = _store_step(*_detect_clock_change(state, now, kernel, is_gap=True))
+    state, stored = _store_step(state, now, kernel, is_gap=True)
     state, saved = _save_status(state.scheduled(now.boottime_ns, rand))
     return state, stored + saved
 
@@ -73,33 +73,28 @@ def _recover(state: AgentState, event: agent_events.Recovered) -> Decided:
         settings = settings._replace(interval_s=polls.interval_s)
     boot_id = observation.host.boot_id
     if boot_id is not None and boot_id == state.clock.boot_id:
-        state, to_do, _ = _judge(state, agent_events.Observed(*event), settings)
-        return state, to_do
+        return _judge(state, agent_events.Observed(*event), settings)
     other_boot = ClockState(boot_id, observation.taken, observation.taken.boottime_ns)
     record = evaluate(other_boot, observation, kind, settings, Health()).record
-    return state, (actions.StoreAudit(observation, record),)
+    return state, (actions.StoreAudit(observation, record, (), state.clock),)
 
 
 def _audit(state: AgentState, event: agent_events.Observed) -> Decided:
-    """Judge an observation; poll again soon if a finding is pending."""
+    """Judge an observation, and schedule what it shows to be due."""
     observation, now_ns = event.observation, event.observation.taken.boottime_ns
     if event.kind == "network":
         state = _with_sources(state, observation)
-    state, to_do, is_pending = _judge(state, event, state.settings.judging)
+    state, to_do = _judge(state, event, state.settings.judging)
     state = state._replace(context=observation.context)
     if event.kind == "network":
         state = state._replace(context_ns=now_ns, polls=state.polls._replace(is_running=False, has_polled=True))
-    if is_pending:
-        state = state.polling_sooner(now_ns, CONFIRM_S)
     state, retried = _retry_pools(state, observation)
     state, pruned = _prune_if_due(state, observation.taken)
     return state, (*to_do, actions.WakeDelivery(), *retried, *pruned)
 
 
-def _judge(
-    state: AgentState, event: agent_events.Observed, settings: AuditSettings
-) -> tuple[AgentState, tuple[Action, ...], bool]:
-    """Judge an observation, store and send the result; return also whether a finding is pending."""
+def _judge(state: AgentState, event: agent_events.Observed, settings: AuditSettings) -> Decided:
+    """Judge an observation, store and send the result; poll again soon if that would decide about a finding."""
     observation, kind, report = event
     now = observation.taken
     state, steps, noticed = _detect_clock_change(state, now, observation.kernel)
@@ -118,8 +113,10 @@ def _judge(
     state = state._replace(clock=result.state, record=record)
     state, stamped = _stamp(state, record, now)
     state, emitted = _emit(state, steps + result.events)
-    stored = actions.StoreAudit(observation, record, steps + result.events)
-    return state, (*noticed, stored, *stamped, *emitted), result.is_pending
+    stored = actions.StoreAudit(observation, record, steps + result.events, result.state)
+    if result.wants_poll:
+        state = state.polling_sooner(now.boottime_ns, CONFIRM_S)
+    return state, (*noticed, stored, *stamped, *emitted)
 
 
 def _health(state: AgentState, report: agent_events.ShellReport, now: ClockReading) -> Health:
@@ -145,7 +142,7 @@ def _detect_clock_change(
 ) -> tuple[AgentState, tuple[Event, ...], tuple[Action, ...]]:
     """Detect a step or a suspend; after either, poll as soon as the rate limits allow. Return the event of a step."""
     if now.boottime_ns < state.clock.reading.boottime_ns:
-        return state, (), ()  # an observation older than the last reading
+        return state, (), ()  # an observation from before the reading that steps are measured against
     clock, step, suspend = detect_clock_change(state.clock, now, is_gap=is_gap, kernel=kernel)
     to_do: list[Action] = []
     if clock.leapt != state.clock.leapt:
@@ -163,10 +160,14 @@ def _detect_clock_change(
     return state, () if step is None else (step_event(clock, step, now),), tuple(to_do)
 
 
-def _store_step(state: AgentState, events: tuple[Event, ...], to_do: tuple[Action, ...]) -> Decided:
+def _store_step(
+    state: AgentState, now: ClockReading, kernel: KernelState | Unavailable, *, is_gap: bool = False
+) -> Decided:
+    """Detect a step or a suspend between two audits; store and send the event of a step."""
+    state, events, to_do = _detect_clock_change(state, now, kernel, is_gap=is_gap)
     if not events:
         return state, to_do
-    stored = actions.StoreEvents(state.identity, events, state.record)
+    stored = actions.StoreEvents(state.identity, events, state.record, state.clock)
     has_unstamped = state.has_unstamped or any(event.utc_ns is None for event in events)
     state, emitted = _emit(state._replace(has_unstamped=has_unstamped), events)
     return state, (stored, *emitted, *to_do)

@@ -47,12 +47,12 @@ class AuditSettings(NamedTuple):
 
 
 class AuditResult(NamedTuple):
-    """The result of one audit by the agent. `is_pending`: another poll would decide about a finding."""
+    """The result of one audit by the agent. `wants_poll`: another poll would decide about a finding."""
 
     record: Record
     events: tuple[Event, ...]
     state: ClockState
-    is_pending: bool
+    wants_poll: bool
 
 
 def evaluate(
@@ -120,7 +120,7 @@ def evaluate(
     )
     events = tuple(_event(change, record, context) for change in decision.changes)
     state = state._replace(debounce=decision.state, dated_ns=database.reading.raw_ns if database else state.dated_ns)
-    return AuditResult(record, events, state, decision.is_pending)
+    return AuditResult(record, events, state, decision.wants_poll)
 
 
 class _Measured(NamedTuple):

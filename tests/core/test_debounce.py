@@ -217,10 +217,10 @@ def test_what_no_later_audit_can_confirm_and_is_in_order_is_ok() -> None:
 def test_a_look_at_the_host_wants_servers_only_for_a_clock_that_is_out() -> None:
     """A carried offset that is proven to be out makes the servers be queried; a disagreement does not."""
     evaluator = evaluating(6, THREE)
-    assert evaluator.network(each_says(0, 0, 9 * S)).is_pending
-    assert not evaluator.local().is_pending
-    assert not evaluator.local(all_say(900 * MS, 500 * MS)).is_pending  # it grew too wide, and will be measured in turn
-    assert evaluator.local(BAD).is_pending
+    assert evaluator.network(each_says(0, 0, 9 * S)).wants_poll
+    assert not evaluator.local().wants_poll
+    assert not evaluator.local(all_say(900 * MS, 500 * MS)).wants_poll  # it grew too wide, and will be measured in turn
+    assert evaluator.local(BAD).wants_poll
 
 
 def test_one_good_sample_ends_nothing() -> None:
@@ -494,7 +494,7 @@ def test_one_falseticker_of_five_changes_no_severity(pattern: str) -> None:
     for number, is_wrong in enumerate(itertools.islice(itertools.cycle(pattern), 60)):
         said_ns = (9 * S, -3600 * S, 30 * MS)[number % 3] if is_wrong == "1" else 0
         judged = evaluator.network(each_says(0, 0, 0, 0, said_ns))
-        assert (judged.severity, judged.confirmed, judged.is_pending) == (OK, True, False)
+        assert (judged.severity, judged.confirmed, judged.wants_poll) == (OK, True, False)
     assert len(evaluator.all_changes) <= 1
 
 
@@ -507,7 +507,7 @@ def test_nothing_of_the_offset_is_raised_while_the_host_boots() -> None:
     judged = [evaluator.network(BAD, 64) for _ in range(9)]
     assert {one.severity for one in judged} == {UNKNOWN}
     assert not any(one.confirmed for one in judged)
-    assert all(one.is_pending for one in judged)
+    assert all(one.wants_poll for one in judged)
     assert [evaluator.network(BAD, 64).severity for _ in range(3)] == [UNKNOWN, UNKNOWN, CRITICAL]
 
 
@@ -656,7 +656,7 @@ def test_unknown_before_anything_is_known() -> None:
     assert evaluator.local(no_reply).severity is UNKNOWN
     assert evaluator.network(no_reply).severity is UNKNOWN
     bad = evaluator.network(BAD)
-    assert (bad.severity, bad.confirmed, bad.is_pending) == (UNKNOWN, False, True)
+    assert (bad.severity, bad.confirmed, bad.wants_poll) == (UNKNOWN, False, True)
     assert evaluator.network(GOOD).severity is OK
 
 
@@ -688,10 +688,10 @@ def test_worse_than_the_warning_is_not_confirmed_by_it() -> None:
     """While a warning is raised and the offset goes critical, the record says that this is not confirmed."""
     evaluator = evaluating(6, all_say(500 * MS))
     first = evaluator.network(BAD)
-    assert (first.severity, first.confirmed, first.is_pending) == (WARNING, False, True)
+    assert (first.severity, first.confirmed, first.wants_poll) == (WARNING, False, True)
     evaluator.network(BAD)
     third = evaluator.network(BAD)
-    assert (third.severity, third.confirmed, third.is_pending) == (CRITICAL, True, False)
+    assert (third.severity, third.confirmed, third.wants_poll) == (CRITICAL, True, False)
 
 
 @given(st.lists(st.tuples(st.sampled_from([0, 90, 500, 1200, 5000]), st.sampled_from([5, 300])), max_size=12))
@@ -708,7 +708,7 @@ def test_confirmed_means_that_the_severity_says_it(history: list[tuple[int, int]
         if judged.confirmed:
             assert judged.severity >= plainly
         else:
-            assert judged.is_pending
+            assert judged.wants_poll
             assert judged.severity is UNKNOWN or judged.severity < plainly
 
 
@@ -783,7 +783,7 @@ def test_a_finding_about_the_host_takes_ten_minutes(name: str) -> None:
     evaluator = evaluating()
     judged = [evaluator.local(**seen) for _ in range(11)]
     assert [name in {f.id for f in one.findings if f.severity > OK} for one in judged] == [False] * 10 + [True]
-    assert not any(one.is_pending for one in judged)  # no server could confirm it
+    assert not any(one.wants_poll for one in judged)  # no server could confirm it
     for _ in range(30):
         evaluator.local(**seen)
     for _ in range(3):
@@ -819,7 +819,7 @@ def test_not_demonstrable_takes_an_hour() -> None:
     judged = [evaluator.network(wide) for _ in range(14)]
     assert [one.severity for one in judged] == [OK, OK, *[WARNING] * 12]
     assert [levels(one)["not-demonstrable"] for one in judged] == ["low"] * 12 + ["medium"] * 2
-    assert [one.is_pending for one in judged] == [True, True, *[False] * 12]  # only time is wanting
+    assert [one.wants_poll for one in judged] == [True, True, *[False] * 12]  # only time is wanting
     assert evaluator.all_changes == [("offset-high", True), ("not-demonstrable", True), ("offset-high", False)]
 
 

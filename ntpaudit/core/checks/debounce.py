@@ -87,13 +87,13 @@ class DebounceState(NamedTuple):
 class Decision(NamedTuple):
     """The listed findings, the severity, and the changes: each finding just raised (True) or cleared (False).
 
-    `confirmed` is False while the offset is worse than `severity`. `is_pending`: another poll would decide.
+    `confirmed` is False while the offset is worse than `severity`. `wants_poll`: another poll would decide.
     """
 
     findings: tuple[Finding, ...]
     severity: Severity
     confirmed: bool
-    is_pending: bool
+    wants_poll: bool
     changes: tuple[tuple[Finding, bool], ...]
     state: DebounceState
 
@@ -205,7 +205,7 @@ def _decide(
     findings = [
         _listed(rule, after.of(rule.id), now_ns, can_confirm=can_confirm)
         for rule in RULES
-        if _level(rule, after) or _is_pending(rule, after)
+        if _listed_rank(rule, after) or _is_pending(rule, after)
     ]
     severity = max((finding.severity for finding in findings), default=Severity.OK)
     confirmed = True
@@ -246,7 +246,7 @@ def _raised_severity(state: DebounceState, context: AuditContext) -> Severity:
     return Severity.WARNING if is_insufficient or state.of(OFFSET_HIGH.id).raised else Severity.OK
 
 
-def _level(rule: HostRule, state: DebounceState) -> int:
+def _listed_rank(rule: HostRule, state: DebounceState) -> int:
     """Return the rank at which a rule's finding is listed; 0 while another finding covers it."""
     is_covered = any(state.of(other).raised >= _COUNTED for other in rule.covered_by)
     return 0 if is_covered else state.of(rule.id).raised
@@ -329,7 +329,7 @@ def _overdue(condition: ConditionState, now_ns: int) -> str:
 def _changes(context: AuditContext, before: DebounceState, after: DebounceState) -> Iterator[tuple[Finding, bool]]:
     for rule in RULES:
         old, new = before.of(rule.id), after.of(rule.id)
-        old_level, new_level = _level(rule, before), _level(rule, after)
+        old_level, new_level = _listed_rank(rule, before), _listed_rank(rule, after)
         if rule.has_own_events or old_level == new_level:
             continue
         last = new if new_level else old
