@@ -14,7 +14,7 @@ from ntpaudit.core.checks import host
 from ntpaudit.core.checks.rule import AnyRule
 from ntpaudit.core.fleet import checks
 from ntpaudit.core.observation import SourceObservation, Status
-from ntpaudit.core.selection import ClassifiedSource, counts_as_asked
+from ntpaudit.core.selection import ClassifiedSource
 from ntpaudit.core.units import format_duration
 from ntpaudit.outputs.journal import MESSAGE_IDS
 from tests.message_examples import debounce_messages, fleet_messages, host_messages, table
@@ -84,7 +84,7 @@ def configuration_keys() -> Iterator[str]:
 def _counts(code: str, *statuses: Status) -> bool:
     """Return whether a source with this reason counts as asked (R1)."""
     source = SourceObservation("", None, 0, ())
-    return all(counts_as_asked(ClassifiedSource(source, status, code)) for status in statuses)
+    return all(ClassifiedSource(source, status, code).is_asked for status in statuses)
 
 
 def conditions(rule: AnyRule) -> Iterator[tuple[str, str]]:

@@ -305,7 +305,7 @@ class Agent:
         for _, output in self._outputs.values():
             output.close()
         if not self.store.close():
-            fix = (self.store.error or "").partition("; ")[2] or "choose another path with history.path"
+            fix = self.store.remedy or "choose another path with history.path"
             self.not_stored = (
                 f"no state was stored in {self._setup.state_folder}: later runs cannot confirm these findings, and "
                 f"findings that need a history cannot be raised; fix: {fix} or STATE_DIRECTORY"

@@ -4,7 +4,15 @@ from collections.abc import Iterable
 
 
 class NtpauditError(Exception):
-    """The base of errors that an operator can fix; the text names the fix."""
+    """The base of errors that an operator can fix: `reason` is the cause, `remedy` the fix, if it is given apart.
+
+    They are separate because a reason can contain text from a server, which is not trusted.
+    """
+
+    def __init__(self, reason: str, remedy: str = "") -> None:
+        super().__init__(f"{reason}; {remedy}" if remedy else reason)
+        self.reason = reason
+        self.remedy = remedy
 
 
 class ConfigError(NtpauditError):
@@ -24,15 +32,7 @@ class OutputError(NtpauditError):
 
 
 class ReadError(NtpauditError):
-    """A fleet cannot be read from its database: `reason` is the cause, `remedy` the fix.
-
-    They are separate because a reason can contain text from a server, which is not trusted.
-    """
-
-    def __init__(self, reason: str, remedy: str = "") -> None:
-        super().__init__(f"{reason}; {remedy}" if remedy else reason)
-        self.reason = reason
-        self.remedy = remedy
+    """A fleet cannot be read from its database."""
 
 
 class UnexpectedReplyError(ReadError):

@@ -76,11 +76,12 @@ def evaluate(
     measured = _measure(state, observation, kind, settings)
     state, agreement = measured.state, measured.replies.agreement or measured.before
     last = state.agreement
-    counts = count_sources(measured.replies) if kind == "network" else last.counts if last else NO_SOURCES
+    counted = count_sources(measured.replies) if kind == "network" else last.counts if last else NO_SOURCES
     if any(classified.status != "skipped" for classified in measured.replies.sources):
-        state = state._replace(poll=Poll(now.boottime_ns, counts, settings.interval_s))
-    if agreement is not None:  # the counts of the reported interval, which may be carried forward
-        counts = counts._replace(max_falsetickers=agreement.max_falsetickers, guaranteed=agreement.is_guaranteed)
+        state = state._replace(poll=Poll(now.boottime_ns, counted, settings.interval_s))
+    counts = counted  # of the reported interval, which may be carried forward
+    if agreement is not None:
+        counts = counted._replace(max_falsetickers=agreement.max_falsetickers, guaranteed=agreement.is_guaranteed)
     earlier = EarlierState(
         gap=measured.gap,
         steps=state.steps,
@@ -144,9 +145,9 @@ def _measure(state: ClockState, observation: Observation, kind: AuditKind, setti
     now = observation.taken
     drift_ppm = drift_bound_ppm(state.line, state.drift_ppm or settings.max_drift_ppm)
     replies = select(observation.sources, now, drift_ppm) if kind == "network" else Selection((), None)
-    gap = _gap(state, now, replies.agreement)
+    gap = _gap(state, now, replies.agreement)  # before `compare`, which stores this measurement's time
     state, replies, before, contradiction = compare(state, now, replies)
-    is_correcting = _is_correcting(state.agreement, now, replies.agreement)
+    is_correcting = _is_correcting(state.agreement, now, replies.agreement)  # by the last agreement, not yet replaced
     if replies.agreement is not None:
         state = store_agreement(state, now, replies, replies.agreement, drift_ppm)
     elif state.agreement is not None:

@@ -59,6 +59,20 @@ class ClassifiedSource(NamedTuple):
     candidate: Candidate | None = None
     best: Measurement | None = None
 
+    @property
+    def is_usable(self) -> bool:
+        """Whether it takes part in the vote; until then it is `agreeing`."""
+        return self.status in ("agreeing", "falseticker")
+
+    @property
+    def is_asked(self) -> bool:
+        """Whether it counts as asked (R1): it does unless it is skipped by our own choice.
+
+        Otherwise an attacker who drops an honest server's replies, or the DNS replies for its name, could lower the
+        number of falsetickers that the interval survives.
+        """
+        return self.status != "skipped" or self.reason not in _OWN_CHOICE
+
 
 class Selection(NamedTuple):
     """All sources with their status, as configured, and their agreement; None without a majority."""
@@ -69,12 +83,12 @@ class Selection(NamedTuple):
     @property
     def usable(self) -> tuple[ClassifiedSource, ...]:
         """The sources that took part in the vote."""
-        return tuple(classified for classified in self.sources if classified.status in ("agreeing", "falseticker"))
+        return tuple(classified for classified in self.sources if classified.is_usable)
 
     @property
     def asked(self) -> tuple[ClassifiedSource, ...]:
         """The sources that count for the number of possible falsetickers (R1)."""
-        return tuple(classified for classified in self.sources if counts_as_asked(classified))
+        return tuple(classified for classified in self.sources if classified.is_asked)
 
     @property
     def skip_reasons(self) -> frozenset[str | None]:
@@ -84,8 +98,8 @@ class Selection(NamedTuple):
     @property
     def is_sufficient(self) -> bool:
         """Whether more servers gave a usable reply than may be falsetickers, so that they can prove something (R1)."""
-        silent = [classified for classified in self.asked if classified.status not in ("agreeing", "falseticker")]
-        return len(self.usable) > max_falsetickers(_failure_domains(self.usable), _failure_domains(silent))
+        silent = [classified for classified in self.asked if not classified.is_usable]
+        return len(self.usable) > expected_falsetickers(_failure_domains(self.usable), _failure_domains(silent))
 
 
 class SourceCounts(NamedTuple):
@@ -119,21 +133,12 @@ def count_sources(selection: Selection) -> SourceCounts:
     )
 
 
-def counts_as_asked(classified: ClassifiedSource) -> bool:
-    """Whether a source counts as queried (R1): every one that is not skipped by our own choice.
-
-    Otherwise an attacker who drops an honest server's replies, or the DNS replies for its name, could lower the number
-    of falsetickers that the interval survives.
-    """
-    return classified.status != "skipped" or classified.reason not in _OWN_CHOICE
-
-
 def select(sources: Sequence[SourceObservation], now: ClockReading, drift_ppm: float = MAX_DRIFT_PPM) -> Selection:
     """Classify every source against the others at the instant `now`, for a drift of at most `drift_ppm` (R4)."""
     classified = _with_twins([_classify(source, now, drift_ppm) for source in sources])
-    voters = [index for index, entry in enumerate(classified) if entry.status == "agreeing"]
+    voters = [index for index, entry in enumerate(classified) if entry.is_usable]
     candidates = [candidate for index in voters if (candidate := classified[index].candidate)]
-    others = [entry for entry in classified if entry.status != "agreeing" and counts_as_asked(entry)]
+    others = [entry for entry in classified if entry.is_asked and not entry.is_usable]
     agreement = agree(candidates, _failure_domains(others))
     statuses: Iterable[Status] = agreement.statuses if agreement else ["falseticker"] * len(voters)
     for index, status in zip(voters, statuses, strict=True):
@@ -152,18 +157,18 @@ def agree(candidates: Sequence[Candidate], silent: Sequence[frozenset[str]] = ()
     §11.2.1), never to half of the usable ones. If all usable servers may be falsetickers, nothing is guaranteed, and
     the interval is the hull of all. Marzullo's deepest overlap only identifies falsetickers (S3).
     """
-    usable, intervals = len(candidates), [candidate.interval for candidate in candidates]
-    expected = max_falsetickers([candidate.failure_domains for candidate in candidates], silent)
-    if not 2 * max((_depth(intervals, interval.earliest_ns) for interval in intervals), default=0) > usable:
+    count, intervals = len(candidates), [candidate.interval for candidate in candidates]
+    expected = expected_falsetickers([candidate.failure_domains for candidate in candidates], silent)
+    if not 2 * max((_depth(intervals, interval.earliest_ns) for interval in intervals), default=0) > count:
         return None
-    assumed = min(expected, usable - 1)  # at least one must be right
-    for falsetickers in (assumed, *range(assumed + 1, (usable + 1) // 2)):
-        if (hull := _hull(intervals, usable - falsetickers)) is not None:
+    assumed = min(expected, count - 1)  # at least one must be right
+    for falsetickers in (assumed, *range(assumed + 1, (count + 1) // 2)):
+        if (hull := _hull(intervals, count - falsetickers)) is not None:
             break
     else:
         return None
     statuses = _label(intervals)
-    is_guaranteed = expected < usable
+    is_guaranteed = expected < count
     return Agreement(
         interval=hull,
         estimate_ns=hull.clamp(_estimate(candidates, statuses, falsetickers)),
@@ -174,7 +179,7 @@ def agree(candidates: Sequence[Candidate], silent: Sequence[frozenset[str]] = ()
     )
 
 
-def max_falsetickers(usable: Sequence[frozenset[str]], silent: Sequence[frozenset[str]] = ()) -> int:
+def expected_falsetickers(usable: Sequence[frozenset[str]], silent: Sequence[frozenset[str]] = ()) -> int:
     """Return how many of the usable sources may be falsetickers, by the failure domains of all m queried (S2, S8, R1).
 
     That is floor((m - 1) / 3), or more if sources share failure domains: of g independent groups any floor((g - 1) / 3)

@@ -102,7 +102,9 @@ def open_database(path: str, wait_s: float = WAIT_S, *, setting: str = "history.
             return _open(path, wait_s)
     except (OSError, sqlite3.Error) as error:
         reason, fix = why_unusable(path, error)
-        raise StoreError(f"cannot store state in {path}: {reason}; {fix}choose another path with {setting}") from error
+        raise StoreError(
+            f"cannot store state in {path}: {reason}", f"{fix}choose another path with {setting}"
+        ) from error
 
 
 def why_unusable(path: str, error: OSError | sqlite3.Error) -> tuple[str, str]:

@@ -66,6 +66,7 @@ class StateStore:
         self._wal_error: str | None = None
         self._file_error: str | None = None
         self._noted: str | None = None
+        self.remedy = ""  # of the file's last problem
         self.is_in_memory = False
         """Records are stored in memory only."""
 
@@ -247,7 +248,8 @@ class StateStore:
 
     def _fall_back_to_memory(self, error: StoreError) -> None:
         """Continue in memory, with the readable part of the file's state. A damaged file is renamed."""
-        self._file_error = self._noted = str(error)
+        self._file_error, self.remedy = str(error), error.remedy
+        self._noted = self._file_error
         logger.warning(f"{error}; continuing in memory")
         memory, file, at_once = database.open_memory(), self._connection, False
         if file is None:
@@ -303,7 +305,7 @@ class StateStore:
                 is_set_aside = database.is_damage(error) and database.set_aside_damaged(self._path)
                 raise
         except StoreError as error:
-            self._file_error = str(error)
+            self._file_error, self.remedy = str(error), error.remedy
             self._schedule_retry(error, at_once=is_set_aside)
             return
         dropped = self._dropped_of(memory)

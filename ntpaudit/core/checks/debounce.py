@@ -120,21 +120,21 @@ def judge(
         correcting_ns = min(now_ns, correcting_ns or now_ns) if is_correcting else None
     in_grace = now_ns < OFFSET_GRACE_NS or (correcting_ns is not None and now_ns - correcting_ns < PATIENCE_NS)
     profile = context.profile
-    nearer = profile._replace(warning_s=HYSTERESIS * profile.warning_s, critical_s=HYSTERESIS * profile.critical_s)
-    strict = context._replace(profile=nearer)
+    clearing = profile._replace(warning_s=HYSTERESIS * profile.warning_s, critical_s=HYSTERESIS * profile.critical_s)
+    strict = context._replace(profile=clearing)
     conditions = {rule.id: before.of(rule.id) for rule in RULES}
     if is_sample and not is_continued:  # good samples from before the offset became unknown prove nothing
         high = conditions[OFFSET_HIGH.id]
         conditions[OFFSET_HIGH.id] = high._replace(samples=tuple(filter(None, high.samples)))
     for rule in RULES:
-        condition, raised = conditions[rule.id], rule.check(context)
+        condition, result = conditions[rule.id], rule.check(context)
         if rule.basis == "moment":
-            conditions[rule.id] = _with_message(ConditionState(raised=_rank(raised)), raised)
-        elif _has_sample(rule, raised, context, kind, is_sample):
-            held = condition.raised and rule.has_hysteresis and _rank(rule.check(strict))
-            rank = max(_rank(raised), held)
+            conditions[rule.id] = _with_message(ConditionState(raised=_rank(result)), result)
+        elif _has_sample(rule, result, context, kind, is_sample):
+            held = _rank(rule.check(strict)) if condition.raised and rule.has_hysteresis else 0
+            rank = max(_rank(result), held)
             if not (in_grace and rank > condition.raised and rule.is_of_offset):
-                after = _update(condition, rank, now_ns, rule.least_s, raised)
+                after = _update(condition, rank, now_ns, rule.least_s, result)
                 is_dated = after.raised and rule.is_of_offset  # only these become overdue
                 conditions[rule.id] = after._replace(sampled_ns=now_ns) if is_dated else after
         elif kind == "network" and condition.raised and rule.is_of_offset:
@@ -155,16 +155,16 @@ def of_new_boot(state: DebounceState) -> DebounceState:
     return state._replace(conditions=conditions, correcting_ns=None)
 
 
-def _has_sample(rule: HostRule, raised: Raised | None, context: AuditContext, kind: AuditKind, is_sample: bool) -> bool:
+def _has_sample(rule: HostRule, result: Raised | None, context: AuditContext, kind: AuditKind, is_sample: bool) -> bool:
     if rule.basis == "network" and kind == "local":
         return False
     if rule.is_of_offset and (not is_sample or context.is_unguaranteed):
         return False
-    return rule.has_sample(context, raised)
+    return rule.has_sample(context, result)
 
 
-def _rank(raised: Raised | None) -> int:
-    return 0 if raised is None else LEVELS.index(raised.level) + 1
+def _rank(result: Raised | None) -> int:
+    return 0 if result is None else LEVELS.index(result.level) + 1
 
 
 def _update(before: ConditionState, rank: int, now_ns: int, least_s: float, sample: Raised | None) -> ConditionState:
@@ -172,14 +172,14 @@ def _update(before: ConditionState, rank: int, now_ns: int, least_s: float, samp
     if not (before.raised or any(samples)):
         return ConditionState(samples)
     raised, since_ns = before.raised, list(before.since_ns)
-    for level, then_ns in enumerate(before.since_ns, 1):
-        holds = [one >= level for one in samples]
+    for possible, then_ns in enumerate(before.since_ns, 1):
+        holds = [one >= possible for one in samples]
         begun_ns = now_ns if then_ns is None else min(then_ns, now_ns)
-        since_ns[level - 1] = begun_ns if any(holds[-MAJORITY:]) else None
+        since_ns[possible - 1] = begun_ns if any(holds[-MAJORITY:]) else None
         lasted_s = (now_ns - begun_ns) / NS_PER_S
         is_enough = sum(holds) >= MAJORITY or (all(holds[-2:]) and lasted_s >= DWELL_S)
-        if raised < level <= rank and is_enough and lasted_s >= least_s:
-            raised = level
+        if raised < possible <= rank and is_enough and lasted_s >= least_s:
+            raised = possible
     better_ns = None if rank >= before.raised else min(before.better_ns or now_ns, now_ns)
     if better_ns is not None and _is_over([one < before.raised for one in samples], now_ns - better_ns):
         raised, better_ns = rank, None
@@ -329,14 +329,14 @@ def _overdue(condition: ConditionState, now_ns: int) -> str:
 def _changes(context: AuditContext, before: DebounceState, after: DebounceState) -> Iterator[tuple[Finding, bool]]:
     for rule in RULES:
         old, new = before.of(rule.id), after.of(rule.id)
-        old_level, new_level = _listed_rank(rule, before), _listed_rank(rule, after)
-        if rule.has_own_events or old_level == new_level:
+        old_rank, new_rank = _listed_rank(rule, before), _listed_rank(rule, after)
+        if rule.has_own_events or old_rank == new_rank:
             continue
-        last = new if new_level else old
-        message = last.message if new_level else f"{_why_cleared(rule, context, after)}: {last.message}"
+        last = new if new_rank else old
+        message = last.message if new_rank else f"{_why_cleared(rule, context, after)}: {last.message}"
         yield (
-            make_finding(rule, Raised(LEVELS[(new_level or old_level) - 1], message, remedy=last.remedy)),
-            new_level > 0,
+            make_finding(rule, Raised(LEVELS[(new_rank or old_rank) - 1], message, remedy=last.remedy)),
+            new_rank > 0,
         )
 
 
