@@ -88,6 +88,7 @@ def test_hosts_are_chosen_and_all_are_counted(state: Path) -> None:
     assert report["counts"]["hosts"] == 13
     out = fleet("--demo", "--limit", "3", "--format", "csv", state=state).out
     assert len(list(csv.reader(StringIO(out)))) == 4
+    assert any(one["findings"] != "0" for one in csv.DictReader(StringIO(out)))
     assert "... and 1 more unknown, 1 more warning, 8 more ok" in fleet("--demo", "--limit", "3", state=state).out
     flagged = fleet("--demo", "--flagged", "--limit", "13", state=state).out
     assert "... and 2 more ok; to list all 13: --limit 13 without --flagged" in flagged

@@ -21,6 +21,7 @@ from ntpaudit.core.fleet.model import FleetPolicy, Host, Snapshot
 from ntpaudit.core.fleet.severity import seen_ns
 from ntpaudit.core.units import NS_PER_S, format_duration, format_utc
 from ntpaudit.errors import ConfigError, ReadError
+from ntpaudit.fleet.decode import CLOCK, JUDGED_FIELDS
 from ntpaudit.fleet.reader import SKEW_S, Reader, SnapshotOptions
 from ntpaudit.net import deadline
 from ntpaudit.store.paths import state_folder
@@ -140,10 +141,15 @@ def command_line(options: FleetOptions) -> str:
 
 
 def reach_of(options: FleetOptions, terms: FleetPolicy) -> SnapshotOptions:
-    """Return how far back and of which site the hosts are read."""
+    """Return how far back, of which site and in how much detail the hosts are read."""
     usual = SnapshotOptions()
+    lists_all = options.format_name in ("json", "csv") or options.html is not None
     return SnapshotOptions(
-        options.site, options.look_back or usual.look_back_s, options.before or usual.baseline_s, terms.silent_after_s
+        options.site,
+        options.look_back or usual.look_back_s,
+        options.before or usual.baseline_s,
+        terms.silent_after_s,
+        CLOCK.fields if lists_all else JUDGED_FIELDS,
     )
 
 

@@ -40,6 +40,7 @@ _REGEX_ESCAPES = str.maketrans({character: f"\\{character}" for character in r"\
 
 # Older versions escape a label's value as JSON does, newer ones less: they leave tabs in it.
 _LABEL = re.compile(r'([^"=,{}]+)=("(?:[^"\\]|\\.)*")')
+_DECODE = json.JSONDecoder(strict=False).decode  # `json.loads` makes a decoder each time: 20 ms for 10,000 hosts
 
 Sample = tuple[str, str, RawValue]  # the metric; labels and timestamp in milliseconds, as they are written; the value
 SETTLED_S = 3.0  # a point is shown completely this long after its arrival: its fields appear one by one, each second
@@ -264,7 +265,7 @@ class PromqlReader(DatabaseReader):
 def _lines(reply: str) -> list[str]:
     """Return the lines of a reply. ValueError if one is longer than that of any series: it is copied several times."""
     lines = reply.removesuffix("\n").split("\n") if reply else []
-    if any(len(line) > _MAX_LINE for line in lines):
+    if max(map(len, lines), default=0) > _MAX_LINE:
         raise ValueError("a line is too long")
     return lines
 
@@ -293,7 +294,8 @@ def _rows(table: Table, fields: Sequence[str], window: Window, samples: Iterable
     columns: dict[str, dict[str, RawValue]] = {f"{table.name}_{field}": {} for field in table.fields}
     for metric, key, value in samples:
         column = columns[metric]
-        column[key] = max(column[key], value, key=repr) if key in column else value  # whatever the order of the lines
+        if (other := column.setdefault(key, value)) is not value:
+            column[key] = max(other, value, key=repr)  # whatever the order of the lines
     for key in columns[f"{table.name}_{fields[0]}"]:
         written, _, stamp = key.rpartition(" ")
         stamp_ns = int(stamp) * _MS
@@ -309,8 +311,12 @@ def _labels(written: str) -> Mapping[str, RawValue]:
 
     The cache spares 50 ms: a host has the same labels in each reply (10,000 hosts).
     """
-    quoted = written if written.startswith("{") else "{" + _LABEL.sub(r'"\1":\2', written)
-    return mapping(json.loads(quoted, strict=False))
+    if written.startswith("{"):
+        return mapping(_DECODE(written))
+    found = _LABEL.findall(written)
+    if ",".join([f"{name}={quoted}" for name, quoted in found]) + "}" != written:
+        raise ValueError("these are no labels")
+    return {name: _DECODE(quoted) for name, quoted in found}
 
 
 def _whole(read: Callable[[], list[ClockRow]]) -> list[ClockRow]:

@@ -76,13 +76,15 @@ class Window(NamedTuple):
 class SnapshotOptions(NamedTuple):
     """What to read: one site or all, how far back to look for the latest point, and how long ago the baseline is.
 
-    Machines of one name are detected by their points of the last `silent_after_s`.
+    Machines of one name are detected by their points of the last `silent_after_s`. `fields` are read of every host:
+    JUDGED_FIELDS or all.
     """
 
     site: str | None = None
     look_back_s: float = 86_400.0
     baseline_s: float = 3600.0
     silent_after_s: float = 600.0
+    fields: tuple[str, ...] = CLOCK.fields
 
 
 class Reader(ABC):
@@ -308,7 +310,7 @@ class _Query:
         """Read what can be read at once, and then what depends on that."""
         reader, site, now_ns = self.reader, self.site, self.now_ns
         read_names = reader.start(lambda: reader.names(site))
-        read_fresh = reader.start(lambda: _of(reader.last, CLOCK, self.recent, None, CLOCK.fields))
+        read_fresh = reader.start(lambda: _of(reader.last, CLOCK, self.recent, None, self.options.fields))
         read_disputed = reader.start(self._disputed)
         read_ahead = reader.start(lambda: hosts_of(reader.ahead(self.ahead)) if self.is_present else {})
         names = read_names()
@@ -341,6 +343,7 @@ class _Query:
 
         baseline = self._undisputed(offsets_of(read_baseline()), doubted)
         earlier = {name: one for name, one in baseline.items() if name in hosts and name not in clashing}
+        hosts |= self._moved(hosts, earlier)
         future = {name for name, host in hosts.items() if host.last_ns > self.until_ns}
         events = [*read_events(), *_of(reader.last, EVENT, self.ahead, future, EVENT.fields)]
         return Snapshot(
@@ -369,7 +372,7 @@ class _Query:
             return []
         active = self.reader.active(self.look_back, sorted(unseen) if is_listed else None)
         late = unseen if active is None else unseen & active
-        return _of(self.reader.last, CLOCK, self.look_back, late, CLOCK.fields)
+        return _of(self.reader.last, CLOCK, self.look_back, late, self.options.fields)
 
     def _arrived(self, hosts: Mapping[str, Host], doubted: Set[str]) -> dict[str, Host]:
         """Read the point that arrived last of hosts with disputed points of which none arrived recently.
@@ -398,6 +401,21 @@ class _Query:
         rows = _of(self.reader.every, CLOCK, self.before, names, (*BOUND_FIELDS, "disputed_s"))
         known = offsets_of(row for row in rows if row.disputed_s is None)
         return {name: one for name, one in earlier.items() if name not in names} | known
+
+    def _moved(self, hosts: Mapping[str, Host], earlier: Mapping[str, BaselineRow]) -> dict[str, Host]:
+        """Return the hosts that certainly moved, with their frequency: it shows whether they still move."""
+        if "frequency_ppm" in self.options.fields:
+            return {}
+        compared = ((hosts[name], hosts[name].offset, one.bounds) for name, one in earlier.items())
+        moved = [
+            host
+            for host, now, then in compared
+            if host.frequency_ppm is None
+            and now is not None
+            and not (then.earliest_s <= now.latest_s and now.earliest_s <= then.latest_s)
+        ]
+        found = hosts_of(self.reader.at(moved))
+        return {name: hosts[name]._replace(frequency_ppm=host.frequency_ppm) for name, host in found.items()}
 
     def _events(self, names: set[str] | None) -> list[EventRow]:
         """Read the last event of each host and kind by timestamp, and all that may have arrived later.

@@ -29,6 +29,7 @@ from grafana.queries import Language
 from ntpaudit.core.clock.drift import Breach, Drift
 from ntpaudit.core.record import Health, Labels
 from ntpaudit.core.units import NS_PER_S, format_utc
+from ntpaudit.fleet.decode import JUDGED_FIELDS
 from ntpaudit.fleet.influxql import InfluxqlReader
 from ntpaudit.fleet.promql import PromqlReader
 from ntpaudit.fleet.reader import SnapshotOptions
@@ -363,7 +364,7 @@ def _questions(database: Database, end_ns: int) -> list[tuple[str, Mapping[str, 
     server = _NotingServer(database.url)
     reader = PromqlReader(server) if database.language == "promql" else InfluxqlReader(server, "ntpaudit")
     with closing(reader):
-        reader.snapshot(end_ns, SnapshotOptions())
+        reader.snapshot(end_ns, SnapshotOptions(fields=JUDGED_FIELDS))
     return server.asked
 
 

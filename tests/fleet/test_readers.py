@@ -21,7 +21,7 @@ from ntpaudit.core.units import NS_PER_S
 from ntpaudit.errors import ReadError
 from ntpaudit.fleet import open_reader
 from ntpaudit.fleet import reader as fleet_reader
-from ntpaudit.fleet.decode import CLOCK
+from ntpaudit.fleet.decode import CLOCK, JUDGED_FIELDS
 from ntpaudit.fleet.influxql import InfluxqlReader
 from ntpaudit.fleet.promql import PromqlReader
 from ntpaudit.fleet.reader import Reader, SnapshotOptions
@@ -430,12 +430,12 @@ def test_a_rate_that_is_read_later_is_that_of_the_host_all_the_same(*, is_late: 
         _put(url, _point(3630, 0.0) + _point(130, 0.03) + ("" if is_late else _point(10, 0.03, "fra")))
 
         def choose(request: Request) -> Fault:
-            if is_late and "ntpaudit_clock_frequency_ppm" in request.target:
+            if is_late and "frequency_ppm" in request.target + request.lines:
                 _put(url, _point(1, 0.03))
             return FORWARD
 
         with FlakyDatabase(url, choose) as server, closing(open_reader(url=server.url, language="promql")) as reader:
-            snapshot = reader.snapshot(END_NS, SnapshotOptions(site="ams"))
+            snapshot = reader.snapshot(END_NS, SnapshotOptions(site="ams", fields=JUDGED_FIELDS))
     assert hosts_of(snapshot)["web1"].frequency_ppm == -5.0
     assert [finding.id for finding in judge_fleet(snapshot, FleetPolicy()).findings if finding.id == "slow-walk"] == []
 
@@ -547,6 +547,21 @@ def test_who_is_known_and_not_seen_is_forgotten(snapshots: dict[str, Snapshot], 
     assert snapshots[kind].expired == ("gone",)
     assert snapshots[kind].sites == {"gone": "ams"}
     assert snapshots[kind].look_back_s == 86_400.0
+
+
+@pytest.mark.parametrize("kind", READERS)
+def test_what_only_lists_show_may_be_missing(
+    readers: dict[str, Reader], snapshots: dict[str, Snapshot], kind: str
+) -> None:
+    """A snapshot without these fields is the same in all that a fleet is judged by."""
+    found = comparable(readers[kind].snapshot(END_NS, SnapshotOptions(fields=JUDGED_FIELDS)))
+
+    def cut(snapshot: Snapshot) -> Snapshot:
+        hosts = (host._replace(findings=0, frequency_ppm=None) for host in snapshot.hosts)
+        return snapshot._replace(hosts=tuple(hosts))
+
+    assert cut(found) == cut(snapshots[kind])
+    assert judge_fleet(found, FleetPolicy()).findings == judge_fleet(snapshots[kind], FleetPolicy()).findings
 
 
 @pytest.mark.parametrize("kind", ASKED)
