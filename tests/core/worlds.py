@@ -176,18 +176,20 @@ def answered(
 ) -> SourceObservation:
     """Make a source of its own network that answered; without measurements, with one that is right within 10 ms.
 
-    Its upstream is one of its own as well.
+    Its upstream is one of its own as well, unless a reply names another.
     """
-    own = reply(reference_id=bytes((10, 0, 0, number)))
+    upstream = bytes((10, 0, 0, number))
     return SourceObservation(
         name or f"ntp{number}.example.net",
         address or f"192.0.{number}.1",
         port,
         tuple(
-            sample if sample.reply.reference_id != b"\xc0\x00\x02\x01" else sample._replace(reply=own)
+            sample
+            if sample.reply.reference_id != b"\xc0\x00\x02\x01"
+            else sample._replace(reply=sample.reply._replace(reference_id=upstream))
             for sample in outcome
         )
-        or (measurement(said=own),),
+        or (measurement(said=reply(reference_id=upstream)),),
         discarded or {},
     )
 
