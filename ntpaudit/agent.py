@@ -17,6 +17,7 @@ from ntpaudit.core import agent as core_agent
 from ntpaudit.core.agent_state import AgentSettings, AgentState, first_state
 from ntpaudit.core.evaluation import AuditSettings
 from ntpaudit.core.events import Event
+from ntpaudit.core.ntp.sources import Pool
 from ntpaudit.core.observation import HostContext, Observation
 from ntpaudit.core.record import Health, Record
 from ntpaudit.core.schedule import Intervals
@@ -26,7 +27,6 @@ from ntpaudit.log import LazyLogger
 from ntpaudit.outputs import Output, OutputConfig, open_outputs
 from ntpaudit.outputs.journal import journal_takes_our_output
 from ntpaudit.outputs.systemd import Notifier
-from ntpaudit.polling import QueryOptions
 from ntpaudit.runtime import SystemRuntime
 from ntpaudit.store import audits, outbox, paths, saved_state
 from ntpaudit.store.lock import AgentLock
@@ -40,7 +40,6 @@ logger = LazyLogger(__name__)
 POLL_LIMIT_S = 120.0  # a poll that takes longer counts as hung: the watchdog is no longer fed
 DRAIN_S = 10.0  # how long `agent --once` waits for the database
 STOP_S = 0.5  # how long a request under way may take when the agent stops
-TIMEOUT_S = 2.0
 OpenOutputs = dict[str, tuple[OutputConfig, Output]]  # every open output, with its configuration
 
 
@@ -55,18 +54,7 @@ class AgentSetup(NamedTuple):
     @property
     def plan(self) -> audit.Plan:
         """The sources to poll, and how."""
-        return audit.plan_of(self.config)._replace(options=QueryOptions(timeout_s=TIMEOUT_S))
-
-    @property
-    def intervals(self) -> Intervals:
-        """The intervals of network, pool and local audits."""
-        schedule = self.config.schedule
-        return Intervals(schedule.network_s, schedule.pool_s, schedule.local_s)
-
-    @property
-    def state_folder(self) -> str:
-        """The state folder."""
-        return os.path.dirname(self.history_file)
+        return audit.plan_of(self.config)
 
     @property
     def history_file(self) -> str:
@@ -102,7 +90,7 @@ class Agent:
         self._runtime = runtime
         self._setup = setup
         self._started_ns = 0
-        self._lock = AgentLock(setup.state_folder)
+        self._lock = AgentLock(os.path.dirname(setup.history_file))
         self.store = StateStore(setup.history_file)
         self._agent_store = AgentStore(self.store)
         self._notifier = Notifier(setup.environment.get("NOTIFY_SOCKET"))
@@ -287,7 +275,7 @@ class Agent:
             self._lock.mark_as_current()
 
     def _announce_ready(self) -> None:
-        config, intervals = self._setup.config, self._setup.intervals
+        config, intervals = self._setup.config, self.state.settings.intervals
         sources = plural(len(config.sources.named), "source")
         if config.sources.from_host:
             sources += " and the servers of the time daemon"
@@ -305,9 +293,10 @@ class Agent:
         for _, output in self._outputs.values():
             output.close()
         if not self.store.close():
+            folder = os.path.dirname(self._setup.history_file)
             fix = self.store.remedy or "choose another path with history.path"
             self.not_stored = (
-                f"no state was stored in {self._setup.state_folder}: later runs cannot confirm these findings, and "
+                f"no state was stored in {folder}: later runs cannot confirm these findings, and "
                 f"findings that need a history cannot be raised; fix: {fix} or STATE_DIRECTORY"
             )
         self._notifier.close()
@@ -318,17 +307,17 @@ class Agent:
         if self._delivery is not None and self._delivery.crash is not None:
             raise self._delivery.crash
         hangs = (self._runtime.polling_s() or 0.0) > POLL_LIMIT_S
-        if self._feed_every_s is None or hangs:
-            return
-        if now_ns - self._fed_ns >= self._feed_every_s * NS_PER_S / 2:  # not at each turn that something else caused
+        if self._feed_every_s is not None and not hangs and now_ns - self._fed_ns >= self._feed_every_s * NS_PER_S / 2:
             self._notifier.watchdog()
             self._fed_ns = now_ns
 
     def _agent_settings(self) -> AgentSettings:
         """Return the settings for the core. The servers of the time daemon are known only after a poll."""
-        config, every_s = self._setup.config, self._every_s
-        intervals = self._setup.intervals if every_s is None else Intervals(every_s, every_s, every_s)
-        are_public = [audit.is_public_pool(source) for source in config.sources.named]
+        config, every_s, schedule = self._setup.config, self._every_s, self._setup.config.schedule
+        intervals = Intervals(schedule.network_s, schedule.pool_s, schedule.local_s)
+        if every_s is not None:
+            intervals = Intervals(every_s, every_s, every_s)
+        are_public = [isinstance(source, Pool) and source.is_public for source in config.sources.named]
         judging = AuditSettings(config.profile, self._setup.plan.labels, intervals.network_s, config.host.max_drift_ppm)
         has_servers = config.sources.from_host or not all(are_public)
         return AgentSettings(judging, intervals).polling(has_servers=has_servers, has_pools=any(are_public))

@@ -4,7 +4,7 @@ Probes observe, the core concludes. The agent observes by the same `observe`, an
 """
 
 from contextlib import suppress
-from typing import TYPE_CHECKING, NamedTuple, TypeGuard
+from typing import TYPE_CHECKING, NamedTuple
 
 from ntpaudit import __version__
 from ntpaudit.core.clock.readings import MAX_DRIFT_PPM
@@ -131,14 +131,10 @@ def _planned_sources(plan: Plan, host_servers: HostServers) -> tuple[tuple[Sourc
             logger.warning(problem)
     if not plan.with_pools:
         not_due = SourceFailure("skipped", "interval", "pools are queried less often than servers")
-        skipped += [SourceObservation(zone.zone, None, zone.port, not_due) for zone in sources if is_public_pool(zone)]
-        sources = [source for source in sources if not is_public_pool(source)]
+        pools = [source for source in sources if isinstance(source, Pool) and source.is_public]
+        skipped += [SourceObservation(zone.zone, None, zone.port, not_due) for zone in pools]
+        sources = [source for source in sources if source not in pools]
     return tuple(sources), tuple(skipped)
-
-
-def is_public_pool(source: Source) -> TypeGuard[Pool]:
-    """Return whether a source is a zone of the public NTP pool, so that its terms apply (P2)."""
-    return isinstance(source, Pool) and source.is_public
 
 
 def _host_source(host: str, port: int, *, is_pool: bool) -> Source:

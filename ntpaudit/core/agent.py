@@ -18,9 +18,9 @@ from ntpaudit.core.schedule import (
     after_network,
     after_suspend,
     awaits_first_poll,
+    earliest_allowed,
     missed,
     next_poll_ns,
-    with_sources,
 )
 from ntpaudit.core.units import NS_PER_S, format_duration
 
@@ -82,15 +82,15 @@ def _recover(state: AgentState, event: agent_events.Recovered) -> Decided:
 def _audit(state: AgentState, event: agent_events.Observed) -> Decided:
     """Judge an observation, and schedule what it shows to be due."""
     observation, now_ns = event.observation, event.observation.taken.boottime_ns
+    scheduled: tuple[Action, ...] = ()
     if event.kind == "network":
-        state = _with_sources(state, observation)
+        state, scheduled = _schedule_sources(state, observation)
     state, to_do = _judge(state, event, state.settings.judging)
     state = state._replace(context=observation.context)
     if event.kind == "network":
         state = state._replace(context_ns=now_ns, polls=state.polls._replace(is_running=False, has_polled=True))
-    state, retried = _retry_pools(state, observation)
     state, pruned = _prune_if_due(state, observation.taken)
-    return state, (*to_do, actions.WakeDelivery(), *retried, *pruned)
+    return state, (*to_do, actions.WakeDelivery(), *scheduled, *pruned)
 
 
 def _judge(state: AgentState, event: agent_events.Observed, settings: AuditSettings) -> Decided:
@@ -212,31 +212,32 @@ def _observe_if_due(state: AgentState, now_ns: int, rand: float) -> Decided:
     return state, (actions.ObserveHost(state.context),)
 
 
-def _with_sources(state: AgentState, observation: Observation) -> AgentState:
-    """Schedule the kinds of sources that a poll found; those of a time daemon are unknown until it runs."""
+def _schedule_sources(state: AgentState, observation: Observation) -> Decided:
+    """Schedule the kinds of sources that a poll found; those of a time daemon are unknown until it runs.
+
+    Poll the pools again soon if there are no servers and all pools are still inside their minimum interval.
+    """
+    schedule, polls, intervals = state.schedule, state.polls, state.settings.intervals
     now_ns = observation.taken.boottime_ns
-    servers = [source for source in observation.sources if not (source.is_public_pool or source.needs_nts)]
-    has_pools = any(source.is_public_pool for source in observation.sources)
-    has_servers = bool(servers) or not has_pools
+    found = [source for source in observation.sources if not source.needs_nts]
+    servers = [source for source in found if not source.is_public_pool]
+    pools = [source.outcome for source in found if source.is_public_pool]
+    network_ns = pool_ns = None
+    if servers or not pools:
+        network_ns = schedule.network_ns or earliest_allowed(polls.servers_ns, intervals.network_s, now_ns)
+    if pools:
+        pool_ns = schedule.pool_ns or earliest_allowed(polls.pools_ns, intervals.pool_s, now_ns)
+    are_skipped = all(isinstance(outcome, SourceFailure) and outcome.status == "skipped" for outcome in pools)
+    is_held_back = network_ns is None and are_skipped
+    if is_held_back:
+        pool_ns = now_ns + round(POOL_RETRY_S * NS_PER_S)
+    state = state._replace(schedule=schedule._replace(network_ns=network_ns, pool_ns=pool_ns))
+    are_local = bool(servers) and all(is_loopback(source.address or source.name) for source in servers)
     settings = state.settings.polling(
-        has_servers=has_servers,
-        has_pools=has_pools,
-        is_loopback=bool(servers) and all(is_loopback(source.address or source.name) for source in servers),
+        has_servers=network_ns is not None, has_pools=pool_ns is not None, is_loopback=are_local
     )
-    schedule = with_sources(
-        state.schedule, state.polls, settings.intervals, now_ns, has_servers=has_servers, has_pools=has_pools
-    )
-    return state._replace(schedule=schedule).with_settings(settings, now_ns)
-
-
-def _retry_pools(state: AgentState, observation: Observation) -> Decided:
-    """Poll the pools again soon if there are no servers and all pools are still inside their minimum interval."""
-    pools = [source.outcome for source in observation.sources if source.is_public_pool]
-    is_held_back = all(isinstance(outcome, SourceFailure) and outcome.status == "skipped" for outcome in pools)
-    if not (pools and is_held_back and state.schedule.network_ns is None):
-        return state, ()
-    retry_ns = observation.taken.boottime_ns + round(POOL_RETRY_S * NS_PER_S)
-    return _save_status(state._replace(schedule=state.schedule._replace(pool_ns=retry_ns)))
+    state = state.with_settings(settings, now_ns)
+    return _save_status(state) if is_held_back else (state, ())
 
 
 def _prune_if_due(state: AgentState, now: ClockReading) -> Decided:

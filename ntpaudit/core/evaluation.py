@@ -28,7 +28,7 @@ from ntpaudit.core.holdover import drift_bound_ppm, utc_ns
 from ntpaudit.core.observation import Observation, Unavailable
 from ntpaudit.core.policy import Profile, max_error_s
 from ntpaudit.core.record import AuditKind, Health, Labels, LastPoll, Record, write_record
-from ntpaudit.core.selection import NO_SOURCES, Agreement, Selection, count_sources, select
+from ntpaudit.core.selection import Agreement, Selection, count_sources, select
 from ntpaudit.core.units import NS_PER_S, format_utc
 
 _NEARER = 0.5  # a correction must bring the clock nearer to the true time by this share of its size (I2)
@@ -76,7 +76,7 @@ def evaluate(
     measured = _measure(state, observation, kind, settings)
     state, agreement = measured.state, measured.replies.agreement or measured.before
     last = state.agreement
-    counted = count_sources(measured.replies) if kind == "network" else last.counts if last else NO_SOURCES
+    counted = last.counts if kind == "local" and last else count_sources(measured.replies)
     if any(classified.status != "skipped" for classified in measured.replies.sources):
         state = state._replace(poll=Poll(now.boottime_ns, counted, settings.interval_s))
     counts = counted  # of the reported interval, which may be carried forward

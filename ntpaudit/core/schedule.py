@@ -72,18 +72,6 @@ def next_poll_ns(schedule: Schedule) -> int | None:
     return min((due for due in (schedule.network_ns, schedule.pool_ns) if due is not None), default=None)
 
 
-def with_sources(
-    schedule: Schedule, polls: Polls, intervals: Intervals, now_ns: int, *, has_servers: bool, has_pools: bool
-) -> Schedule:
-    """Return the schedule for the kinds of sources that a poll found; a new kind is due an interval after this poll."""
-    network_ns, pool_ns = schedule.network_ns, schedule.pool_ns
-    if network_ns is None:
-        network_ns = earliest_allowed(polls.servers_ns, intervals.network_s, now_ns)
-    if pool_ns is None:
-        pool_ns = earliest_allowed(polls.pools_ns, intervals.pool_s, now_ns)
-    return schedule._replace(network_ns=network_ns if has_servers else None, pool_ns=pool_ns if has_pools else None)
-
-
 def awaits_first_poll(schedule: Schedule, polls: Polls, now_ns: int) -> bool:
     """Whether the first poll after a start or a suspend runs or is due soon."""
     due_ns = next_poll_ns(schedule)

@@ -117,9 +117,6 @@ class SourceCounts(NamedTuple):
     guaranteed: bool = True
 
 
-NO_SOURCES = SourceCounts(sources=0, usable=0, agreeing=0, max_falsetickers=0, asked=0, guaranteed=False)
-
-
 def count_sources(selection: Selection) -> SourceCounts:
     """Count the sources of a selection by their part in the vote."""
     agreement = selection.agreement

@@ -181,8 +181,11 @@ def _update(before: ConditionState, rank: int, now_ns: int, least_s: float, samp
         if raised < possible <= rank and is_enough and lasted_s >= least_s:
             raised = possible
     better_ns = None if rank >= before.raised else min(before.better_ns or now_ns, now_ns)
-    if better_ns is not None and _is_over([one < before.raised for one in samples], now_ns - better_ns):
-        raised, better_ns = rank, None
+    better = [one < before.raised for one in samples]
+    if better_ns is not None:
+        is_dwelling = all(better[-2:]) and now_ns - better_ns >= DWELL_S * NS_PER_S
+        if is_dwelling or all(better[-MAJORITY:]):
+            raised, better_ns = rank, None
     after = ConditionState(samples, tuple(since_ns), raised, better_ns, before.message, before.remedy)
     if rank > raised and sample is not None:
         after = after._replace(pending_message=sample.message, pending_remedy=sample.remedy)
@@ -191,11 +194,6 @@ def _update(before: ConditionState, rank: int, now_ns: int, least_s: float, samp
 
 def _with_message(condition: ConditionState, sample: Raised | None) -> ConditionState:
     return condition if sample is None else condition._replace(message=sample.message, remedy=sample.remedy)
-
-
-def _is_over(better: Sequence[bool], lasted_ns: int) -> bool:
-    """Whether enough samples in a row are better: three, or two that are `DWELL_S` apart."""
-    return all(better[-MAJORITY:]) or (all(better[-2:]) and lasted_ns >= DWELL_S * NS_PER_S)
 
 
 def _decide(
