@@ -109,19 +109,16 @@ class Agent:
         assert self.state.record is not None
         return self.state.record
 
-    def drain(self, timeout_s: float) -> bool:
-        """Deliver the outbox and stop; return False if time ran out."""
-        if self._delivery is None:
-            self.close()
-            return True
-        self._delivery.start()
-        drained = self._delivery.drain(timeout_s)
-        if (count := len(self.store.read(outbox.unstamped))) and not self.store.is_in_memory:
-            logger.warning(f"{plural(count, 'record')} not delivered: the true time is not known yet")
+    def drain(self, timeout_s: float) -> None:
+        """Deliver the outbox, as far as the time allows, and stop. Raises the error of a delivery that crashed."""
+        if self._delivery is not None:
+            self._delivery.start()
+            self._delivery.drain(timeout_s)
+            if (count := len(self.store.read(outbox.unstamped))) and not self.store.is_in_memory:
+                logger.warning(f"{plural(count, 'record')} not delivered: the true time is not known yet")
         self.close()
-        if self._delivery.crash is not None:
+        if self._delivery is not None and self._delivery.crash is not None:
             raise self._delivery.crash
-        return drained
 
     def run(self) -> None:
         """Audit until SIGTERM or SIGINT."""

@@ -37,7 +37,7 @@ class Candidate(NamedTuple):
 class Agreement(NamedTuple):
     """The agreement of a majority of candidates.
 
-    `interval` contains the true offset if at most `max_falsetickers` of the queried servers are falsetickers (S2, R1).
+    `interval` contains the true offset if at most `max_falsetickers` of the asked servers are falsetickers (S2, R1).
     `exceeded_assumption`: there are more falsetickers than expected; the fewest that explain the replies are assumed.
     If too few servers gave a usable reply, `is_guaranteed` is False and the interval proves nothing.
     """
@@ -106,7 +106,7 @@ class SourceCounts(NamedTuple):
     """The numbers of sources behind an agreement.
 
     `sources` are configured, `asked` of them count for R1, `usable` voted, `agreeing` agree. If `guaranteed`, the
-    interval holds as long as at most `max_falsetickers` of the queried servers are falsetickers.
+    interval holds as long as at most `max_falsetickers` of the asked servers are falsetickers.
     """
 
     sources: int
@@ -148,8 +148,8 @@ def select(sources: Sequence[SourceObservation], now: ClockReading, drift_ppm: f
 def agree(candidates: Sequence[Candidate], silent: Sequence[frozenset[str]] = ()) -> Agreement | None:
     """Find the guaranteed interval, the falsetickers and the estimate; None without a majority. Order is irrelevant.
 
-    `silent` has the failure domains of the other queried servers, which gave no usable reply. S2, R1: if at most f of
-    the queried servers are falsetickers, at least usable - f intervals cover the true offset, so it is in the hull of
+    `silent` has the failure domains of the other asked servers, which gave no usable reply. S2, R1: if at most f of
+    the asked servers are falsetickers, at least usable - f intervals cover the true offset, so it is in the hull of
     the points that are covered as often. Without such a point f grows to the fewest that explain the replies (RFC 5905
     §11.2.1), never to half of the usable ones. If all usable servers may be falsetickers, nothing is guaranteed, and
     the interval is the hull of all. Marzullo's deepest overlap only identifies falsetickers (S3).
@@ -177,7 +177,7 @@ def agree(candidates: Sequence[Candidate], silent: Sequence[frozenset[str]] = ()
 
 
 def expected_falsetickers(usable: Sequence[frozenset[str]], silent: Sequence[frozenset[str]] = ()) -> int:
-    """Return how many of the usable sources may be falsetickers, by the failure domains of all m queried (S2, S8, R1).
+    """Return how many of the usable sources may be falsetickers, by the failure domains of all m asked (S2, S8, R1).
 
     That is floor((m - 1) / 3), or more if sources share failure domains: of g independent groups any floor((g - 1) / 3)
     may be false as a whole. It stays below half of m, because beyond that nothing is bounded. A source without a usable
