@@ -59,6 +59,8 @@ LAST_NS = 1 << 62  # the clock of no database is past this (in 2116)
 SKEW_S = 30.0  # if the clocks of this machine and the database differ by more, hosts seem silent, or silent hosts well
 
 Rows = TypeVar("Rows")
+Hosts = Set[str] | None
+"""Which hosts to read: every host if None, none if empty."""
 
 
 class Window(NamedTuple):
@@ -290,7 +292,11 @@ def _language_fix(kind: DatabaseKind, key: str) -> str:
 
 
 class _Query:
-    """One snapshot that is being read."""
+    """One snapshot that is being read.
+
+    A window without a site is read for hosts by name: they may have been at another site then. Until `settled_ns` the
+    database shows all that arrived.
+    """
 
     def __init__(self, reader: Reader, now_ns: int, options: SnapshotOptions) -> None:
         self.reader, self.now_ns, self.options, self.site = reader, now_ns, options, options.site
@@ -298,13 +304,19 @@ class _Query:
         self.until_ns = now_ns + _AHEAD_NS if self.is_present else now_ns
         self.settled_ns = min(self.until_ns, reader.settled_ns())
         look_back_ns = _ns(options.look_back_s)
-        self.look_back = Window(now_ns - look_back_ns, self.settled_ns)
+        # the last point of a host without a recent one
+        self.whole = Window(now_ns - look_back_ns, self.settled_ns)
+        # the last point of nearly every host
         self.recent = Window(now_ns - min(_ns(FRESH_S), look_back_ns), self.settled_ns, self.site)
+        # all points of hosts of one name, which may be at several sites
         self.reporting = Window(now_ns - min(_ns(options.silent_after_s), look_back_ns), self.settled_ns)
-        self.disputed = Window(self.look_back.begin_ns - _DISPUTE_NS, self.settled_ns, self.site)
-        self.ahead = Window(self.until_ns, LAST_NS, self.site)
+        # disputed points, whose timestamps may be that much too early
+        self.doubtful = Window(self.whole.begin_ns - _DISPUTE_NS, self.settled_ns, self.site)
+        # points and events with a timestamp after now
+        self.stamped_ahead = Window(self.until_ns, LAST_NS, self.site)
         before_ns = now_ns - _ns(options.baseline_s)
-        self.before = Window(before_ns - _ns(BASELINE_S), min(before_ns, self.settled_ns))
+        # the baselines, wherever the hosts were then
+        self.at_baseline = Window(before_ns - _ns(BASELINE_S), min(before_ns, self.settled_ns))
 
     def run(self) -> Snapshot:
         """Read what can be read at once, and then what depends on that."""
@@ -312,12 +324,12 @@ class _Query:
         read_names = reader.start(lambda: reader.names(site))
         read_fresh = reader.start(lambda: _of(reader.last, CLOCK, self.recent, None, self.options.fields))
         read_disputed = reader.start(self._disputed)
-        read_ahead = reader.start(lambda: hosts_of(reader.ahead(self.ahead)) if self.is_present else {})
+        read_ahead = reader.start(lambda: hosts_of(reader.ahead(self.stamped_ahead)) if self.is_present else {})
         names = read_names()
-        everywhere = None if site is None else names
-        read_events = reader.start(lambda: self._events(everywhere))
-        read_several = reader.start(lambda: reader.several(self.reporting, _few(everywhere)))
-        read_baseline = reader.start(lambda: _of(reader.last, CLOCK, self.before, everywhere, BOUND_FIELDS))
+        wanted = None if site is None else names
+        read_events = reader.start(lambda: self._events(wanted))
+        read_several = reader.start(lambda: reader.several(self.reporting, _few(wanted)))
+        read_baseline = reader.start(lambda: _of(reader.last, CLOCK, self.at_baseline, wanted, BOUND_FIELDS))
 
         fresh = read_fresh()
         unseen = names - names_of(row.name for row in fresh)
@@ -345,7 +357,7 @@ class _Query:
         earlier = {name: one for name, one in baseline.items() if name in hosts and name not in clashing}
         hosts |= self._moved(hosts, earlier)
         future = {name for name, host in hosts.items() if host.last_ns > self.until_ns}
-        events = [*read_events(), *_of(reader.last, EVENT, self.ahead, future, EVENT.fields)]
+        events = [*read_events(), *_of(reader.last, EVENT, self.stamped_ahead, future, EVENT.fields)]
         return Snapshot(
             now_ns,
             tuple(hosts.values()),
@@ -362,7 +374,7 @@ class _Query:
         )
 
     def _disputed(self) -> dict[str, Host]:
-        return hosts_of(self.reader.disputed(self.disputed))
+        return hosts_of(self.reader.disputed(self.doubtful))
 
     def _late(self, unseen: Set[str]) -> list[ClockRow]:
         """Read hosts without a fresh point, wherever they are: one may have moved to another site."""
@@ -370,9 +382,9 @@ class _Query:
         is_listed = self.site is not None or len(unseen) <= MAX_NAMES
         if not unseen:
             return []
-        active = self.reader.active(self.look_back, sorted(unseen) if is_listed else None)
+        active = self.reader.active(self.whole, sorted(unseen) if is_listed else None)
         late = unseen if active is None else unseen & active
-        return _of(self.reader.last, CLOCK, self.look_back, late, self.options.fields)
+        return _of(self.reader.last, CLOCK, self.whole, late, self.options.fields)
 
     def _arrived(self, hosts: Mapping[str, Host], doubted: Set[str]) -> dict[str, Host]:
         """Read the point that arrived last of hosts with disputed points of which none arrived recently.
@@ -381,8 +393,8 @@ class _Query:
         servers are right again; of the others all timestamps are read, of a few hosts at a time.
         """
         found: dict[str, Host] = {}
-        whole = self.disputed._replace(end_ns=self.until_ns + _DISPUTE_NS if self.is_present else self.until_ns)
-        for window, at_once in ((self.recent, sys.maxsize), (whole, _AT_ONCE)):
+        longer = self.doubtful._replace(end_ns=self.until_ns + _DISPUTE_NS if self.is_present else self.until_ns)
+        for window, at_once in ((self.recent, sys.maxsize), (longer, _AT_ONCE)):
             left = unsettled({**hosts, **found}, doubted, self.recent.begin_ns)
             for place in range(0, len(left), at_once):
                 names = set(sorted(left)[place : place + at_once])
@@ -398,7 +410,7 @@ class _Query:
         Otherwise a host whose servers were wrong then, and are right now, would seem to have moved.
         """
         names = earlier.keys() & doubted
-        rows = _of(self.reader.every, CLOCK, self.before, names, (*BOUND_FIELDS, "disputed_s"))
+        rows = _of(self.reader.every, CLOCK, self.at_baseline, names, (*BOUND_FIELDS, "disputed_s"))
         known = offsets_of(row for row in rows if row.disputed_s is None)
         return {name: one for name, one in earlier.items() if name not in names} | known
 
@@ -417,7 +429,7 @@ class _Query:
         found = hosts_of(self.reader.at(moved))
         return {name: hosts[name]._replace(frequency_ppm=host.frequency_ppm) for name, host in found.items()}
 
-    def _events(self, names: set[str] | None) -> list[EventRow]:
+    def _events(self, names: Hosts) -> list[EventRow]:
         """Read the last event of each host and kind by timestamp, and all that may have arrived later.
 
         Only disputed events can have arrived later; these may be stamped ahead of now.
@@ -439,22 +451,22 @@ class _Query:
     def _sources(self, hosts: Mapping[str, Host], future: Set[str]) -> list[Any]:
         """Read the sources of hosts that see a falseticker; those of all hosts would be most of the work."""
         names = {name for name, host in hosts.items() if host.falsetickers}
-        rows = _of(self.reader.last, SOURCE, self.look_back, names, SOURCE.fields)
-        return rows + _of(self.reader.last, SOURCE, self.ahead, names & future, SOURCE.fields)
+        rows = _of(self.reader.last, SOURCE, self.whole, names, SOURCE.fields)
+        return rows + _of(self.reader.last, SOURCE, self.stamped_ahead, names & future, SOURCE.fields)
 
 
 Read = Callable[[Table, Window, Sequence[str] | None, Sequence[str]], Iterable[Any]]
 
 
-def _of(read: Read, table: Table, window: Window, names: Set[str] | None, fields: Sequence[str]) -> list[Any]:
-    """Return the rows of these hosts; of all hosts if `names` is None."""
+def _of(read: Read, table: Table, window: Window, names: Hosts, fields: Sequence[str]) -> list[Any]:
+    """Return the rows of these hosts alone."""
     if names is None:
         return list(read(table, window, None, fields))
     return [row for row in read(table, window, _few(names), fields) if text(row[0]) in names] if names else []
 
 
-def _few(names: Set[str] | None) -> Sequence[str] | None:
-    """Return the names to read; None, for all hosts, if that is faster."""
+def _few(names: Hosts) -> Sequence[str] | None:
+    """Return the names to read; None if it is faster to read all hosts, and to use the rows of these."""
     return None if names is None or len(names) > MAX_NAMES else sorted(names)
 
 
