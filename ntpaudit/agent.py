@@ -52,11 +52,6 @@ class AgentSetup(NamedTuple):
     token: str | None = None
 
     @property
-    def plan(self) -> audit.Plan:
-        """The sources to poll, and how."""
-        return audit.plan_of(self.config)
-
-    @property
     def history_file(self) -> str:
         """The history file."""
         return self.config.history.path or os.path.join(paths.state_folder(self.environment), paths.FILE_NAME)
@@ -104,7 +99,7 @@ class Agent:
     def once(self) -> Record:
         """Run one audit: poll, judge, store, send, deliver. Return the record; sets `not_stored`."""
         self.begin(is_single=True)
-        self.take_observation(audit.observe(self._setup.plan, self._runtime.clock, self.store.update))
+        self.take_observation(audit.observe(audit.plan_of(self._setup.config), self._runtime.clock, self.store.update))
         self.drain(DRAIN_S)
         assert self.state.record is not None
         return self.state.record
@@ -177,7 +172,8 @@ class Agent:
     def _perform(self, action: actions.Action) -> None:
         match action:
             case actions.StartPoll(with_pools):
-                self._runtime.poll(self._setup.plan._replace(with_pools=with_pools), self.store.update)
+                plan = audit.plan_of(self._setup.config)._replace(with_pools=with_pools)
+                self._runtime.poll(plan, self.store.update)
             case actions.ObserveHost(known):
                 self.handle(agent_events.Observed(self.observe_host(known), "local", self._report()))
                 self._mark_as_current()
@@ -310,13 +306,13 @@ class Agent:
 
     def _agent_settings(self) -> AgentSettings:
         """Return the settings for the core. The servers of the time daemon are known only after a poll."""
-        config, every_s, schedule = self._setup.config, self._every_s, self._setup.config.schedule
+        plan, every_s, schedule = audit.plan_of(self._setup.config), self._every_s, self._setup.config.schedule
         intervals = Intervals(schedule.network_s, schedule.pool_s, schedule.local_s)
         if every_s is not None:
             intervals = Intervals(every_s, every_s, every_s)
-        are_public = [isinstance(source, Pool) and source.is_public for source in config.sources.named]
-        judging = AuditSettings(config.profile, self._setup.plan.labels, intervals.network_s, config.host.max_drift_ppm)
-        has_servers = config.sources.from_host or not all(are_public)
+        are_public = [isinstance(source, Pool) and source.is_public for source in plan.sources]
+        judging = AuditSettings(plan.profile, plan.labels, intervals.network_s, plan.max_drift_ppm)
+        has_servers = plan.from_host or not all(are_public)
         return AgentSettings(judging, intervals).polling(has_servers=has_servers, has_pools=any(are_public))
 
     def _report(self) -> agent_events.ShellReport:

@@ -15,7 +15,7 @@ import pytest
 
 from ntpaudit import polling
 from ntpaudit.agent import Agent, read_setup
-from ntpaudit.audit import Plan
+from ntpaudit.audit import Plan, plan_of
 from ntpaudit.core.ntp.rate_limit import SERVER_INTERVAL_S
 from ntpaudit.core.units import parse_utc
 from ntpaudit.demo.scenario import BlockNtp, Reboot, SetClock, StartDaemon, StopDaemon, Suspend
@@ -396,7 +396,7 @@ def test_what_was_seen_and_not_judged_is_judged_at_the_next_start(
     life.run(900.0)
     count = len(life.audits())
     store = StateStore(str(tmp_path / "state" / "history.sqlite3"))
-    plan = read_setup(str(life.config), {}).plan
+    plan = plan_of(read_setup(str(life.config), {}).config)
     kept = []
     for _ in range(2):  # the last moments of one boot, and the first of the next
         runtime.poll(plan, lambda change: None)

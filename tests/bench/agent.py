@@ -111,7 +111,7 @@ def _processor(folder: Path, config: Path) -> Iterator[str]:
         local, network = [], []
         for _ in range(NETWORK_AUDITS):
             began = time.process_time()
-            agent.take_observation(audit.observe(setting.plan, system.clock, agent.store.update))
+            agent.take_observation(audit.observe(audit.plan_of(setting.config), system.clock, agent.store.update))
             network.append((time.process_time() - began) * 1e3)
         for _ in range(LOCAL_AUDITS):
             began = time.process_time()
