@@ -121,8 +121,10 @@ STATE_RULES = (
         "The whole interval of their offset is outside the critical tolerance of their profile. If a host is behind, "
         "rules miss its events. If it is ahead, its events are delayed, refused or hidden.",
         "First save the records of each host, which are needed to correct its logs: `sudo ntpaudit history --since "
-        "90d --format json > FILE`. Then repair or restart the time daemon. If the clock is ahead, this sets it back "
-        "and timestamps repeat: first stop applications that cannot bear this.",
+        "90d --format json > FILE`. Then run `sudo ntpaudit status`: do the fix of a finding that names the cause "
+        "(time zone or hardware clock, servers, time daemon). If none does, check the servers of the time daemon and "
+        "restart it. If the clock is ahead, this sets it back and timestamps repeat: first stop applications that "
+        "cannot bear this.",
         "ntpaudit fleet --flagged",
         "fleet",
         "Worst hosts",
@@ -136,7 +138,8 @@ STATE_RULES = (
         "No server sent a usable reply, no majority of the servers agrees, the last measurement is more than a day "
         "old, or the agent is older than the alert rules. The order of events cannot be proved.",
         "Run `sudo ntpaudit status` on each host: it shows the status of each server, and the reason. Check whether "
-        "the host reaches its servers (UDP port 123), and whether one of the servers is wrong.",
+        "the host reaches its servers (UDP port 123), and whether one of the servers is wrong. If `status` shows a "
+        "valid measurement, the agent is too old for the alert rules: update it.",
         "ntpaudit fleet --flagged",
         "fleet",
         "Worst hosts",
@@ -152,7 +155,8 @@ STATE_RULES = (
         "warning",
         "{{ with .Values.B }}{{ . }}{{ else }}All{{ end }} hosts" + _AT_SITE + " have sent nothing for 10 minutes",
         "The host is down, its agent was stopped, or it cannot deliver. An attacker who wants to set a clock unnoticed "
-        "stops the agent first. The rule forgets a host after a day; an inventory does not.",
+        "stops the agent first. After a day this alert ends although the host is still silent; then only `sudo "
+        "ntpaudit fleet` shows it, and with `--inventory FILE` also after the database has deleted its points.",
         "On each host, find out who or what stopped the agent: `systemctl status ntpaudit`, "
         "`sudo journalctl -u ntpaudit -n 50`. If it runs, find out why it cannot deliver: `sudo ntpaudit status`. Then "
         "restart it: `sudo systemctl restart ntpaudit`.",
@@ -193,7 +197,8 @@ STATE_RULES = (
         "warning",
         "{{ .Values.B }} backward clock steps in the last hour" + _AT_SITE,
         "The logs of these hosts contain some timestamps twice, so timestamps do not show the order of events there.",
-        "Find out what set the clock: a time daemon, a hypervisor, or a person. Mark the repeated time in the logs.",
+        "Find out what set the clock: `journalctl` around that time shows whether it was a time daemon, a hypervisor, "
+        "or a person. Mark the repeated time in the logs.",
         "ntpaudit history --events",
         "fleet",
         "Clock steps",
@@ -234,7 +239,12 @@ STATE_RULES = (
         "{{ .Values.B }} hosts" + _AT_SITE + " deliver records that are more than 15 minutes old",
         "The records of these hosts wait or are sent late, because the hosts were disconnected or the database "
         "refused the records. The dashboards may show old data for these hosts.",
-        "If the alert persists, check the delivery on the host and the load of the database.",
+        "Name the hosts in Grafana's *Explore*, because the panel shows one host. VictoriaMetrics: "
+        f"`last_over_time(ntpaudit_clock_oldest_undelivered_s[10m]) > {BACKLOG_S:g}`. InfluxDB: `SELECT "
+        '"host", "oldest" FROM (SELECT last("oldest_undelivered_s") AS "oldest" FROM "ntpaudit_clock" WHERE time > '
+        f'now() - 10m GROUP BY "host") WHERE "oldest" > {BACKLOG_S:g}`. If the alert persists, see the line `delivery` '
+        "of the command: if writes fail, its error is the cause; if records only wait, check the network and the load "
+        "of the database.",
         "ntpaudit status",
         "host",
         "Delivery and agent",
@@ -288,7 +298,7 @@ FINDING_RULES = (
             *_query_of(rule.id),
             "Agents raised this finding at medium level or higher and have not cleared it. docs/findings.md (see "
             "runbook_url) explains it.",
-            "Follow docs/findings.md. The panel shows each host's message and fix.",
+            "Follow docs/findings.md. `sudo ntpaudit status` on each host shows its message and fix.",
         )
         for rule in CHECKS
         if rule.id not in OWN_RULE and set(rule.raised_when) != {"low"}
@@ -301,7 +311,8 @@ FINDING_RULES = (
         'WHERE "raised" = 1 AND "state" > 0 GROUP BY "site"',
         _by_site(_NEW),
         "In the last day agents raised findings that have no rule, because the agents are newer than the rules.",
-        "Install the rules and dashboards of the agents' version. Each finding's text has its fix.",
+        "Install the rules and dashboards of the agents' version. `sudo ntpaudit status` on each host "
+        "shows each finding with its fix.",
     )._replace(documented="runbook.md", summary="{{ .Values.B }} findings" + _AT_SITE + " of a kind without a rule"),
 )
 """A rule for each finding of medium level or higher, evaluated every five minutes."""
@@ -347,7 +358,8 @@ grouped and when they notify: [dashboards.md](dashboards.md#alerts).
 
 Run the commands as root on one of two machines:
 
-- *the host*: each host of the alert, which the panel or `sudo ntpaudit fleet --flagged` names; for `no-data` any host.
+- *the host*: each host of the alert, which the panel or `sudo ntpaudit fleet --flagged` names; for `no-data` any host,
+  and for `backlog` the hosts that the query of its section names.
 - *the fleet machine*: the one whose configuration has the section `[fleet]` ([fleet.md](fleet.md#where-it-runs)).
   Note its name before you need it.
 """

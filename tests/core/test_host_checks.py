@@ -258,6 +258,22 @@ def test_not_demonstrable_has_the_maximum_error() -> None:
     message = said(case(*off(40 * MS, 20_500_000), profile=PROFILES["finra-cat"]), "not-demonstrable")
     assert "up to 60.5 ms wrong" in message
     assert "not proven to be within 50 ms" in message
+    assert message.endswith("(estimate: 40 ms behind)")
+
+
+@pytest.mark.parametrize(
+    ("offset", "half_width", "fix"),
+    [
+        (990 * MS, 50 * MS, "the clock is probably wrong"),
+        (-150 * MS, 900 * MS, "use nearer servers"),  # the interval contains 0
+        (60 * MS, 950 * MS, "use nearer servers"),
+    ],
+)
+def test_an_unproven_clock_that_is_wrong_is_not_the_fault_of_its_servers(
+    offset: int, half_width: int, fix: str
+) -> None:
+    """Where the offset exceeds the warning tolerance and the interval excludes 0, the fix is not a larger tolerance."""
+    assert remedy_of(case(*off(offset, half_width)), "not-demonstrable").startswith(fix)
 
 
 # --- the sources --------------------------------------------------------------------------------------------------
@@ -951,14 +967,22 @@ def test_no_usable_source(sources: list[SourceObservation], words: str | None) -
         ([failed(1, "skipped", "unanswered")], "no-usable-source", ("did not reply last time",)),
         ([failed(1, "skipped", "interval")], "no-usable-source", ("wait: ",)),
         ([failed(1, "skipped", "kod:DENY")], "no-usable-source", ("remove the server, or ask its operator",)),
-        ([answered(1, WIDE), failed(2)], "no-usable-source", ("distant: replace", "timeout: check DNS names")),
+        (
+            [answered(1, WIDE), failed(2)],
+            "no-usable-source",
+            ("distant: replace", "timeout: check that these servers run"),
+        ),
         ([failed(1, "rejected", "bogus"), failed(2)], "no-usable-source", ("other reasons: look up",)),
         ([failed(1, reason="refused")], "unreachable-sources", ("check that an NTP server runs there",)),
         ([failed(1, reason="forbidden")], "unreachable-sources", ("allow outbound UDP 123",)),
         ([failed(1, reason="net-unreachable")], "unreachable-sources", ("check the routes",)),
-        ([failed(1, reason="name-timeout")], "unreachable-sources", ("check DNS names",)),
+        ([failed(1, reason="name-timeout")], "unreachable-sources", ("check the spelling of the name",)),
         ([*FOUR, failed(5, "rejected", "kod:INIT")], "kiss-of-death", ("the server has no time yet",)),
-        ([*FOUR, failed(5, "rejected", "kod:RATE")], "kiss-of-death", ("poll less often",)),
+        ([*FOUR, failed(5, "rejected", "kod:RATE")], "kiss-of-death", ("check whether several programs",)),
+        ([*FOUR, failed(5, "rejected", "kod:RSTR")], "kiss-of-death", ("remove the server, or ask its operator",)),
+        ([*FOUR, failed(5, "rejected", "kod:STEP")], "kiss-of-death", ("check this server",)),
+        ([*FOUR[:2], failed(3), failed(4)], "source-quorum", ("do not add servers first",)),
+        ([*FOUR[:2]], "source-quorum", ("configure at least 4 independent servers",)),
     ],
 )
 def test_each_reason_of_a_source_has_its_fix(

@@ -197,7 +197,8 @@ def test_the_record_is_what_the_contract_says() -> None:
                 "level": "low",
                 "message": "1 of 5 servers did not reply: ntp5.example.net (timeout)",
                 "remedy": (
-                    "check DNS names, routes and firewalls (UDP 123 outbound); remove servers that no longer exist"
+                    "check that these servers run, and routes and firewalls (UDP 123 in both directions); remove "
+                    "servers that no longer exist"
                 ),
                 "controls": ["PCI DSS 10.6.2", "CIS Controls 8.4"],
             }

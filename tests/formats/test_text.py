@@ -73,8 +73,10 @@ ntp3.example.net  192.0.2.99  unreachable  timeout
 medium    unreachable-sources: 2 of 3 servers did not reply: ntp1.example.net (timeout),
           ntp3.example.net (timeout); 1 of 3 servers has no known address: ntp2.example.net
           (name-unknown)
-          fix: check DNS names, routes and firewalls (UDP 123 outbound); remove servers that no
-               longer exist
+          fix: timeout: check that these servers run, and routes and firewalls (UDP 123 in both
+               directions); remove servers that no longer exist; name-unknown: check the spelling of
+               the name and the resolver of this host (`getent ahosts NAME`; DNS is port 53); remove
+               the server only if its name is gone for good
 
 kernel    synchronised, maximum error 31 ms, frequency +12.345 ppm
 daemons   chronyd (pid 812)

@@ -14,7 +14,12 @@ STALE_HIDDEN_S = STALE_POLLS * 2048.0  # for a hidden one: none polls more rarel
 VANISHED_S = 600.0  # no hidden time daemon disciplines a kernel that was not updated for this long (R12)
 
 _FIX_NO_DAEMON = (
-    "start the time daemon, and find out why it does not run (systemctl status chrony; journalctl -u chrony)"
+    "start the time daemon that this host uses, and find out why it does not run (`systemctl status UNIT`, `journalctl "
+    "-u UNIT`; UNIT is chrony or chronyd, ntpsec or ntpd, or systemd-timesyncd)"
+)
+_FIX_HIDDEN_DAEMON = (
+    "check as root whether a time daemon already runs (in the list of `ps -e`: chronyd, ntpd, ntp-daemon, "
+    "systemd-timesyn, ptp4l or phc2sys), on the host if this is a container; start one only if none runs"
 )
 _FIX_RTC = "run `timedatectl set-local-rtc 0`"
 
@@ -28,7 +33,8 @@ def check_unsynced(context: AuditContext) -> Raised | None:
         return None  # A5
     summary = "the kernel reports that its clock is not synchronised"
     if not daemons and (hidden := _hidden_daemons(context)) is not None:
-        return Raised("medium", f"{summary}; whether a time daemon disciplines it is unknown: {hidden}")
+        message = f"{summary}; whether a time daemon disciplines it is unknown: {hidden}"
+        return Raised("medium", message, remedy=_FIX_HIDDEN_DAEMON)
     vanished = context.earlier.vanished
     cause = f"and {vanished}, which disciplined it, has stopped" if vanished else "and no time daemon disciplines it"
     if daemons:
@@ -49,6 +55,7 @@ UNSYNCED = Rule(
         ),
         "medium": "the same, if a time daemon may run that ntpaudit cannot see",
     },
+    case_remedies={"the level is medium": _FIX_HIDDEN_DAEMON},
     message_id="9a524159e9264fc9b92579cb3a737428",
     basis="host",
     least_s=600.0,

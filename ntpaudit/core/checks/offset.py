@@ -3,10 +3,11 @@
 from ntpaudit.core.checks.context import AuditContext, estimate_s
 from ntpaudit.core.checks.rule import AU8, ISO, ISO_GUIDE, PCI, Raised, Rule
 from ntpaudit.core.policy import Severity, max_error_s, min_error_s
-from ntpaudit.core.units import DAY_S, NS_PER_S, direction, format_duration
+from ntpaudit.core.units import DAY_S, NS_PER_S, direction, format_duration, format_offset
 
 BAD_OSCILLATOR_PPM = 100.0
 
+_FIX_WRONG_CLOCK = "the clock is probably wrong: check the time daemon and its servers; do not change the tolerance"
 _FIX_OSCILLATOR = "check the kernel's clocksource and the hypervisor; if neither is the cause, replace the hardware"
 SETS_AT_ONCE = (
     "This can set the clock back, so that timestamps repeat: first stop applications that cannot bear this (databases, "
@@ -54,10 +55,14 @@ def check_not_demonstrable(context: AuditContext) -> Raised | None:
     agreement = context.selection.agreement
     if agreement is None or context.verdict != "unproven" or context.is_unguaranteed:
         return None  # without a guarantee the width of the interval is not the cause: see source-quorum
+    estimate_s = agreement.estimate_ns / NS_PER_S
+    is_wrong = abs(estimate_s) > context.profile.warning_s and min_error_s(agreement.interval) > 0
     return Raised(
         "medium",
         f"the verdict is unproven: the clock is not proven to be within {format_duration(context.profile.critical_s)}, "
-        f"and may be up to {format_duration(max_error_s(agreement.interval), rounding='up')} wrong",
+        f"and may be up to {format_duration(max_error_s(agreement.interval), rounding='up')} wrong "
+        f"(estimate: {format_offset(estimate_s)})",
+        remedy=_FIX_WRONG_CLOCK if is_wrong else None,
     )
 
 
@@ -68,6 +73,7 @@ NOT_DEMONSTRABLE = Rule(
     "(policy.critical)",
     ("FINRA 4590(b)", "RTS 25 Art. 4", "ETSI EN 319 421"),
     raised_when={"medium": "the verdict is `unproven`: the interval is only partly within the critical tolerance"},
+    case_remedies={"the offset exceeds the warning tolerance, and the interval does not contain 0": _FIX_WRONG_CLOCK},
     message_id="ee4a9f8bbb184e6da093ada6f7a41fac",
     replaced_by=_offset_out_if_beyond,
     least_s=3600.0,

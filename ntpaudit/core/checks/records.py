@@ -19,7 +19,14 @@ _FIX_LOST = (
 )
 _FIX_NO_MAJORITY = f"find out which servers are wrong: {REASONS_PAGE} explains the status and reason of each"
 _FIX_NO_SERVER = "configure at least 4 servers"
-_FIX_NO_ESTIMATE = "wait for the next network audit, or run `ntpaudit check` to query the servers now"
+_FIX_NO_ESTIMATE = (
+    "wait for the next network audit (`sudo ntpaudit status` shows when it is due); `sudo ntpaudit check SERVER...` "
+    "with servers of your own measures now"
+)
+_FIX_GAP_ENDED = (
+    "no repair is needed, and the gap stays in the record; find out why there was no measurement (`sudo ntpaudit "
+    "history --events`, `sudo journalctl -u ntpaudit`)"
+)
 
 
 def check_evidence_gap(context: AuditContext) -> Raised | None:
@@ -38,7 +45,8 @@ def check_evidence_gap(context: AuditContext) -> Raised | None:
         return None
     when = "before this one" if gap.has_ended else f"({gap.intervals:.3g} polling intervals)"
     message = f"no measurement for {format_duration(gap.span_s)} {when}"
-    return Raised("high" if gap.span_s > DAY_S else "medium", message)
+    level: Level = "high" if gap.span_s > DAY_S else "medium"
+    return Raised(level, message, remedy=_FIX_GAP_ENDED if gap.has_ended else None)
 
 
 EVIDENCE_GAP = Rule(
@@ -50,7 +58,7 @@ EVIDENCE_GAP = Rule(
         "high": ("no measurement for more than a day", "records were lost before delivery"),
         "medium": ("no measurement for more than three polling intervals", "such a gap has just ended"),
     },
-    case_remedies={"records were lost before delivery": _FIX_LOST},
+    case_remedies={"records were lost before delivery": _FIX_LOST, "the gap has ended": _FIX_GAP_ENDED},
     message_id="5bbeb38870d342bf84ace8ac21775a0d",
     basis="moment",
     needs_agent=True,

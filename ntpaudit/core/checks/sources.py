@@ -16,7 +16,15 @@ REASONS_PAGE = f"{DOCS}/record.md"
 
 _FIX_DISAGREE = "find out which server is wrong, and replace it; 4 independent servers outvote one wrong server"
 _FIX_BEFORE_RELEASE = "correct the time of these servers, or replace them; if a GPS receiver is their source, check it"
-_FIX_UNREACHABLE = "check DNS names, routes and firewalls (UDP 123 outbound); remove servers that no longer exist"
+_FIX_FEW_REPLIES = f"find out why the others gave none: {REASONS_PAGE} explains each reason; do not add servers first"
+_FIX_UNREACHABLE = (
+    "check that these servers run, and routes and firewalls (UDP 123 in both directions); remove servers that no "
+    "longer exist"
+)
+_FIX_NAME = (
+    "check the spelling of the name and the resolver of this host (`getent ahosts NAME`; DNS is port 53); remove the "
+    "server only if its name is gone for good"
+)
 _FIX_REFUSES = "remove the server, or ask its operator for access"
 _FIX_RATE = "check whether several programs or hosts behind one address query this server; use your own servers"
 
@@ -29,20 +37,19 @@ _FIX_OF_REASON = {
     ),
     "forbidden": "allow outbound UDP 123 on this host: check its firewall (under systemd also IPAddressAllow=)",
     "net-unreachable": "check the routes of this host, for IPv4 and IPv6",
-    "name-unknown": _FIX_UNREACHABLE,
-    "name-failed": _FIX_UNREACHABLE,
-    "name-timeout": _FIX_UNREACHABLE,
+    "name-unknown": _FIX_NAME,
+    "name-failed": _FIX_NAME,
+    "name-timeout": _FIX_NAME,
     "interval": "wait: these servers were queried recently, and are queried again when the interval is over",
     "kod:RATE": _FIX_RATE,
     "kod:DENY": _FIX_REFUSES,
     "kod:RSTR": _FIX_REFUSES,
+    "kod:INIT": "the server has no time yet: check it if this persists",
     "unsync": "check that these servers are synchronised (chronyc tracking, ntpq -p)",
-    "distant": "replace distant servers with nearer ones",
+    "distant": "replace these servers with nearer or better synchronised ones",
     BEFORE_RELEASE: _FIX_BEFORE_RELEASE,
 }
 
-_FIX_STARTING = "the server has no time yet: check it if this persists"
-_FIX_KOD = "check this server; replace it if the fault persists"
 _FIX_LOOP = "remove this server, and configure servers that do not get their time from this host"
 
 
@@ -61,6 +68,7 @@ def check_source_quorum(context: AuditContext) -> Raised | None:
             "medium",
             f"only {len(usable)} of {queried} gave a usable reply: too few to outvote a wrong server, so nothing is "
             "proven",
+            remedy=_FIX_FEW_REPLIES,
         )
     old = _from_before_release(context)
     if usable and 3 * len(old) >= len(context.selection.asked):
@@ -85,9 +93,10 @@ def check_source_quorum(context: AuditContext) -> Raised | None:
         subject = f"{loops[0]} reports" if len(loops) == 1 else f"{joined(loops)} report"
         message = f"{subject} this host as the reference: the clock is compared with itself"
         return Raised("medium", message, remedy=_FIX_LOOP)
+    few_replies = _FIX_FEW_REPLIES if len(context.selection.sources) >= 4 else None
     if len(usable) == 1:
         only = "only one server" if len(context.selection.sources) == 1 else "only one server is usable"
-        return Raised("medium", f"{only}: if it is wrong, nothing detects it")
+        return Raised("medium", f"{only}: if it is wrong, nothing detects it", remedy=few_replies)
     failure_domains = [classified.candidate.failure_domains for classified in usable if classified.candidate]
     if len(usable) > 1 and len(independent_groups(failure_domains)) == 1:
         return Raised("low", "all servers share one network or one upstream server, so they can all be wrong together")
@@ -97,7 +106,7 @@ def check_source_quorum(context: AuditContext) -> Raised | None:
         return Raised("low", _before_release(context), remedy=_FIX_BEFORE_RELEASE)
     if 1 < len(usable) < 4:
         needed = "4 are needed to outvote one falseticker (RFC 8633, section 3.2)"
-        return Raised("low", f"only {len(usable)} servers: {needed}")
+        return Raised("low", f"only {len(usable)} servers: {needed}", remedy=few_replies)
     return None
 
 
@@ -165,6 +174,7 @@ SOURCE_QUORUM = Rule(
         ),
     },
     case_remedies={
+        "4 or more servers are configured, but too few gave a usable reply": _FIX_FEW_REPLIES,
         "servers disagree, or contradict earlier ones": _FIX_DISAGREE,
         "servers report a time that is too early": _FIX_BEFORE_RELEASE,
         "a server is this host, or follows this host": _FIX_LOOP,
@@ -288,7 +298,7 @@ UNREACHABLE_SOURCES = Rule(
         "known address",
         "low": "the same, fewer servers",
     },
-    case_remedies=_by_reason("refused", "forbidden", "net-unreachable"),
+    case_remedies=_by_reason("refused", "forbidden", "net-unreachable", "name-unknown", "name-failed", "name-timeout"),
     has_sample=lambda context, raised: (
         bool(raised) or context.selection.skip_reasons.isdisjoint(("interval", "unanswered"))
     ),
@@ -298,27 +308,28 @@ UNREACHABLE_SOURCES = Rule(
 
 def check_kiss_of_death(context: AuditContext) -> Raised | None:
     """A server limits or refuses our queries (K2, K3), or has no time to give (K4)."""
-    reasons = [(one.source.name, one.reason or "") for one in context.selection.sources]
-    kods = [(name, reason.removeprefix("kod:")) for name, reason in reasons if reason.startswith("kod:")]
-    if not kods:
+    sources = [one for one in context.selection.sources if (one.reason or "").startswith("kod:")]
+    if not sources:
         return None
-    names = ", ".join(f"{name} ({code})" for name, code in kods)
+    kods = [(one.source.name, (one.reason or "").removeprefix("kod:")) for one in sources]
+    names, remedy = ", ".join(f"{name} ({code})" for name, code in kods), _fix_by_reason(sources, KISS_OF_DEATH.remedy)
     if any(code in ("RATE", "DENY", "RSTR") for _, code in kods):
-        return Raised("medium", f"kiss-o'-death from {names}: the server limits or refuses queries from this host")
-    message = f"kiss-o'-death instead of a time from {names}"
-    return Raised("low", message, remedy=_FIX_STARTING if {code for _, code in kods} == {"INIT"} else _FIX_KOD)
+        message = f"kiss-o'-death from {names}: the server limits or refuses queries from this host"
+        return Raised("medium", message, remedy=remedy)
+    return Raised("low", f"kiss-o'-death instead of a time from {names}", remedy=remedy)
 
 
 KISS_OF_DEATH = Rule(
     "kiss-of-death",
     check_kiss_of_death,
-    "poll less often, or use servers that you may use; ntpaudit does not query this server for now",
+    "check this server; replace it if the fault persists",
     (),
     raised_when={
         "medium": "a server replied with kiss-o'-death RATE, DENY or RSTR",
         "low": "the same, with another code",
     },
-    case_remedies={"the code is INIT": _FIX_STARTING, "the code is another": _FIX_KOD},
+    notes="After RATE, ntpaudit queries the server less often; after DENY or RSTR, not for a day.",
+    case_remedies=_by_reason("kod:RATE", "kod:DENY", "kod:RSTR", "kod:INIT"),
     message_id="575fb3bd91da48048b91668c746e8d6b",
 )
 
@@ -338,8 +349,10 @@ def check_suspected_spoofing(context: AuditContext) -> Raised | None:
 SUSPECTED_SPOOFING = Rule(
     "suspected-spoofing",
     check_suspected_spoofing,
-    "check for forged packets: `tcpdump -n udp port 123`; protect the time daemon with NTS (ntpaudit has no NTS "
-    "and skips such servers: configure 4 others for it)",
+    "run `sudo tcpdump -e -n -v udp port 123`: a forged reply has an originator timestamp that is not the transmit "
+    "timestamp of a query of this host, and its MAC address shows which neighbour or router sent it; inform your "
+    "security team; protect the time daemon with NTS (ntpaudit has no NTS and skips such servers: configure 4 others "
+    "for it)",
     (PCI, SC45),
     raised_when={"high": "at least three replies match no query of this host"},
     message_id="c48e46b097b14e5eaaf5fcabc470f3f0",

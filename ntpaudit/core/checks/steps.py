@@ -12,6 +12,7 @@ _LESS = {
     "medium": "the same, by at least 10 ms and less than 1 s",
     "low": "the same, by 10 ms or more within 5 minutes after the boot",
 }
+_FIND = "find out what set the clock (`journalctl` around that time: time daemon, hypervisor, or a person)"
 _SMALLER = "A step of less than 10 ms is an event of level low, not a finding."
 
 
@@ -29,7 +30,7 @@ def check_step_back(context: AuditContext) -> Raised | None:
 STEP_BACK = Rule(
     "step-back",
     check_step_back,
-    "do not rely on the order of log entries in that window; allow the time daemon to step only during boot, "
+    f"{_FIND}; do not rely on the order of log entries in that window; allow the time daemon to step only during boot, "
     "or when you restart it on purpose",
     (ISO, "PCI DSS 10.6.3", "Insider Threat Matrix AF032"),
     raised_when={"high": "the clock was set back by 1 s or more", **_LESS},
@@ -52,7 +53,7 @@ def check_step_forward(context: AuditContext) -> Raised | None:
 STEP_FORWARD = Rule(
     "step-forward",
     check_step_forward,
-    "find out what set the clock; allow the time daemon to step only during boot, or when you restart it on purpose",
+    f"{_FIND}; allow the time daemon to step only during boot, or when you restart it on purpose",
     (ISO, "PCI DSS 10.6.3", "Insider Threat Matrix AF032"),
     raised_when={"high": "the clock was set forward by 1 s or more", **_LESS},
     notes=f"The message gives the time that is missing in the logs. {_SMALLER}",
