@@ -46,7 +46,7 @@ REASONS: Mapping[str, Reason] = {
     "no-majority": Reason(
         ("falseticker",),
         "No point is covered by the intervals of more than half of the usable servers, so no server is believed.",
-        "Query at least four servers that do not depend on each other",
+        "Find out which server is wrong; see the finding source-quorum",
     ),
     "distant": Reason(
         ("distant",),

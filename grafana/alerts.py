@@ -131,15 +131,20 @@ STATE_RULES = (
     ),
     Rule(
         "unknown",
-        "Clocks without a measurement",
+        "Clocks without a confirmed measurement",
         *_UNKNOWN,
         "warning",
-        "{{ .Values.B }} hosts" + _AT_SITE + " report, but have no valid measurement of their clock",
+        "{{ .Values.B }} hosts" + _AT_SITE + " report, but their offset is unknown, or not confirmed yet",
         "No server sent a usable reply, no majority of the servers agrees, the last measurement is more than a day "
-        "old, or the agent is older than the alert rules. The order of events cannot be proved.",
-        "Run `sudo ntpaudit status` on each host: it shows the status of each server, and the reason. Check whether "
-        "the host reaches its servers (UDP port 123), and whether one of the servers is wrong. If `status` shows a "
-        "valid measurement, the agent is too old for the alert rules: update it.",
+        "old, or the agent is older than the alert rules. Or the clock was measured and is probably wrong, but this is "
+        "not confirmed yet: after a boot or a start, or while the time daemon corrects the clock. The order of events "
+        "cannot be proved.",
+        "Run `sudo ntpaudit status` on each host. Without a measurement, it shows the status of each server, and the "
+        "reason: check whether the host reaches its servers (UDP port 123), and whether one of them is wrong. With a "
+        "measurement, read the findings. `Pending`: the clock is probably wrong; if this lasts longer than 30 minutes, "
+        "do the fix of the finding. `Cannot be confirmed`: give `ntpaudit agent --once` a state folder that it can "
+        "write to and that is kept. If neither is shown, and the severity is not unknown, the host has recovered. If "
+        "the alert then still fires after 10 minutes, the agent is too old for the alert rules: update it.",
         "ntpaudit fleet --flagged",
         "fleet",
         "Worst hosts",
@@ -157,9 +162,10 @@ STATE_RULES = (
         "The host is down, its agent was stopped, or it cannot deliver. An attacker who wants to set a clock unnoticed "
         "stops the agent first. After a day this alert ends although the host is still silent; then only `sudo "
         "ntpaudit fleet` shows it, and with `--inventory FILE` also after the database has deleted its points.",
-        "On each host, find out who or what stopped the agent: `systemctl status ntpaudit`, "
-        "`sudo journalctl -u ntpaudit -n 50`. If it runs, find out why it cannot deliver: `sudo ntpaudit status`. Then "
-        "restart it: `sudo systemctl restart ntpaudit`.",
+        "If the host is down, start it, or inform its owner. If the agent is stopped, find out who or what stopped it "
+        "(`systemctl status ntpaudit`, `sudo journalctl -u ntpaudit -n 50`), then start it: `sudo systemctl start "
+        "ntpaudit`. If the agent runs, repair what the line `delivery` of `sudo ntpaudit status` names; restart the "
+        "agent only after you changed its token.",
         "ntpaudit fleet --silent-after 10m --flagged",
         "fleet",
         "Silent hosts",
@@ -177,7 +183,8 @@ STATE_RULES = (
         "send them later; when a history reaches `history.max_size`, its oldest records are deleted.",
         "See the line `delivery` of the command. If it is up to date, the agents deliver: check Grafana's data source "
         "and its read token. If records wait, check the database: whether it runs, whether its disk is full, whether "
-        "the agents' token is valid. If no database is configured, set `influxdb.url` again.",
+        "the agents' token is valid. If no database is configured, set `influxdb.url` again and run `sudo systemctl "
+        "reload ntpaudit`. After a change of the token, run `sudo systemctl restart ntpaudit`.",
         "ntpaudit status",
         "fleet",
         "Clocks now",
@@ -197,8 +204,12 @@ STATE_RULES = (
         "warning",
         "{{ .Values.B }} backward clock steps in the last hour" + _AT_SITE,
         "The logs of these hosts contain some timestamps twice, so timestamps do not show the order of events there.",
-        "Find out what set the clock: `journalctl` around that time shows whether it was a time daemon, a hypervisor, "
-        "or a person. Mark the repeated time in the logs.",
+        "The command shows the time that occurs twice: record it in the incident ticket, and do not rely on the order "
+        "of log entries in it. Run `sudo ntpaudit status` to see whether the clock is right now; if not, do the fix of "
+        "its findings. Then find out what set the clock: `sudo journalctl` around that time shows whether it was a "
+        "time daemon, a hypervisor, or a person. If it was a time daemon, allow it to step only during boot. If it was "
+        "a hypervisor, turn off its time synchronisation for this host. If the cause is unknown, or a person had no "
+        "permission, inform your security team.",
         "ntpaudit history --events",
         "fleet",
         "Clock steps",
@@ -221,9 +232,14 @@ STATE_RULES = (
         "warning",
         "{{ .Values.B }} hosts call {{ .Labels.source }} a falseticker",
         "On each of these hosts it disagrees with the servers that agree, so it is probably wrong. On hosts with few "
-        "servers it may become part of a majority.",
-        "Check whether the server is broken or compromised. Until it is repaired, remove it from the time daemon of "
-        "each host, and then from `sources.servers` of ntpaudit.",
+        "servers it may become part of a majority. But if no majority agrees on a host, all its servers are called "
+        "falsetickers, also those that are right.",
+        "First run `sudo ntpaudit status` on some of the hosts. If the reason of this server is `no-majority`, it may "
+        "be right: remove nothing; do the fix of the finding `source-quorum` there, which finds the wrong ones. "
+        "Otherwise check whether the server is broken or compromised. Until it is repaired, remove it from the time "
+        "daemon of each host, and then from `sources.servers` of ntpaudit. If the command prints nothing for this "
+        "server, its errors differ between the hosts, or it agrees again: `sudo ntpaudit fleet` shows hosts with a "
+        "falseticker in the column `sources` (`1 false`), and `sudo ntpaudit status` there names the server.",
         "ntpaudit fleet --format json | "
         f"jq '.findings[] | select(.id == \"{SHARED_FALSETICKER.id}\") | .source, .hosts'",
         "fleet",
@@ -311,8 +327,8 @@ FINDING_RULES = (
         'WHERE "raised" = 1 AND "state" > 0 GROUP BY "site"',
         _by_site(_NEW),
         "In the last day agents raised findings that have no rule, because the agents are newer than the rules.",
-        "Install the rules and dashboards of the agents' version. `sudo ntpaudit status` on each host "
-        "shows each finding with its fix.",
+        "Run `sudo ntpaudit status` on each host: it shows each finding with its fix; do that first. Later, install "
+        "the rules and dashboards of the agents' version.",
     )._replace(documented="runbook.md", summary="{{ .Values.B }} findings" + _AT_SITE + " of a kind without a rule"),
 )
 """A rule for each finding of medium level or higher, evaluated every five minutes."""
@@ -361,7 +377,9 @@ Run the commands as root on one of two machines:
 - *the host*: each host of the alert, which the panel or `sudo ntpaudit fleet --flagged` names; for `no-data` any host,
   and for `backlog` the hosts that the query of its section names.
 - *the fleet machine*: the one whose configuration has the section `[fleet]` ([fleet.md](fleet.md#where-it-runs)).
-  Note its name before you need it.
+  Note its name before you need it. If you do not know it, run the command on any host with an agent: it then reads
+  the database of `[influxdb]` (with VictoriaMetrics add `--language promql`). This fails if the agent's token may only
+  write.
 """
 
 

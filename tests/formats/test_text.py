@@ -51,10 +51,11 @@ critical  offset-out: the clock is at least 2 h behind (critical tolerance 1 s);
                applications that cannot bear this (databases, schedulers)
 high      tz-or-rtc-fault: the clock is almost exactly 2 h behind: probably a wrong time zone or a
           hardware clock in local time
-          fix: run `timedatectl`: correct the time zone; if it shows `RTC in local TZ: yes`, run
-               `timedatectl set-local-rtc 0`; then restart the time daemon, so that it steps the
-               clock. This can set the clock back, so that timestamps repeat: first stop
-               applications that cannot bear this (databases, schedulers)
+          fix: correct the time zone (`timedatectl` shows it), and restart the time daemon, so that
+               it steps the clock. This can set the clock back, so that timestamps repeat: first
+               stop applications that cannot bear this (databases, schedulers). When the clock is
+               right: if `timedatectl` shows `RTC in local TZ: yes`, run `timedatectl set-local-rtc
+               0`, which also sets the hardware clock
 
 kernel    synchronised, maximum error 31 ms, frequency +12.345 ppm
 daemons   chronyd (pid 812), ntpd (pid 901, does not discipline the clock)

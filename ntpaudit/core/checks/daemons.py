@@ -181,8 +181,9 @@ def check_tz_or_rtc_fault(context: AuditContext) -> Raised | None:
 TZ_OR_RTC_FAULT = Rule(
     "tz-or-rtc-fault",
     check_tz_or_rtc_fault,
-    "run `timedatectl`: correct the time zone; if it shows `RTC in local TZ: yes`, run `timedatectl set-local-rtc 0`; "
-    f"then restart the time daemon, so that it steps the clock. {SETS_AT_ONCE}",
+    "correct the time zone (`timedatectl` shows it), and restart the time daemon, so that it steps the clock. "
+    f"{SETS_AT_ONCE}. When the clock is right: if `timedatectl` shows `RTC in local TZ: yes`, run `timedatectl "
+    "set-local-rtc 0`, which also sets the hardware clock",
     (AU8, "OWASP ASVS 16.2.2"),
     raised_when={
         "high": "the offset is 15 min to 14 h, and within 15 s of a multiple of 15 min",

@@ -28,7 +28,7 @@ def check_offset_out(context: AuditContext) -> Raised | None:
     if wrong_s > 300:
         message += "; beyond 300 s, Kerberos and token logins also fail"
     elif wrong_s > 60:
-        message += "; beyond 60 s, SIEM rules that join events within 5 minutes miss about 20 % of the matches"
+        message += "; beyond 60 s, SIEM rules that join events within 5 minutes miss 20 % of the matches or more"
     return Raised("critical", message)
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from ntpaudit.core.checks.context import AuditContext
 from ntpaudit.core.checks.rule import AU8, ISO, NIS2, PCI, SC45, Level, Raised, Rule
-from ntpaudit.core.checks.sources import NO_USABLE_SOURCE, REASONS_PAGE, SOURCE_QUORUM, UNREACHABLE_SOURCES
+from ntpaudit.core.checks.sources import FIX_SPLIT, NO_USABLE_SOURCE, REASONS_PAGE, SOURCE_QUORUM, UNREACHABLE_SOURCES
 from ntpaudit.core.clock.interval import Interval
 from ntpaudit.core.policy import Severity
 from ntpaudit.core.units import DAY_S, NS_PER_S, format_duration, format_offset, plural
@@ -17,7 +17,6 @@ _FIX_LOST = (
     "free disk space or raise history.max_size; check that the database accepts records (`sudo ntpaudit status`, line "
     "delivery)"
 )
-_FIX_NO_MAJORITY = f"find out which servers are wrong: {REASONS_PAGE} explains the status and reason of each"
 _FIX_NO_SERVER = "configure at least 4 servers"
 _FIX_NO_ESTIMATE = (
     "wait for the next network audit (`sudo ntpaudit status` shows when it is due); `sudo ntpaudit check SERVER...` "
@@ -73,7 +72,7 @@ def check_unmeasured(context: AuditContext) -> Raised | None:
     if context.selection.agreement is not None:
         return None
     if context.selection.usable:
-        reason, remedy = "no majority of the servers agrees", _FIX_NO_MAJORITY
+        reason, remedy = "no majority of the servers agrees", FIX_SPLIT
     elif context.selection.sources:
         reason, remedy = "no server gave a usable measurement", None
     elif context.earlier.gap is None:  # a one-shot check
@@ -90,7 +89,7 @@ UNMEASURED = Rule(
     (ISO, NIS2, "SOC 2 CC7"),
     raised_when={"medium": "the verdict is `unmeasured`: the offset is unknown"},
     case_remedies={
-        "no majority of the servers agrees": _FIX_NO_MAJORITY,
+        "no majority of the servers agrees": FIX_SPLIT,
         "no server was queried yet, and no earlier measurement can be carried forward": _FIX_NO_ESTIMATE,
         "no server is configured": _FIX_NO_SERVER,
     },
@@ -162,9 +161,10 @@ def _both_intervals(context: AuditContext) -> Mapping[str, Any]:
 CONTRADICTS_EARLIER = Rule(
     "contradicts-earlier",
     check_contradicts_earlier,
-    "run `ntpaudit check` with servers that do not depend on these; if they agree with the reported offset, the clock "
-    "or the machine jumped (was it paused?), or the oscillator drifts more than host.max_drift_ppm; if they agree with "
-    "the expected offset, the servers are wrong",
+    "run `ntpaudit check` with servers that do not depend on these; if they agree with the expected offset, these "
+    "servers are wrong: replace them, first in the time daemon, which may follow them; if they agree with the reported "
+    "offset, the clock or the machine jumped, or the oscillator drifts more than host.max_drift_ppm: find out what "
+    "paused or set it (`journalctl`, the hypervisor), and check that the time daemon corrects the clock",
     (AU8, SC45),
     raised_when={"high": "more servers contradict the carried-forward measurement than may be wrong"},
     notes=(

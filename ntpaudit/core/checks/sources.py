@@ -15,6 +15,10 @@ SPOOFED_DATAGRAMS = 3  # this many replies with a wrong origin timestamp are an 
 REASONS_PAGE = f"{DOCS}/record.md"
 
 _FIX_DISAGREE = "find out which server is wrong, and replace it; 4 independent servers outvote one wrong server"
+FIX_SPLIT = (
+    "find out which server is wrong (`ntpaudit check SERVER...` with these servers and at least 5 independent ones "
+    "shows wrong ones as falsetickers); replace it, also in the time daemon"
+)
 _FIX_BEFORE_RELEASE = "correct the time of these servers, or replace them; if a GPS receiver is their source, check it"
 _FIX_FEW_REPLIES = f"find out why the others gave none: {REASONS_PAGE} explains each reason; do not add servers first"
 _FIX_UNREACHABLE = (
@@ -59,9 +63,9 @@ def check_source_quorum(context: AuditContext) -> Raised | None:
     falsetickers = [classified.source.name for classified in usable if classified.status == "falseticker"]
     if usable and all(classified.reason == "no-majority" for classified in usable):
         message = f"{plural(len(usable), 'server')} replied, and no majority agrees"
-        return Raised("medium", message, remedy=_FIX_DISAGREE)
+        return Raised("medium", message, remedy=FIX_SPLIT)
     if falsetickers and context.earlier.contradiction is not None:
-        return Raised("medium", _contradiction(falsetickers, context.earlier.contradiction), remedy=_FIX_DISAGREE)
+        return Raised("medium", _contradiction(falsetickers, context.earlier.contradiction), remedy=FIX_SPLIT)
     if usable and not context.selection.is_sufficient:
         queried = plural(len(context.selection.asked), "server")
         return Raised(
@@ -81,7 +85,7 @@ def check_source_quorum(context: AuditContext) -> Raised | None:
         return Raised("medium", disagreeing, remedy=_FIX_DISAGREE)
     if has_more_falsetickers:  # than max_falsetickers, and no overlap is deep enough to identify them
         message = f"the {plural(len(usable), 'server')} cannot all be right, and it is unknown which is wrong"
-        return Raised("medium", message, remedy=_FIX_DISAGREE)
+        return Raised("medium", message, remedy=FIX_SPLIT)
     if own := [classified.source.name for classified in usable if _is_this_host(classified)]:
         replies = (
             f"{own[0]} is this host: its reply is"
@@ -175,7 +179,8 @@ SOURCE_QUORUM = Rule(
     },
     case_remedies={
         "4 or more servers are configured, but too few gave a usable reply": _FIX_FEW_REPLIES,
-        "servers disagree, or contradict earlier ones": _FIX_DISAGREE,
+        "no majority agrees, it is unknown which server is wrong, or servers contradict earlier ones": FIX_SPLIT,
+        "servers disagree with a majority": _FIX_DISAGREE,
         "servers report a time that is too early": _FIX_BEFORE_RELEASE,
         "a server is this host, or follows this host": _FIX_LOOP,
     },

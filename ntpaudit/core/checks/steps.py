@@ -12,8 +12,11 @@ _LESS = {
     "medium": "the same, by at least 10 ms and less than 1 s",
     "low": "the same, by 10 ms or more within 5 minutes after the boot",
 }
-_FIND = "find out what set the clock (`journalctl` around that time: time daemon, hypervisor, or a person)"
-_SMALLER = "A step of less than 10 ms is an event of level low, not a finding."
+_FIND = "find out what set the clock (`sudo journalctl` around that time: time daemon, hypervisor, or a person)"
+_LISTED = (
+    "The finding is listed for an hour; later, `sudo ntpaudit history --events --since 7d` shows the step. A step of "
+    "less than 10 ms is an event of level low, not a finding."
+)
 
 
 def _worst_step(context: AuditContext, *, is_back: bool) -> Raised | None:
@@ -36,7 +39,7 @@ STEP_BACK = Rule(
     raised_when={"high": "the clock was set back by 1 s or more", **_LESS},
     notes=(
         "The message gives the time that occurs twice in the logs. A leap second that the kernel inserts, or that "
-        f"the servers announced, is not a step. {_SMALLER}"
+        f"the servers announced, is not a step. {_LISTED}"
     ),
     message_id="67034e6221f14875bb57585b1894c249",
     basis="moment",
@@ -56,7 +59,7 @@ STEP_FORWARD = Rule(
     f"{_FIND}; allow the time daemon to step only during boot, or when you restart it on purpose",
     (ISO, "PCI DSS 10.6.3", "Insider Threat Matrix AF032"),
     raised_when={"high": "the clock was set forward by 1 s or more", **_LESS},
-    notes=f"The message gives the time that is missing in the logs. {_SMALLER}",
+    notes=f"The message gives the time that is missing in the logs. {_LISTED}",
     message_id="94061a08892d408ba9c672acc87c2156",
     basis="moment",
     has_own_events=True,

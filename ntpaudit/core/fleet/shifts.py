@@ -64,9 +64,10 @@ def _do_agree(errors_s: Sequence[float], within_s: float) -> bool:
 SHARED_FALSETICKER = Rule(
     "shared-falseticker",
     check_shared_falseticker,
-    "check whether this server is broken or compromised; until it is repaired, remove it from the time daemon of "
-    "each host, and then from `sources.servers` of ntpaudit; `ntpaudit fleet --format json` names all hosts in `hosts` "
-    "of this finding",
+    "run `sudo ntpaudit status` on some of these hosts; if the reason of this server is `no-majority`, it may be "
+    "right: do the fix of source-quorum there; otherwise check whether this server is broken or compromised; until it "
+    "is repaired, remove it from the time daemon of each host, and then from `sources.servers` of ntpaudit; `ntpaudit "
+    "fleet --format json` names all hosts in `hosts` of this finding",
     (ISO, PCI, SC45),
     raised_when={
         "high": (
@@ -77,7 +78,8 @@ SHARED_FALSETICKER = Rule(
     notes=(
         "The error is the offset by this server minus the host's own estimate; hosts without it do not count here. A "
         "place in a pool (`ZONE/2`, any name of the NTP pool) is a different server on each host and never counts. "
-        "`value_s` is the median of the offsets by this server."
+        "`value_s` is the median of the offsets by this server. If no majority agrees on a host, all its servers are "
+        "falsetickers there, also those that are right."
     ),
 )
 
