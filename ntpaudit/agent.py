@@ -174,9 +174,9 @@ class Agent:
             case actions.StartPoll(with_pools):
                 plan = audit.plan_of(self._setup.config)._replace(with_pools=with_pools)
                 self._runtime.poll(plan, self.store.update)
-            case actions.ObserveHost(known):
+            case actions.ObserveHost(known):  # always the last action, because it calls `handle` again
                 self.handle(agent_events.Observed(self.observe_host(known), "local", self._report()))
-                self._mark_as_current()
+                self._mark_as_current()  # it fails while the state is in memory or the lock is in use: try each minute
             case actions.StoreAudit():
                 self._agent_store.store_audit(action, delivers=self._delivery is not None)
             case actions.StoreEvents():

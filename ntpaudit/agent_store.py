@@ -13,7 +13,7 @@ from ntpaudit.store import audits, outbox, retention, saved_state
 from ntpaudit.store.audits import PendingObservation
 from ntpaudit.store.outbox import OutboxEntry
 from ntpaudit.store.serialization import plain, revive
-from ntpaudit.store.state import StateStore, keep_events
+from ntpaudit.store.state import StateStore, keep_events_and_state
 
 logger = LazyLogger(__name__)
 
@@ -81,7 +81,8 @@ class AgentStore:
         host, events, last, clock = action
         first, lines = events[0], render_events(host, events, last) if delivers else ""
         entry = OutboxEntry(0, lines, first.utc_ns, host.boot_id, first.boottime_ns, first.host_ns)
-        self._store.write(keep_events, events, host.boot_id, entry if delivers else None, self._changed(clock))
+        changed = self._changed(clock)
+        self._store.write(keep_events_and_state, events, host.boot_id, entry if delivers else None, changed)
 
     def stamp(self, action: StampHistory) -> None:
         """Stamp audits and outbox entries; an entry that never gets a stamp becomes a dead letter."""

@@ -83,7 +83,7 @@ def _audit(state: AgentState, event: agent_events.Observed) -> Decided:
     """Judge an observation, and schedule what it shows to be due."""
     observation, now_ns = event.observation, event.observation.taken.boottime_ns
     scheduled: tuple[Action, ...] = ()
-    if event.kind == "network":
+    if event.kind == "network":  # first: the interval by which `_judge` judges follows from the sources found
         state, scheduled = _schedule_sources(state, observation)
     state, to_do = _judge(state, event, state.settings.judging)
     state = state._replace(context=observation.context)

@@ -76,12 +76,12 @@ def evaluate(
     measured = _measure(state, observation, kind, settings)
     state, agreement = measured.state, measured.replies.agreement or measured.before
     last = state.agreement
-    counted = last.counts if kind == "local" and last else count_sources(measured.replies)
+    polled_counts = last.counts if kind == "local" and last else count_sources(measured.replies)
     if any(classified.status != "skipped" for classified in measured.replies.sources):
-        state = state._replace(poll=Poll(now.boottime_ns, counted, settings.interval_s))
-    counts = counted  # of the reported interval, which may be carried forward
-    if agreement is not None:
-        counts = counted._replace(max_falsetickers=agreement.max_falsetickers, guaranteed=agreement.is_guaranteed)
+        state = state._replace(poll=Poll(now.boottime_ns, polled_counts, settings.interval_s))
+    counts = polled_counts
+    if agreement is not None:  # f is that of the reported interval, which may be carried forward
+        counts = counts._replace(max_falsetickers=agreement.max_falsetickers, guaranteed=agreement.is_guaranteed)
     earlier = EarlierState(
         gap=measured.gap,
         steps=state.steps,

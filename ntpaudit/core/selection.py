@@ -61,15 +61,15 @@ class ClassifiedSource(NamedTuple):
 
     @property
     def is_usable(self) -> bool:
-        """Whether it takes part in the vote; until then it is `agreeing`."""
+        """Whether it takes part in the vote. Before the vote each voter has the status `agreeing`."""
         return self.status in ("agreeing", "falseticker")
 
     @property
     def is_asked(self) -> bool:
         """Whether it counts as asked (R1): it does unless it is skipped by our own choice.
 
-        Otherwise an attacker who drops an honest server's replies, or the DNS replies for its name, could lower the
-        number of falsetickers that the interval survives.
+        If silent servers did not count, an attacker who drops an honest server's replies, or the DNS replies for its
+        name, could lower the number of falsetickers that the interval survives.
         """
         return self.status != "skipped" or self.reason not in _OWN_CHOICE
 

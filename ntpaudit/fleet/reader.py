@@ -56,7 +56,7 @@ _BUNCH_NS = 120 * NS_PER_S
 _AT_ONCE = 50  # hosts of which all timestamps fit into memory
 _SLACK_NS = 20_000_000  # VictoriaMetrics leaves out what is stamped at the very begin of a window
 LAST_NS = 1 << 62  # the clock of no database is past this (in 2116)
-SKEW_S = 30.0  # if the clocks of this machine and the database differ by more, hosts seem silent, or silent hosts well
+SKEW_S = 30.0  # if this machine's clock and the database's differ by more, hosts seem silent, or silent hosts seem well
 
 Rows = TypeVar("Rows")
 Hosts = Set[str] | None
@@ -125,7 +125,7 @@ class Reader(ABC):
 
     @abstractmethod
     def is_present(self, moment_ns: int) -> bool:
-        """Whether a moment is about now: points stamped after it have arrived already."""
+        """Whether a moment is about now: later timestamps are ahead of now. After a past moment they are only later."""
 
     @abstractmethod
     def no_hosts(self, site: str | None) -> ReadError:
@@ -308,8 +308,10 @@ class _Query:
         self.whole = Window(now_ns - look_back_ns, self.settled_ns)
         # the last point of nearly every host
         self.recent = Window(now_ns - min(_ns(FRESH_S), look_back_ns), self.settled_ns, self.site)
-        # all points of hosts of one name, which may be at several sites
-        self.reporting = Window(now_ns - min(_ns(options.silent_after_s), look_back_ns), self.settled_ns)
+        # all points of hosts of one name, which may be at several sites; not those stamped ahead, which would overlap
+        # with the points of the place to which a host has moved
+        begin_ns, end_ns = now_ns - min(_ns(options.silent_after_s), look_back_ns), min(now_ns, self.settled_ns)
+        self.reporting = Window(begin_ns, end_ns)
         # disputed points, whose timestamps may be that much too early
         self.doubtful = Window(self.whole.begin_ns - _DISPUTE_NS, self.settled_ns, self.site)
         # points and events with a timestamp after now
@@ -345,13 +347,12 @@ class _Query:
         hosts |= self._arrived(hosts, doubted)
         expired = names - hosts.keys() - older.keys()
 
-        lately = Window(self.reporting.begin_ns, min(now_ns, self.settled_ns))
-        points = _of(reader.every, CLOCK, lately, read_several() & (names | hosts.keys()), ("severity",))
+        points = _of(reader.every, CLOCK, self.reporting, read_several() & (names | hosts.keys()), ("severity",))
         found = duplicate_hosts_of(Sighting(*row[:4]) for row in points)
         duplicates = tuple(duplicate for duplicate in found if site is None or site in duplicate.sites)
         clashing = {duplicate.name for duplicate in duplicates}
-        machines = _of(reader.last, CLOCK, lately._replace(site=site), clashing, CLOCK.fields)
-        hosts |= worst_of(machines, clashing, hosts, lately.begin_ns)
+        machines = _of(reader.last, CLOCK, self.reporting._replace(site=site), clashing, CLOCK.fields)
+        hosts |= worst_of(machines, clashing, hosts, self.reporting.begin_ns)
 
         baseline = self._undisputed(offsets_of(read_baseline()), doubted)
         earlier = {name: one for name, one in baseline.items() if name in hosts and name not in clashing}
@@ -378,11 +379,12 @@ class _Query:
 
     def _late(self, unseen: Set[str]) -> list[ClockRow]:
         """Read hosts without a fresh point, wherever they are: one may have moved to another site."""
-        # VictoriaMetrics may not list all names of all sites
-        is_listed = self.site is not None or len(unseen) <= MAX_NAMES
+        # with a site by name: VictoriaMetrics may not list all names of all sites. Without one `names` has shown that
+        # it does, and then it is faster to list all active hosts than to name many
+        is_by_name = self.site is not None or len(unseen) <= MAX_NAMES
         if not unseen:
             return []
-        active = self.reader.active(self.whole, sorted(unseen) if is_listed else None)
+        active = self.reader.active(self.whole, sorted(unseen) if is_by_name else None)
         late = unseen if active is None else unseen & active
         return _of(self.reader.last, CLOCK, self.whole, late, self.options.fields)
 

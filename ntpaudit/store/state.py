@@ -65,7 +65,7 @@ class StateStore:
         self._wal_large_since_s: float | None = None
         self._wal_error: str | None = None
         self._file_error: str | None = None
-        self._noted: str | None = None
+        self._logged_error: str | None = None  # the last error of the file that was logged
         self.remedy = ""  # of the file's last problem
         self.is_in_memory = False
         """Records are stored in memory only."""
@@ -110,7 +110,7 @@ class StateStore:
         def work(connection: sqlite3.Connection) -> None:
             audit_id = audits.keep_audit(connection, observation, record)
             audits.roll_up(connection, record)
-            keep_events(connection, events, record.host.boot_id, entry, states, audit_id)
+            keep_events_and_state(connection, events, record.host.boot_id, entry, states, audit_id)
 
         self.write(work)
 
@@ -126,7 +126,7 @@ class StateStore:
             is_lost = self.is_in_memory
             if is_lost:
                 lost = plural(self._unsaved_in(self._connection_in_use()).records, "record")
-                why = "" if self._file_error == self._noted else f": {self._file_error}"
+                why = "" if self._file_error == self._logged_error else f": {self._file_error}"
                 logger.warning(
                     f"{lost} could not be written to {self._path}{why}; repair the folder, or set history.path"
                 )
@@ -158,7 +158,7 @@ class StateStore:
                     self._fall_back_to_memory(error)
             connection = self._connection_in_use()  # in memory
             with within(connection):
-                done = work(connection)
+                done = work(connection)  # if it only reads, the next line finds nothing to drop
                 saved_state.count_dropped(connection, retention.drop_beyond(connection, MAX_MEMORY_RECORDS))
             self._unsaved.write(self._unsaved_in(connection))
             return done
@@ -249,7 +249,7 @@ class StateStore:
     def _fall_back_to_memory(self, error: StoreError) -> None:
         """Continue in memory, with the readable part of the file's state. A damaged file is renamed."""
         self._file_error, self.remedy = str(error), error.remedy
-        self._noted = self._file_error
+        self._logged_error = self._file_error
         logger.warning(f"{error}; continuing in memory")
         memory, file, at_once = database.open_memory(), self._connection, False
         if file is None:
@@ -330,7 +330,7 @@ class StateStore:
         return saved_state.dropped(memory) - self._dropped_before
 
 
-def keep_events(
+def keep_events_and_state(
     connection: sqlite3.Connection,
     events: Sequence[Event],
     boot_id: str | None,

@@ -22,7 +22,7 @@ from ntpaudit.store import audits, database, outbox, retention, saved_state
 from ntpaudit.store import state as state_module
 from ntpaudit.store.database import PAGE_BYTES, open_database
 from ntpaudit.store.lock import AgentLock, agent_runs, agent_vouches
-from ntpaudit.store.state import StateStore, keep_events
+from ntpaudit.store.state import StateStore, keep_events_and_state
 from ntpaudit.store.unsaved import Unsaved, UnsavedFile
 from tests.abilities import ANOTHER_USER
 from tests.logs import Messages
@@ -148,7 +148,7 @@ STEPS: dict[str, Callable[[StateStore], object]] = {
         audits.keep_observation, audit(900, "network").observation, "network"
     ),
     "keep_record": lambda store: store.keep_record(*audit(900, "network")),
-    "keep_events": lambda store: store.write(keep_events, [event(901)], "b" * 32, entry(901), {"steps": 901}),
+    "keep_events": lambda store: store.write(keep_events_and_state, [event(901)], "b" * 32, entry(901), {"steps": 901}),
     "local": lambda store: keep(store, 902),
     "deliver": lambda store: ARRIVED.extend(deliver(store, refused=frozenset({5}))),
     "date": lambda store: _date(store),
@@ -171,7 +171,7 @@ def test_a_full_disk_loses_and_doubles_nothing(full_from: str, disk: Path) -> No
     store = StateStore(str(path), retry_s=0.02)
     for number in range(1, 9):
         keep(store, number, "network" if number % 3 == 0 else "local")
-    store.write(keep_events, [event(903)], "b" * 32, entry(903, is_dated=False), {})
+    store.write(keep_events_and_state, [event(903)], "b" * 32, entry(903, is_dated=False), {})
     for name, step in STEPS.items():
         if name == full_from:
             fill(disk)

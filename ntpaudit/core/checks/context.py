@@ -88,7 +88,11 @@ class EarlierState(NamedTuple):
 
 
 class AuditContext(NamedTuple):
-    """All inputs of a check. `counts` is of the audit that measured, `max_drift_ppm` the assumed largest drift (R4)."""
+    """All inputs of a check.
+
+    `counts` is of this poll, and in a local audit of the one that measured; `max_falsetickers` and `guaranteed` are
+    those of the reported interval. `max_drift_ppm` is the assumed largest drift (R4).
+    """
 
     observation: Observation
     selection: Selection

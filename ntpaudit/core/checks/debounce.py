@@ -116,8 +116,8 @@ def judge(
     """
     now_ns = context.observation.taken.boottime_ns
     correcting_ns = before.correcting_ns
-    if is_sample:  # `min` because each boot restarts the uptime
-        correcting_ns = min(now_ns, correcting_ns or now_ns) if is_correcting else None
+    if is_sample:
+        correcting_ns = (correcting_ns or now_ns) if is_correcting else None
     in_grace = now_ns < OFFSET_GRACE_NS or (correcting_ns is not None and now_ns - correcting_ns < PATIENCE_NS)
     profile = context.profile
     clearing = profile._replace(warning_s=HYSTERESIS * profile.warning_s, critical_s=HYSTERESIS * profile.critical_s)
@@ -174,6 +174,7 @@ def _update(before: ConditionState, rank: int, now_ns: int, least_s: float, samp
     raised, since_ns = before.raised, list(before.since_ns)
     for possible, then_ns in enumerate(before.since_ns, 1):
         holds = [one >= possible for one in samples]
+        # `min` here and below: a poll's observation may be older than that of the local audit judged before it
         begun_ns = now_ns if then_ns is None else min(then_ns, now_ns)
         since_ns[possible - 1] = begun_ns if any(holds[-MAJORITY:]) else None
         lasted_s = (now_ns - begun_ns) / NS_PER_S
@@ -230,8 +231,8 @@ def _decide(
 
 
 def _is_trusted(state: DebounceState, raised: Severity) -> bool:
-    """Whether the raised severity still holds although the last samples are worse: it holds against one of them."""
-    # samples in a grace period never confirm anything: after two the severity is unknown
+    """Whether the raised severity holds against worse samples: OK while one of the last was good, others always."""
+    # neither after two worse samples in a row of which one was in a grace period: such a sample never confirms anything
     if len(state.unconfirmed) > 1 and any(state.unconfirmed):
         return False
     return raised > Severity.OK or 0 in state.of(OFFSET_HIGH.id).samples
@@ -259,7 +260,8 @@ def _is_pending(rule: HostRule, state: DebounceState) -> bool:
 def _counted_as_unknown(findings: Sequence[Finding], context: AuditContext, *, can_confirm: bool) -> list[Finding]:
     """Give the finding about an unconfirmed offset the severity unknown, so that every severity has a finding."""
     cause: HostRule = SOURCE_QUORUM
-    if not context.is_unguaranteed:
+    if not context.is_unguaranteed:  # these rules compare the offset with a tolerance
+        # there is one: OFFSET_HIGH is raised by every offset that is not ok
         cause = next(rule for rule in RULES if rule.has_hysteresis and rule.check(context) is not None)
     if all(finding.id != cause.id for finding in findings):  # samples in a grace period make nothing pending
         found = cause.check(context) or Raised("medium", "too few servers gave a usable reply")

@@ -68,7 +68,7 @@ class Rule(NamedTuple, Generic[_Context, _Result]):
     - `least_s`: how long the condition must hold before an agent raises it (I2).
     - `is_of_offset`: only a guaranteed offset gives a sample, and nothing is raised shortly after a boot or while the
       clock is being corrected.
-    - `has_hysteresis`: it is cleared only below 70 % of the tolerance.
+    - `has_hysteresis`: it compares the offset with a tolerance, and is cleared only below 70 % of it.
     - `needs_agent`: True if a one-shot check cannot detect it.
     - `covered_by`: more severe or more exact rules; this finding is not listed while one of them is raised and counts.
     - `replaced_by`: the rules that raise this cause instead, because of which the check does not.
