@@ -157,7 +157,7 @@ def measure_world(world: World, seed: int) -> Coverage:
             found.proven[f"{asked} asked"].count(offset is not None and audit.record.agreement.guaranteed)
             stated, last = _peers(found, audit, liars, assumed), audit
             if audit.is_measured:
-                _estimates(found, audit, path, liars)
+                _estimates(found, audit, path, "no liar" if not liars else f"liars, {assumed} f")
         if offset is not None and audit.record.agreement.guaranteed:
             age = next(name for name, limit_s in AGES_S.items() if audit.age_s <= limit_s + 1)
             found.missed[assumed, f"{asked} asked", age].count(_is_missed(audit))
@@ -253,10 +253,9 @@ def _check_before_next(found: Coverage, stated: Mapping[str, Statement], then: M
         found.before_next[name].count(not statement.low_s - grown_s <= offset_s <= statement.high_s + grown_s)
 
 
-def _estimates(found: Coverage, audit: Audit, path: str, liars: int) -> None:
+def _estimates(found: Coverage, audit: Audit, path: str, row: str) -> None:
     offset = audit.record.offset
     assert offset is not None
-    row = "liars" if liars else "no liar"
     found.errors[path, row, "ntpaudit"].add(offset.estimate_s - audit.true.offset_s)
     for name, estimate in ESTIMATES.items():
         value = estimate(audit.true.exchanges)

@@ -39,6 +39,7 @@ class LikeChrony:
         self._samples: list[tuple[float, float, float]] = []
         self._updates = 0
         self._level_ps = 0
+        self._tai_s = 37
 
     def forget(self) -> None:
         """Forget the samples: RAW has stopped meanwhile."""
@@ -57,6 +58,9 @@ class LikeChrony:
             return
         if not self._samples:
             self._level_ps = clocks.realtime_ps - clocks.raw_ps
+        if clocks.tai_s != self._tai_s:  # as chronyd, which corrects its samples for a leap second
+            self._level_ps -= (clocks.tai_s - self._tai_s) * PS_PER_S
+            self._tai_s = clocks.tai_s
         distance_s = (statement.high_s - statement.low_s) / 2
         utc_minus_raw_s = statement.estimate_s + (clocks.realtime_ps - clocks.raw_ps - self._level_ps) / PS_PER_S
         self._samples = [*self._samples, (clocks.raw_ps / PS_PER_S, utc_minus_raw_s, distance_s)][-_KEPT:]

@@ -36,7 +36,10 @@ _PHI = 15e-6
 
 
 class ServerSpec(NamedTuple):
-    """One server. Its behaviour other than `honest` begins at `from_s` of true time."""
+    """One server. Its behaviour other than `honest` begins at `from_s` of true time.
+
+    The error of an honest one wanders by the share `wander` of its root dispersion.
+    """
 
     path: Path
     behaviour: Behaviour = "honest"
@@ -45,6 +48,7 @@ class ServerSpec(NamedTuple):
     root_delay_s: float = 0.01
     root_dispersion_s: float = 0.005
     stratum: int = 2
+    wander: float = 0.8
 
 
 class Exchange(NamedTuple):
@@ -90,7 +94,7 @@ class ServerState:
     def error_s(self, now_s: float) -> float:
         """Return how far its clock is ahead of UTC; of liars that agree on a point, without that."""
         spec, behaviour = self.spec, self.behaviour(now_s)
-        wander_s = 0.8 * spec.root_dispersion_s * math.sin(2 * math.pi * (now_s / self._period_s + self._turn))
+        wander_s = spec.wander * spec.root_dispersion_s * math.sin(2 * math.pi * (now_s / self._period_s + self._turn))
         match behaviour:
             case "at-limit":
                 return self._side * (spec.root_dispersion_s + spec.root_delay_s / 2)

@@ -29,11 +29,11 @@ BEGIN_UTC_NS = 1_798_156_800 * NS_PER_S
 LEAP_AT_S = 7 * 86_400.0
 
 DisciplineName = Literal["chrony", "step-only", "none"]
-FaultName = Literal["step", "pause", "suspend", "outage", "dead-daemon", "drift", "leap"]
+FaultName = Literal["step", "pause", "suspend", "outage", "dead-daemon", "leap", "missed-leap"]
 
 
 class Fault(NamedTuple):
-    """What happens to the host at `at_s`: `size` is in seconds, of a `drift` in ppm."""
+    """What happens to the host at `at_s`; `size` is in seconds."""
 
     at_s: float
     what: FaultName
@@ -41,7 +41,11 @@ class Fault(NamedTuple):
 
 
 class World(NamedTuple):
-    """Everything that decides what happens, but the random numbers. `max_drift_ppm` is what the agent assumes."""
+    """Everything that decides what happens, but the random numbers. `max_drift_ppm` is what the agent assumes.
+
+    The oscillator is known for `extra_hours` more. The daemon polls `daemon_servers` if there are any, else those of
+    the agent.
+    """
 
     name: str
     hours: float
@@ -55,6 +59,7 @@ class World(NamedTuple):
     max_drift_ppm: float = 50.0
     profile: str = "log-integrity"
     extra_hours: float = 0.0
+    daemon_servers: tuple[ServerSpec, ...] = ()
 
 
 class Moment(NamedTuple):
@@ -97,17 +102,18 @@ class Simulation:
     def __init__(self, world: World, seed: int) -> None:
         key = zlib.crc32(world.name.encode())
         self.world = world
+        self._seed = seed
         self._rand = random.Random(f"{seed} {world.name}")
         duration_s = (world.hours + world.extra_hours) * 3600 + 7200 + sum(
             fault.size for fault in world.faults if fault.what in ("pause", "suspend")
         )
-        phase = phase_ps(world.oscillator, duration_s, np.random.default_rng((seed, key)))
-        self.max_rate_ppm = float(np.abs(np.diff(phase)).max()) / 16e6
-        self.clocks = Clocks(phase, BEGIN_UTC_NS, behind_ns=round(world.behind_s * NS_PER_S))
-        self.servers = [
-            ServerState(spec, number, random.Random(f"{seed} {world.name} {number}"))
-            for number, spec in enumerate(world.servers, 1)
-        ]
+        self.phase_ps = phase_ps(world.oscillator, duration_s, np.random.default_rng((seed, key)))
+        self.clocks = Clocks(self.phase_ps, BEGIN_UTC_NS, behind_ns=round(world.behind_s * NS_PER_S))
+        self.level_ps = self.clocks.realtime_ps - self.clocks.raw_ps
+        """REALTIME - RAW at the begin."""
+
+        self.servers = self._make_servers(world.servers, "server")
+        self._daemon_servers = self._make_servers(world.daemon_servers, "daemon") or self.servers
         self._discipline = _discipline(world)
         self._update_s = float("inf") if self._discipline is None else first_update_s(self._discipline, self._rand)
         if world.discipline == "chrony":
@@ -124,6 +130,12 @@ class Simulation:
         context = HostContext(self._facts, self._daemons)
         self.state = first_state(settings, context, self.clocks.read(), None)
         self._handle(Started(self.clocks.read(), self.clocks.kernel(), self._rand.random()))
+
+    def _make_servers(self, specs: Sequence[ServerSpec], role: str) -> list[ServerState]:
+        return [
+            ServerState(spec, number, random.Random(f"{self._seed} {self.world.name} {role} {number}"))
+            for number, spec in enumerate(specs, 1)
+        ]
 
     @property
     def now_s(self) -> float:
@@ -162,7 +174,7 @@ class Simulation:
         """Let the time daemon work."""
         assert self._discipline is not None
         if not self._is_cut_off:
-            self._discipline.update(self.clocks, self.servers)
+            self._discipline.update(self.clocks, self._daemon_servers)
         self._update_s = self.now_s + self._discipline.update_s
 
     def _happen(self, fault: Fault) -> None:
@@ -179,11 +191,11 @@ class Simulation:
                 self._is_cut_off = True
             case "dead-daemon":
                 self._discipline, self._update_s = None, float("inf")
-            case "drift":
-                self.clocks.frequency_ppm += fault.size
             case "leap":
                 self.clocks.leap_s += 1
                 self.clocks.make_leap_second()
+            case "missed-leap":
+                self.clocks.leap_s += 1
         if fault.what in ("step", "suspend", "leap"):  # what a timer of the kernel reports at once (J2)
             self._handle(ClockSet(self.clocks.read(), self.clocks.kernel()))
 
@@ -209,7 +221,7 @@ class Simulation:
 
     @property
     def _announces_leap(self) -> bool:
-        return any(fault.what == "leap" and fault.at_s - self.now_s < 86_400 for fault in self._faults)
+        return any(fault.what in ("leap", "missed-leap") and fault.at_s - self.now_s < 86_400 for fault in self._faults)
 
     def _observe(self, kind: Kind, sources: tuple[SourceObservation, ...], exchanges: Sequence[Exchange]) -> None:
         """Read the host, and let the agent judge."""

@@ -1,0 +1,214 @@
+"""Section 6: alarms that nothing justifies, and how late what is wrong is noticed."""
+
+import random
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from ntpaudit.core.schedule import Intervals
+from tests.truth.oscillator import Oscillator
+from tests.truth.paths import LAN, POOL, Path
+from tests.truth.servers import ServerSpec
+from tests.truth.statistics import Delays, Rate
+from tests.truth.world import LEAP_AT_S, Fault, Simulation, World
+
+HOURS_PER_DECADE = 10 * 365.25 * 24
+HEALTHY_HOURS = 500.0
+
+_COUNTED = ("medium", "high", "critical")
+_WARM_UP_S = 12 * 3600.0
+_WATCHED_S = 24 * 3600.0
+
+
+class HostKind(NamedTuple):
+    """A kind of host: the path to its servers, their claims, and how often daemon and agent ask them."""
+
+    path: Path
+    root_delay_s: float
+    root_dispersion_s: float
+    update_s: float
+    intervals: Intervals
+
+
+KINDS: Mapping[str, HostKind] = {
+    "LAN": HostKind(LAN, 0.5e-3, 0.2e-3, 256.0, Intervals(300.0, 3600.0, 300.0)),
+    "pool": HostKind(POOL, 20e-3, 15e-3, 1024.0, Intervals(3600.0, 3600.0, 300.0)),
+}
+"""Local audits come each 5 min, not each minute as by default: they add nothing but time here."""
+
+
+class Trouble(NamedTuple):
+    """Something that goes wrong at one moment: a fault of the host, a server's behaviour, or the daemon's servers."""
+
+    fault: Fault | None = None
+    liar: ServerSpec | None = None
+    all_servers: bool = False
+    daemon_only: bool = False
+    is_leap: bool = False
+
+
+def _server(behaviour: str, size_s: float) -> ServerSpec:
+    return ServerSpec(LAN, behaviour, size_s)  # type: ignore[arg-type]
+
+
+TROUBLES: Mapping[str, Trouble] = {
+    "step of +1.2 s": Trouble(Fault(0, "step", 1.2)),
+    "step of -1.2 s": Trouble(Fault(0, "step", -1.2)),
+    "step of +200 ms": Trouble(Fault(0, "step", 0.2)),
+    "step of -200 ms": Trouble(Fault(0, "step", -0.2)),
+    "step of +20 ms": Trouble(Fault(0, "step", 0.02)),
+    "step of -20 ms": Trouble(Fault(0, "step", -0.02)),
+    "the daemon's servers walk away at 10 ppm": Trouble(liar=_server("walk", 10e-6), daemon_only=True),
+    "the daemon ends": Trouble(Fault(0, "dead-daemon")),
+    "one server wrong by 60 ms": Trouble(liar=_server("jump", 0.06)),
+    "one server wrong by 500 ms": Trouble(liar=_server("jump", 0.5)),
+    "all servers move by 150 ms, the daemon follows": Trouble(liar=_server("all-move", 0.15), all_servers=True),
+    "no server replies": Trouble(Fault(0, "outage")),
+    "VM pause of 60 s": Trouble(Fault(0, "pause", 60.0)),
+    "suspend of 1 h": Trouble(Fault(0, "suspend", 3600.0)),
+    "leap second, made by the host": Trouble(Fault(0, "leap", 1.0), is_leap=True),
+    "leap second, not made by the host": Trouble(Fault(0, "missed-leap", 1.0), is_leap=True),
+}
+
+
+@dataclass
+class Alarms:
+    """What healthy hosts and troubled ones showed."""
+
+    false: dict[str, Rate] = field(default_factory=lambda: defaultdict(Rate))
+    """By kind of host: raised findings of medium or worse, and the host-decades."""
+
+    kinds: dict[tuple[str, str], int] = field(default_factory=lambda: defaultdict(int))
+    """By kind of host and finding: how many of them."""
+
+    changes: dict[str, Rate] = field(default_factory=lambda: defaultdict(Rate))
+    """By kind of host: changes of the severity, and the host-days."""
+
+    delays: dict[tuple[str, str], Delays] = field(default_factory=lambda: defaultdict(Delays))
+    """By trouble and kind of host: until the first finding of medium or worse."""
+
+    listed: dict[tuple[str, str], Delays] = field(default_factory=lambda: defaultdict(Delays))
+    """By trouble and kind of host: until a record lists a finding of any level that it did not list before."""
+
+    first: dict[tuple[str, str], Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
+    """By trouble and kind of host: which finding came first."""
+
+    def __iadd__(self, other: "Alarms") -> "Alarms":
+        for mine, theirs in (
+            (self.false, other.false),
+            (self.kinds, other.kinds),
+            (self.changes, other.changes),
+            (self.delays, other.delays),
+            (self.listed, other.listed),
+            (self.first, other.first),
+        ):
+            for key, value in theirs.items():
+                mine[key] += value  # type: ignore[index,operator]
+        return self
+
+    def plain(self) -> "Alarms":
+        """Return the same without default factories, so that it can be sent to another process."""
+        return Alarms(
+            dict(self.false),
+            dict(self.kinds),
+            dict(self.changes),
+            dict(self.delays),
+            dict(self.listed),
+            dict(self.first),
+        )
+
+
+def _oscillator(rand: random.Random) -> Oscillator:
+    return Oscillator(
+        rand.uniform(-40, 40),
+        rand.uniform(-0.001, 0.001),
+        white_fm=1e-9,
+        flicker_fm=rand.uniform(1e-9, 1e-8),
+        walk_fm=rand.uniform(1e-12, 1e-11),
+        daily_ppm=rand.uniform(0, 1),
+        cycle_ppm=rand.choice((0.0, 0.3)),
+    )
+
+
+def _world(name: str, kind: HostKind, hours: float, rand: random.Random) -> World:
+    servers = tuple(
+        ServerSpec(kind.path, root_delay_s=kind.root_delay_s, root_dispersion_s=kind.root_dispersion_s)
+        for _ in range(4)
+    )
+    return World(name, hours, _oscillator(rand), servers, "chrony", kind.update_s, kind.intervals)
+
+
+def watch_healthy(number: int, seed: int, hours: float = HEALTHY_HOURS) -> Alarms:
+    """Run a healthy host, and count what it raises."""
+    name = list(KINDS)[number % len(KINDS)]
+    found, severity = Alarms(), None
+    world = _world(f"healthy {name} {number}", KINDS[name], hours, random.Random(f"healthy {seed} {number}"))
+    changes = raised = 0
+    for audit in Simulation(world, seed).audits():
+        if severity is not None:
+            changes += audit.record.severity != severity
+        severity = audit.record.severity
+        for event in audit.events:
+            if event.raised and event.level in _COUNTED:
+                raised += 1
+                found.kinds[name, event.kind] += 1
+    found.false[name] = Rate(raised, hours / HOURS_PER_DECADE)
+    found.changes[name] = Rate(changes, hours / 24)
+    return found.plain()
+
+
+def watch_trouble(name: str, kind_name: str, number: int, seed: int) -> Alarms:
+    """Run a host on which one thing goes wrong, and see when a finding of medium or worse is raised first."""
+    trouble, kind = TROUBLES[name], KINDS[kind_name]
+    rand = random.Random(f"trouble {seed} {name} {kind_name} {number}")
+    at_s = LEAP_AT_S if trouble.is_leap else _WARM_UP_S + rand.uniform(0, 3600)
+    world = _world(f"{name} {kind_name} {number}", kind, (at_s + _WATCHED_S) / 3600, rand)
+    if trouble.is_leap:
+        world = world._replace(intervals=kind.intervals._replace(local_s=1200.0))
+    if trouble.fault is not None:
+        world = world._replace(faults=(trouble.fault._replace(at_s=at_s),))
+    if trouble.liar is not None:
+        liar = trouble.liar
+        wrong = world.servers[0]._replace(behaviour=liar.behaviour, size_s=liar.size_s, from_s=at_s)
+        if trouble.daemon_only:
+            world = world._replace(daemon_servers=(wrong,) * len(world.servers))
+        else:
+            others = (wrong,) * (len(world.servers) - 1) if trouble.all_servers else world.servers[1:]
+            world = world._replace(servers=(wrong, *others))
+    found, usual = Alarms(), set[str]()
+    first_s = listed_s = None
+    for audit in Simulation(world, seed).audits():
+        ids = {finding.id for finding in audit.record.findings}
+        if audit.true.now_s <= at_s:
+            usual |= ids
+            continue
+        raised = [event for event in audit.events if event.raised and event.level in _COUNTED]
+        if listed_s is None and (raised or ids - usual):
+            listed_s = audit.true.now_s - at_s
+        if raised:
+            first_s = audit.true.now_s - at_s
+            worst = max(raised, key=lambda event: _COUNTED.index(event.level))
+            found.first[name, kind_name] = Counter([worst.kind])
+            break
+    for delays, delay_s in ((found.delays, first_s), (found.listed, listed_s)):
+        delays[name, kind_name] = Delays([], 1) if delay_s is None else Delays([delay_s])
+    return found.plain()
+
+
+def run_healthy(numbers: Sequence[int], seed: int, hours: float = HEALTHY_HOURS) -> Alarms:
+    """Run some healthy hosts."""
+    total = Alarms()
+    for number in numbers:
+        total += watch_healthy(number, seed, hours)
+    return total.plain()
+
+
+def run_troubles(numbers: Sequence[int], seed: int, names: Sequence[str] = tuple(TROUBLES)) -> Alarms:
+    """Run every trouble on each kind of host, once for each number."""
+    total = Alarms()
+    for number in numbers:
+        for name in names:
+            for kind in KINDS:
+                total += watch_trouble(name, kind, number, seed)
+    return total.plain()

@@ -1,0 +1,173 @@
+"""Sections 4 and 5: how right the measured frequency is, and the forecasts made from it."""
+
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ntpaudit.core.clock.drift import FORECAST_LIMIT_S
+from ntpaudit.core.schedule import Intervals
+from tests.truth.clocks import PS_PER_S
+from tests.truth.oscillator import STEP_S, Oscillator
+from tests.truth.paths import LAN, POOL
+from tests.truth.peers import chrony_regression, least_squares
+from tests.truth.servers import ServerSpec
+from tests.truth.statistics import Errors, Share
+from tests.truth.world import Audit, Simulation, World
+
+HOURS = 16 * 24.0
+NOISES = {
+    "white PM": Oscillator(20.0, white_pm_s=100e-9),
+    "white FM": Oscillator(20.0, white_fm=1e-8),
+    "flicker FM": Oscillator(20.0, white_fm=1e-9, flicker_fm=1e-8),
+    "random walk FM": Oscillator(20.0, white_fm=1e-9, walk_fm=1e-10),
+    "daily temperature": Oscillator(20.0, white_fm=1e-9, daily_ppm=1.0),
+    "air conditioning": Oscillator(20.0, white_fm=1e-9, cycle_ppm=0.5),
+    "ageing": Oscillator(20.0, 0.02, white_fm=1e-9),
+}
+PROGRAMS = ("ntpaudit", "chrony's regression", "least squares")
+
+_PATHS = {"LAN": (LAN, 300.0, (0.5e-3, 0.2e-3)), "pool": (POOL, 3600.0, (20e-3, 15e-3))}
+_EACH = {"LAN": 24, "pool": 2}
+"""A forecast is compared with the truth once in so many network audits: neighbours say the same."""
+
+_SETTLED_S = 6 * 3600.0
+_STEPPED_S = 6 * 3600.0
+"""The clock is set this often and runs free between: so it stays right, and each forecast has something to say."""
+
+
+@dataclass
+class Frequency:
+    """What hosts with a clock that is only stepped showed, by path and noise."""
+
+    hours: float = 0.0
+    errors: dict[tuple[str, str, str], Errors] = field(default_factory=lambda: defaultdict(Errors))
+    """By path, noise and program: errors of the oscillator's present frequency, in ppm."""
+
+    skew: dict[tuple[str, str], Share] = field(default_factory=lambda: defaultdict(Share))
+    """How often `skew_ppm` covers the present frequency."""
+
+    band: dict[tuple[str, str], Share] = field(default_factory=lambda: defaultdict(Share))
+    """How often the band of a calibrated forecast holds the moment of the breach."""
+
+    uncalibrated: dict[str, Share] = field(default_factory=lambda: defaultdict(Share))
+    """By path: how many forecasts claim no probability yet."""
+
+    guaranteed: dict[str, Share] = field(default_factory=lambda: defaultdict(Share))
+    """By noise: how often the clock was right for all of the guaranteed time."""
+
+    def __iadd__(self, other: "Frequency") -> "Frequency":
+        self.hours += other.hours
+        for mine, theirs in (
+            (self.errors, other.errors),
+            (self.skew, other.skew),
+            (self.band, other.band),
+            (self.uncalibrated, other.uncalibrated),
+            (self.guaranteed, other.guaranteed),
+        ):
+            for key, value in theirs.items():
+                mine[key] += value  # type: ignore[index,operator]
+        return self
+
+    def plain(self) -> "Frequency":
+        """Return the same without default factories, so that it can be sent to another process."""
+        return Frequency(
+            self.hours,
+            dict(self.errors),
+            dict(self.skew),
+            dict(self.band),
+            dict(self.uncalibrated),
+            dict(self.guaranteed),
+        )
+
+
+def world_of(number: int, hours: float = HOURS) -> tuple[World, str, str]:
+    """Return a world by its number, with the names of its path and noise: each of them in turn."""
+    noise = list(NOISES)[number // len(_PATHS) % len(NOISES)]
+    path = list(_PATHS)[number % len(_PATHS)]
+    kind, interval_s, (root_delay_s, root_dispersion_s) = _PATHS[path]
+    servers = tuple(
+        ServerSpec(kind, root_delay_s=root_delay_s, root_dispersion_s=root_dispersion_s, wander=0.01) for _ in range(4)
+    )
+    sign = -1 if number // (len(_PATHS) * len(NOISES)) % 2 else 1
+    oscillator = NOISES[noise]._replace(offset_ppm=sign * NOISES[noise].offset_ppm)
+    intervals = Intervals(interval_s, interval_s, 2 * interval_s)
+    world = World(
+        f"frequency {number}",
+        hours,
+        oscillator,
+        servers,
+        "step-only",
+        _STEPPED_S,
+        intervals,
+        extra_hours=FORECAST_LIMIT_S / 3600,
+    )
+    return world, path, noise
+
+
+def measure_world(number: int, seed: int, hours: float = HOURS) -> Frequency:
+    """Run a world, and compare frequencies and forecasts with the truth."""
+    world, path, noise = world_of(number, hours)
+    found = Frequency(hours)
+    simulation = Simulation(world, seed)
+    phase_s = simulation.phase_ps / PS_PER_S
+    samples: list[tuple[float, float, float]] = []
+    for count, audit in enumerate(one for one in simulation.audits() if one.is_measured and one.true.exchanges):
+        best = min(audit.true.exchanges, key=lambda one: one.delay_s)
+        level_s = (audit.true.level_ps - simulation.level_ps) / PS_PER_S
+        samples = [*samples, (audit.true.raw_ps / PS_PER_S, best.offset_s + level_s, best.distance_s)][-64:]
+        drift = audit.record.drift
+        if drift is None or audit.true.now_s < _SETTLED_S:
+            continue
+        true_ppm = _slow_ppm(phase_s, audit.true.now_s)
+        if drift.raw_frequency_ppm is not None:
+            found.errors[path, noise, "ntpaudit"].add(drift.raw_frequency_ppm - true_ppm)
+            found.skew[path, noise].count(abs(drift.raw_frequency_ppm - true_ppm) <= drift.skew_ppm)
+        fitted, plain = chrony_regression(samples), least_squares(samples)
+        if fitted is not None and plain is not None:
+            found.errors[path, noise, "chrony's regression"].add(fitted[0] * 1e6 - true_ppm)
+            found.errors[path, noise, "least squares"].add(plain * 1e6 - true_ppm)
+        if count % _EACH[path] == 0:
+            _check_forecast(found, audit, phase_s, path, noise)
+    return found.plain()
+
+
+def _slow_ppm(phase_s: NDArray[np.float64], now_s: float) -> float:
+    """Return how slow the oscillator is now: over a minute, because a shorter time shows only noise of the phase."""
+    step = int(now_s / STEP_S)
+    return -float(phase_s[step + 4] - phase_s[step]) / (4 * STEP_S) * 1e6
+
+
+def _check_forecast(found: Frequency, audit: Audit, phase_s: NDArray[np.float64], path: str, noise: str) -> None:
+    """Compare a forecast with what the clock would do from now on if nothing corrected it."""
+    drift, limit_s = audit.record.drift, audit.record.profile.critical_s
+    assert drift is not None
+    breach = drift.breach
+    kernel_ppm = float(audit.record.kernel["frequency_ppm"])
+    step = math.ceil(audit.true.now_s / STEP_S)
+    first_s = step * STEP_S - audit.true.now_s
+    ahead_s = first_s + np.arange(int(FORECAST_LIMIT_S / STEP_S)) * STEP_S
+    ahead_s = ahead_s[: len(phase_s) - step]
+    now_phase_s = float(np.interp(audit.true.now_s, (np.arange(2) + step - 1) * STEP_S, phase_s[step - 1 : step + 1]))
+    offsets_s = audit.true.offset_s - (phase_s[step : step + len(ahead_s)] - now_phase_s) - kernel_ppm * 1e-6 * ahead_s
+    beyond = np.flatnonzero(np.abs(offsets_s) >= limit_s)
+    actual_s = float(ahead_s[beyond[0]]) if len(beyond) else math.inf
+    if abs(audit.true.offset_s) >= limit_s:
+        actual_s = 0.0
+    found.guaranteed[noise].count(actual_s >= breach.guaranteed_s)
+    found.uncalibrated[path].count(not breach.calibrated)
+    if breach.calibrated:
+        near_s = math.inf if breach.pessimistic_s is None else breach.pessimistic_s
+        far_s = math.inf if breach.optimistic_s is None else breach.optimistic_s
+        found.band[path, noise].count(near_s <= actual_s + STEP_S and actual_s - STEP_S <= far_s)
+
+
+def run(numbers: Sequence[int], seed: int, hours: float = HOURS) -> Frequency:
+    """Run some worlds."""
+    total = Frequency()
+    for number in numbers:
+        total += measure_world(number, seed, hours)
+    return total.plain()

@@ -1,0 +1,237 @@
+"""docs/truth.md, from the rows of a run."""
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+
+from tests.truth.alarms import HEALTHY_HOURS, KINDS, TROUBLES
+from tests.truth.coverage import AGES_S, ASKED, HOURS
+from tests.truth.frequency import NOISES, PROGRAMS
+from tests.truth.page import PATHS, Found, Row, number, percent, unmet
+from tests.truth.peers import BOUNDS, ESTIMATES
+
+Table = Sequence[Sequence[str]]
+
+
+class Page:
+    """Rows by section and name."""
+
+    def __init__(self, rows: Sequence[Row]) -> None:
+        self.rows = rows
+        self._by_name = {(row.section, row.name): row for row in rows}
+
+    def __call__(self, section: str, name: str) -> Row | None:
+        """Return a row, if it was measured."""
+        return self._by_name.get((section, name))
+
+
+def render(rows: Sequence[Row], found: Found, *, worlds: int, seed: int, machine: str) -> str:
+    """Return the page."""
+    page = Page(rows)
+    parts = [
+        _head(page, found, worlds, seed, machine),
+        _coverage(page),
+        _width(page),
+        _estimate(page),
+        _frequency(page),
+        _forecasts(page),
+        _alarms(page),
+        _LIMITS,
+    ]
+    return "\n".join(parts)
+
+
+def _head(page: Page, found: Found, worlds: int, seed: int, machine: str) -> str:
+    failed = unmet(page.rows)
+    goals = sum(row.is_met is not None for row in page.rows)
+    hours = found.coverage.hours
+    missing = "".join(f"\n- {row.section}: {row.name}, {number(row.value)}" for row in failed)
+    return f"""# How often is ntpaudit right?
+
+Written by `make truth`; do not edit. `make truth WORLDS={worlds} SEED={seed}` repeats this run.
+
+Simulated hosts have clocks, oscillators, time daemons, servers and networks whose true time is known. The real agent
+(`ntpaudit/core`) judges each of them, and each of its statements is compared with the truth. The simulation shares no
+code with it but its inputs. Other programs are modelled from their documents, and get the same replies of servers.
+
+This run: {hours:,.0f} host-hours in {found.coverage.worlds:,} worlds for coverage, width and estimate,
+{found.frequency.hours:,.0f} for frequency and forecasts. {machine}.
+
+Brackets hold limits of 95 % confidence: exact for 0 %, 100 % and counts of events, else Wilson's. They take the cases
+as independent. Statements of one host are not quite so.
+
+{goals - len(failed)} of {goals} goals are met.{" Not met:" if failed else ""}{missing}
+"""
+
+
+def _coverage(page: Page) -> str:
+    within = [["servers asked", *AGES_S]]
+    beyond = [["servers asked", *AGES_S]]
+    for table, assumed in ((within, "within"), (beyond, "beyond")):
+        for asked in ASKED:
+            cells = [_misses(page(f"coverage, {assumed}", f"{asked} asked, {age}")) for age in AGES_S]
+            if any(cell != "-" for cell in cells):
+                table.append([str(asked), *cells])
+    groups = ("no liar", "liars, within f", "liars, beyond f")
+    peers = [["program", *groups, "before the next audit", "half width"]]
+    for program in ("ntpaudit", *BOUNDS):
+        width = page("half width, ms", program)
+        peers.append(
+            [
+                program,
+                *(_misses(page(f"peers, {group}", program)) for group in groups),
+                _misses(page("peers, before the next audit", program)),
+                "-" if width is None else f"{number(width.value)} ms",
+            ]
+        )
+    return f"""## Does the interval hold the truth?
+
+f = (servers asked - 1) / 3, rounded down, is how many of them may be wrong. Wrong are servers that jump, that walk away,
+or that agree on the worst point the others leave them. Of exchanges 0.1 to 10 % are lost. Honest servers are wrong by up
+to their whole root distance, and attackers delay or drop their replies. Hosts are steered, stepped or free, and are
+suspended, stepped and cut off. An age is that of the last measurement.
+
+Statements that excluded the truth, where at most f servers are wrong (goal: none):
+
+{_table(within)}
+Where more than f are wrong nothing is promised:
+
+{_table(beyond)}
+Other programs at the moment of an audit, and just before the next one on hosts that chrony steers (one hour later):
+
+{_table(peers)}
+"""
+
+
+def _width(page: Page) -> str:
+    table = [["path", "just after an audit", "just before the next audit"]]
+    for path in PATHS:
+        found = [page("width", f"{path}, {moment}") for moment in table[0][1:]]
+        if any(found):
+            table.append([path, *("-" if row is None else f"{row.value:.2f}" for row in found)])
+    return f"""## How wide is it?
+
+The interval's width as a multiple of the least that gives the same guarantee: what all but f of the servers allow now,
+within what they allowed at every earlier audit (goal: at most 1.5).
+
+{_table(table)}
+"""
+
+
+def _estimate(page: Page) -> str:
+    parts = []
+    for group in ("no liar", "liars, within f", "liars, beyond f"):
+        table = [["program", *PATHS]]
+        for program in ("ntpaudit", *ESTIMATES):
+            cells = [_errors(page(f"estimate, ms, {group}", f"{path}, {program}")) for path in PATHS]
+            table.append([program, *cells])
+        parts.append(f"{group[0].upper()}{group[1:]}:\n\n{_table(table)}")
+    return "## How far is the estimate off?\n\nRoot mean square and worst error, in milliseconds.\n\n" + "\n".join(parts)
+
+
+def _frequency(page: Page) -> str:
+    parts = []
+    for path in ("LAN", "pool"):
+        table = [["noise", *PROGRAMS, "`skew_ppm` covers"]]
+        for noise in NOISES:
+            cells = [_errors(page("frequency, ppm", f"{path}, {noise}, {program}")) for program in PROGRAMS]
+            table.append([noise, *cells, _share(page("skew covers", f"{path}, {noise}"))])
+        parts.append(f"{path}:\n\n{_table(table)}")
+    text = """## How right is the frequency?
+
+Root mean square and worst error of the oscillator's present frequency, in ppm, on hosts whose clock is set every 6 h.
+`skew_ppm` is the standard error of the fit over its own span, times Student's t. It is no limit for the present
+frequency (R8); the last column shows how often it covers that.
+
+"""
+    return text + "\n".join(parts)
+
+
+def _forecasts(page: Page) -> str:
+    table = [["noise", "LAN: band", "pool: band", "guaranteed time"]]
+    for noise in NOISES:
+        bands = [_share(page("band", f"{path}, {noise}")) for path in ("LAN", "pool")]
+        table.append([noise, *bands, _share(page("guaranteed time", noise))])
+    table.append(["all", *(_share(page("band", f"{path}, all")) for path in ("LAN", "pool")), ""])
+    table.append(["no band yet", *(_share(page("band", f"{path}, no band yet")) for path in ("LAN", "pool")), ""])
+    return f"""## Do forecasts hold?
+
+How often the clock exceeded its tolerance of 1 s within the band that a calibrated forecast states (goal: 93 to 97 %),
+and how often it was right for all of the guaranteed time (goal: always). What would have happened is computed from the
+oscillator's true phase and the kernel's correction.
+
+{_table(table)}
+"""
+
+
+def _alarms(page: Page) -> str:
+    healthy = [["healthy hosts", "false alarms per host-decade", "severity changes per host-day", "watched"]]
+    for kind in KINDS:
+        alarms, changes = page("false alarms per host-decade", kind), page("severity changes per host-day", kind)
+        healthy.append([kind, _rate(alarms), _rate(changes), alarms.cases if alarms else "-"])
+    troubles = [["what happens", *(f"{kind}: {what}" for kind in KINDS for what in ("median", "95 %", "listed"))]]
+    for trouble in TROUBLES:
+        cells = []
+        for kind in KINDS:
+            delay, listed = page("delay, s", f"{trouble}, {kind}"), page("delay until listed, s", f"{trouble}, {kind}")
+            cells += ["-", "-"] if delay is None else [_delay(delay.limits[0]), _delay(delay.limits[1])]
+            cells.append("-" if listed is None else _delay(listed.limits[0]))
+        troubles.append([trouble, *cells])
+    return f"""## How often is an alarm false, and how late is a true one?
+
+A healthy host is steered as chrony does it and asks four honest servers. An alarm is a finding of medium or worse
+(goal: less than one in a host-decade). A host was watched for {HEALTHY_HOURS:.0f} h from its first audit.
+
+{_table(healthy)}
+The time until a finding of medium or worse, and (median) until any finding is listed. *Never* is not within 24 h: with
+four servers one wrong server is outvoted and only listed, and after a suspend nothing is wrong.
+
+{_table(troubles)}
+"""
+
+
+_LIMITS = f"""## What this does not show
+
+- Worlds are drawn from the ranges above; a world outside of them may be worse. A world of coverage lasts {HOURS:.0f} h.
+- A virtual machine's pause while no server replies cannot be noticed by any host, and is not in the coverage.
+- Models of other programs are not these programs: they have no state over time but what a section says.
+"""
+
+
+def _misses(row: Row | None) -> str:
+    """Write how many statements were wrong, of how many."""
+    if row is None:
+        return "-"
+    if row.value == 0:
+        return f"0 of {row.cases} (< {percent(row.limits[1])})"
+    return f"{percent(row.value)} of {row.cases}"
+
+
+def _share(row: Row | None) -> str:
+    return "-" if row is None else f"{percent(row.value)} [{percent(row.limits[0])}, {percent(row.limits[1])}]"
+
+
+def _errors(row: Row | None) -> str:
+    return "-" if row is None else f"{number(row.value)} / {number(row.worst or 0.0)}"
+
+
+def _rate(row: Row | None) -> str:
+    return "-" if row is None else f"{number(row.value)} [{number(row.limits[0])}, {number(row.limits[1])}]"
+
+
+def _delay(seconds: float) -> str:
+    if math.isinf(seconds):
+        return "never"
+    if seconds < 1:
+        return "at once"
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def _table(lines: Iterable[Sequence[str]]) -> str:
+    return "".join(_lines(lines))
+
+
+def _lines(lines: Iterable[Sequence[str]]) -> Iterator[str]:
+    for index, cells in enumerate(lines):
+        yield "| " + " | ".join(cells) + " |\n"
+        if index == 0:
+            yield "|---" * len(cells) + "|\n"
