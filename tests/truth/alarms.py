@@ -1,16 +1,14 @@
 """Section 6: alarms that nothing justifies, and how late what is wrong is noticed."""
 
 import random
-from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from ntpaudit.core.schedule import Intervals
 from tests.truth.oscillator import Oscillator
 from tests.truth.paths import LAN, POOL, Path
 from tests.truth.servers import ServerSpec
-from tests.truth.statistics import Delays, Rate
+from tests.truth.statistics import Delays, Rate, Results, Share
 from tests.truth.world import LEAP_AT_S, Fault, Simulation, World
 
 HOURS_PER_DECADE = 10 * 365.25 * 24
@@ -72,53 +70,6 @@ TROUBLES: Mapping[str, Trouble] = {
 }
 
 
-@dataclass
-class Alarms:
-    """What healthy hosts and troubled ones showed."""
-
-    false: dict[str, Rate] = field(default_factory=lambda: defaultdict(Rate))
-    """By kind of host: raised findings of medium or worse, and the host-decades."""
-
-    kinds: dict[tuple[str, str], int] = field(default_factory=lambda: defaultdict(int))
-    """By kind of host and finding: how many of them."""
-
-    changes: dict[str, Rate] = field(default_factory=lambda: defaultdict(Rate))
-    """By kind of host: changes of the severity, and the host-days."""
-
-    delays: dict[tuple[str, str], Delays] = field(default_factory=lambda: defaultdict(Delays))
-    """By trouble and kind of host: until the first finding of medium or worse."""
-
-    listed: dict[tuple[str, str], Delays] = field(default_factory=lambda: defaultdict(Delays))
-    """By trouble and kind of host: until a record lists a finding of any level that it did not list before."""
-
-    first: dict[tuple[str, str], Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
-    """By trouble and kind of host: which finding came first."""
-
-    def __iadd__(self, other: "Alarms") -> "Alarms":
-        for mine, theirs in (
-            (self.false, other.false),
-            (self.kinds, other.kinds),
-            (self.changes, other.changes),
-            (self.delays, other.delays),
-            (self.listed, other.listed),
-            (self.first, other.first),
-        ):
-            for key, value in theirs.items():
-                mine[key] += value  # type: ignore[index,operator]
-        return self
-
-    def plain(self) -> "Alarms":
-        """Return the same without default factories, so that it can be sent to another process."""
-        return Alarms(
-            dict(self.false),
-            dict(self.kinds),
-            dict(self.changes),
-            dict(self.delays),
-            dict(self.listed),
-            dict(self.first),
-        )
-
-
 def _oscillator(rand: random.Random) -> Oscillator:
     return Oscillator(
         rand.uniform(-40, 40),
@@ -139,27 +90,33 @@ def _world(name: str, kind: HostKind, hours: float, rand: random.Random) -> Worl
     return World(name, hours, _oscillator(rand), servers, "chrony", kind.update_s, kind.intervals)
 
 
-def watch_healthy(number: int, seed: int, hours: float = HEALTHY_HOURS) -> Alarms:
-    """Run a healthy host, and count what it raises."""
+def watch_healthy(number: int, seed: int, hours: float = HEALTHY_HOURS) -> Results:
+    """Run a healthy host, and count what it raises.
+
+    Rates by kind of host: `false`, raised findings of medium or worse, in host-decades; `changes` of the severity, in
+    host-days; `false of` with a finding's id.
+    """
     name = list(KINDS)[number % len(KINDS)]
-    found, severity = Alarms(), None
+    found, severity = Results(), None
     world = _world(f"healthy {name} {number}", KINDS[name], hours, random.Random(f"healthy {seed} {number}"))
-    changes = raised = 0
+    changes, raised = 0, list[str]()
     for audit in Simulation(world, seed).audits():
-        if severity is not None:
-            changes += audit.record.severity != severity
+        changes += severity is not None and audit.record.severity != severity
         severity = audit.record.severity
-        for event in audit.events:
-            if event.raised and event.level in _COUNTED:
-                raised += 1
-                found.kinds[name, event.kind] += 1
-    found.false[name] = Rate(raised, hours / HOURS_PER_DECADE)
-    found.changes[name] = Rate(changes, hours / 24)
-    return found.plain()
+        raised += [event.kind for event in audit.events if event.raised and event.level in _COUNTED]
+    found.rates["false", name] = Rate(len(raised), hours / HOURS_PER_DECADE)
+    found.rates["changes", name] = Rate(changes, hours / 24)
+    for finding in set(raised):
+        found.rates["false of", name, finding] = Rate(raised.count(finding), hours / HOURS_PER_DECADE)
+    return found
 
 
-def watch_trouble(name: str, kind_name: str, number: int, seed: int) -> Alarms:
-    """Run a host on which one thing goes wrong, and see when a finding of medium or worse is raised first."""
+def watch_trouble(name: str, kind_name: str, number: int, seed: int) -> Results:
+    """Run a host on which one thing goes wrong, and see when a finding of medium or worse is raised first.
+
+    Delays by trouble and kind of host: `alarm`; `listed`, until a record lists a finding that it did not list before.
+    Shares: `first` with an id, how often that finding was the first alarm.
+    """
     trouble, kind = TROUBLES[name], KINDS[kind_name]
     rand = random.Random(f"trouble {seed} {name} {kind_name} {number}")
     at_s = LEAP_AT_S if trouble.is_leap else _WARM_UP_S + rand.uniform(0, 3600)
@@ -176,7 +133,7 @@ def watch_trouble(name: str, kind_name: str, number: int, seed: int) -> Alarms:
         else:
             others = (wrong,) * (len(world.servers) - 1) if trouble.all_servers else world.servers[1:]
             world = world._replace(servers=(wrong, *others))
-    found, usual = Alarms(), set[str]()
+    found, usual = Results(), set[str]()
     first_s = listed_s = None
     for audit in Simulation(world, seed).audits():
         ids = {finding.id for finding in audit.record.findings}
@@ -189,26 +146,26 @@ def watch_trouble(name: str, kind_name: str, number: int, seed: int) -> Alarms:
         if raised:
             first_s = audit.true.now_s - at_s
             worst = max(raised, key=lambda event: _COUNTED.index(event.level))
-            found.first[name, kind_name] = Counter([worst.kind])
+            found.shares["first", name, kind_name, worst.kind] = Share(1, 1)
             break
-    for delays, delay_s in ((found.delays, first_s), (found.listed, listed_s)):
-        delays[name, kind_name] = Delays([], 1) if delay_s is None else Delays([delay_s])
-    return found.plain()
+    for what, delay_s in (("alarm", first_s), ("listed", listed_s)):
+        found.delays[what, name, kind_name] = Delays([], 1) if delay_s is None else Delays([delay_s])
+    return found
 
 
-def run_healthy(numbers: Sequence[int], seed: int, hours: float = HEALTHY_HOURS) -> Alarms:
+def run_healthy(numbers: Sequence[int], seed: int) -> Results:
     """Run some healthy hosts."""
-    total = Alarms()
+    total = Results()
     for number in numbers:
-        total += watch_healthy(number, seed, hours)
-    return total.plain()
+        total += watch_healthy(number, seed)
+    return total
 
 
-def run_troubles(numbers: Sequence[int], seed: int, names: Sequence[str] = tuple(TROUBLES)) -> Alarms:
+def run_troubles(numbers: Sequence[int], seed: int) -> Results:
     """Run every trouble on each kind of host, once for each number."""
-    total = Alarms()
+    total = Results()
     for number in numbers:
-        for name in names:
+        for name in TROUBLES:
             for kind in KINDS:
                 total += watch_trouble(name, kind, number, seed)
-    return total.plain()
+    return total

@@ -1,16 +1,14 @@
 """Sections 1 to 3: whether the interval holds the truth, how wide it is, and how far the estimate is off."""
 
 import random
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 
 from tests.truth.clocks import PS_PER_S
 from tests.truth.oscillator import Oscillator
 from tests.truth.paths import LAN, MOBILE, POOL, WAN, Path
 from tests.truth.peers import BOUNDS, ESTIMATES, Bounds, Statement, least_interval
 from tests.truth.servers import LIES, Behaviour, ServerSpec
-from tests.truth.statistics import Errors, Share
+from tests.truth.statistics import Results
 from tests.truth.world import Audit, DisciplineName, Fault, Moment, Simulation, World
 
 HOURS = 200.0
@@ -25,6 +23,11 @@ _LIES: tuple[tuple[Behaviour, float], ...] = (
     ("outside", 0.0),
     ("middle", 0.0),
 )
+_HONEST: tuple[tuple[Behaviour, float], ...] = (
+    *((("honest", 0.0),) * 6),
+    ("at-limit", 0.0),
+    ("delayed", 0.1),
+)
 _OSCILLATORS = (
     Oscillator(3.0, white_pm_s=50e-9, white_fm=1e-9),
     Oscillator(-20.0, 0.005, white_fm=1e-9, flicker_fm=3e-9),
@@ -36,63 +39,10 @@ _OSCILLATORS = (
 _STEERED = (*_OSCILLATORS, Oscillator(82.0, white_fm=1e-9, daily_ppm=1.0), Oscillator(-140.0, white_fm=1e-9))
 """A daemon shows how far these are off, which the bound follows (R4)."""
 
+_CARRY_S = 100e-6
+"""An offset moves by less than this from the reply to the end of the poll: 50 ppm in 2 s."""
+
 _CLAIMS = {"LAN": (0.5e-3, 0.5e-3), "WAN": (10e-3, 5e-3), "pool": (20e-3, 15e-3), "mobile": (20e-3, 15e-3)}
-
-
-@dataclass
-class Coverage:
-    """What a world showed. Keys name rows; each is within what was assumed, or beyond it."""
-
-    hours: float = 0.0
-    worlds: int = 0
-    missed: dict[tuple[str, str, str], Share] = field(default_factory=lambda: defaultdict(Share))
-    """By what was assumed, servers asked, and age: how many statements excluded the truth."""
-
-    proven: dict[str, Share] = field(default_factory=lambda: defaultdict(Share))
-    """By servers asked: how many network audits stated a guaranteed interval."""
-
-    peers: dict[tuple[str, str], Share] = field(default_factory=lambda: defaultdict(Share))
-    """By liars and program: how many statements about the moment of an audit excluded the truth."""
-
-    before_next: dict[str, Share] = field(default_factory=lambda: defaultdict(Share))
-    """By program: the same just before the next audit, on hosts that chrony disciplines."""
-
-    widths: dict[tuple[str, str], list[float]] = field(default_factory=lambda: defaultdict(lambda: [0.0, 0.0]))
-    """By path and moment: the sum of our half widths and of the least possible, in seconds."""
-
-    peer_widths: dict[str, list[float]] = field(default_factory=lambda: defaultdict(lambda: [0.0, 0.0]))
-    """By program: the sum of its half widths and their number."""
-
-    errors: dict[tuple[str, str, str], Errors] = field(default_factory=lambda: defaultdict(Errors))
-    """By path, liars and program: the errors of the estimate."""
-
-    def __iadd__(self, other: "Coverage") -> "Coverage":
-        self.hours += other.hours
-        self.worlds += other.worlds
-        for mine, theirs in (
-            (self.missed, other.missed),
-            (self.proven, other.proven),
-            (self.peers, other.peers),
-            (self.before_next, other.before_next),
-            (self.errors, other.errors),
-        ):
-            for key, value in theirs.items():
-                mine[key] += value  # type: ignore[index,operator]
-        for sums, more in ((self.widths, other.widths), (self.peer_widths, other.peer_widths)):
-            for key, values in more.items():
-                sums[key] = [one + two for one, two in zip(sums[key], values, strict=True)]  # type: ignore[index]
-        return self
-
-    def plain(self) -> "Coverage":
-        """Return the same without default factories, so that it can be sent to another process."""
-        return Coverage(
-            self.hours,
-            self.worlds,
-            *(dict(one) for one in (self.missed, self.proven, self.peers, self.before_next)),
-            dict(self.widths),
-            dict(self.peer_widths),
-            dict(self.errors),
-        )
 
 
 def draw_world(number: int, seed: int, hours: float = HOURS) -> World:
@@ -127,7 +77,7 @@ def _servers(path: Path, asked: int, liars: int, rand: random.Random) -> tuple[S
     lie, size_s = rand.choice(_LIES)
     honest: list[ServerSpec] = []
     for _ in range(asked - liars):
-        behaviour, amount_s = rand.choice((("honest", 0.0),) * 6 + (("at-limit", 0.0), ("delayed", 0.1)))
+        behaviour, amount_s = rand.choice(_HONEST)
         honest.append(ServerSpec(path, behaviour, amount_s, 0.0, root_delay_s, root_dispersion_s))
     if len(honest) > 1 and rand.random() < 0.1:
         honest[0] = honest[0]._replace(behaviour="silent", from_s=rand.uniform(0, 300_000))
@@ -137,14 +87,20 @@ def _servers(path: Path, asked: int, liars: int, rand: random.Random) -> tuple[S
     return tuple(servers)
 
 
-def measure_world(world: World, seed: int) -> Coverage:
-    """Run a world, and compare every statement with the truth."""
-    found = Coverage(world.hours, 1)
+def measure_world(world: World, seed: int) -> Results:
+    """Run a world, and compare every statement with the truth.
+
+    Shares: `missed` by what was assumed, servers asked, and age; `proven` by servers asked; `peers` by liars and program;
+    `before next` by program; `inside` by path. Sums: `width` by path and moment; `half width` by program. Errors:
+    `estimate` by liars, path and program.
+    """
+    found = Results()
+    found.sum("hours").add(world.hours)
     asked, path = len(world.servers), world.servers[0].path.name
     liars = sum(server.behaviour in LIES for server in world.servers)
     assumed = "within" if liars <= (asked - 1) // 3 else "beyond"
     is_smooth = world.discipline == "chrony" and not world.faults and not liars
-    least = LeastInterval(asked, world.max_drift_ppm)
+    least = LeastInterval(asked)
     stated: dict[str, Statement] = {}
     last: Audit | None = None
     for audit in Simulation(world, seed).audits():
@@ -154,14 +110,14 @@ def measure_world(world: World, seed: int) -> Coverage:
                 _check_before_next(found, stated, last.true, audit.true)
             if assumed == "within":
                 _compare_widths(found, least, last, audit, path)
-            found.proven[f"{asked} asked"].count(offset is not None and audit.record.agreement.guaranteed)
+            found.share("proven", f"{asked} asked").count(offset is not None and audit.record.agreement.guaranteed)
             stated, last = _peers(found, audit, liars, assumed), audit
             if audit.is_measured:
                 _estimates(found, audit, path, "no liar" if not liars else f"liars, {assumed} f")
         if offset is not None and audit.record.agreement.guaranteed:
             age = next(name for name, limit_s in AGES_S.items() if audit.age_s <= limit_s + 1)
-            found.missed[assumed, f"{asked} asked", age].count(_is_missed(audit))
-    return found.plain()
+            found.share("missed", assumed, f"{asked} asked", age).count(_is_missed(audit))
+    return found
 
 
 def _is_missed(audit: Audit) -> bool:
@@ -176,23 +132,22 @@ class LeastInterval:
     corrections and the drift that the agent must allow for.
     """
 
-    def __init__(self, asked: int, drift_ppm: float) -> None:
+    def __init__(self, asked: int) -> None:
         self._asked = asked
-        self._rate = drift_ppm * 1e-6
         self._bounds: Bounds | None = None
         self._at: Moment | None = None
 
-    def carried(self, now: Moment) -> Bounds | None:
-        """Return what was possible before, carried to now."""
+    def carried(self, now: Moment, rate: float) -> Bounds | None:
+        """Return what was possible before, carried to now, where the oscillator drifts by `rate` at most."""
         if self._bounds is None or self._at is None:
             return None
-        grown_s = (now.raw_ps - self._at.raw_ps) / PS_PER_S * self._rate
+        grown_s = (now.raw_ps - self._at.raw_ps) / PS_PER_S * rate
         moved_s = (now.level_ps - self._at.level_ps) / PS_PER_S
         return self._bounds[0] - moved_s - grown_s, self._bounds[1] - moved_s + grown_s
 
-    def update(self, now: Moment) -> Bounds | None:
+    def update(self, now: Moment, rate: float) -> Bounds | None:
         """Return what is possible now; None if nothing is bounded."""
-        bounds, before = least_interval(now.exchanges, self._asked), self.carried(now)
+        bounds, before = least_interval(now.exchanges, self._asked), self.carried(now, rate)
         if bounds is None:
             bounds = before
         elif before is not None and max(bounds[0], before[0]) < min(bounds[1], before[1]):
@@ -207,25 +162,22 @@ def _half_width_s(audit: Audit) -> float:
     return (offset.latest_s - offset.earliest_s) / 2
 
 
-def _compare_widths(found: Coverage, least: LeastInterval, last: Audit | None, audit: Audit, path: str) -> None:
+def _compare_widths(found: Results, least: LeastInterval, last: Audit | None, audit: Audit, path: str) -> None:
     """Compare what the agent states before this audit, and after it, with the least possible."""
-    before = least.carried(audit.true)
+    offset = audit.record.offset
+    if offset is None or offset.max_drift_ppm is None:
+        return
+    rate = offset.max_drift_ppm * 1e-6
+    before = least.carried(audit.true, rate)
     if before is not None and last is not None and last.is_measured:
-        assert last.record.offset is not None
-        rate = (last.record.offset.max_drift_ppm or 0.0) * 1e-6
         ours_s = _half_width_s(last) + (audit.true.raw_ps - last.true.raw_ps) / PS_PER_S * rate
-        _add(found.widths[path, "just before the next audit"], ours_s, (before[1] - before[0]) / 2)
-    now = least.update(audit.true)
+        found.sum("width", path, "just before the next audit").add(ours_s, (before[1] - before[0]) / 2)
+    now = least.update(audit.true, rate)
     if now is not None and audit.is_measured:
-        _add(found.widths[path, "just after an audit"], _half_width_s(audit), (now[1] - now[0]) / 2)
+        found.sum("width", path, "just after an audit").add(_half_width_s(audit), (now[1] - now[0]) / 2)
 
 
-def _add(sums: list[float], *values: float) -> None:
-    for index, value in enumerate(values):
-        sums[index] += value
-
-
-def _peers(found: Coverage, audit: Audit, liars: int, assumed: str) -> dict[str, Statement]:
+def _peers(found: Results, audit: Audit, liars: int, assumed: str) -> dict[str, Statement]:
     """Compare what the agent and other programs state from the same replies with the truth."""
     row = "no liar" if not liars else f"liars, {assumed} f"
     stated = {}
@@ -233,15 +185,15 @@ def _peers(found: Coverage, audit: Audit, liars: int, assumed: str) -> dict[str,
         statement = state(audit.true.exchanges)
         if statement is not None:
             stated[name] = statement
-            found.peers[row, name].count(not statement.low_s <= audit.true.offset_s <= statement.high_s)
-            _add(found.peer_widths[name], (statement.high_s - statement.low_s) / 2, 1.0)
+            found.share("peers", row, name).count(not statement.low_s <= audit.true.offset_s <= statement.high_s)
+            found.sum("half width", name).add((statement.high_s - statement.low_s) / 2)
     if audit.is_measured and audit.record.agreement.guaranteed:
-        found.peers[row, "ntpaudit"].count(_is_missed(audit))
-        _add(found.peer_widths["ntpaudit"], _half_width_s(audit), 1.0)
+        found.share("peers", row, "ntpaudit").count(_is_missed(audit))
+        found.sum("half width", "ntpaudit").add(_half_width_s(audit))
     return stated
 
 
-def _check_before_next(found: Coverage, stated: Mapping[str, Statement], then: Moment, now: Moment) -> None:
+def _check_before_next(found: Results, stated: Mapping[str, Statement], then: Moment, now: Moment) -> None:
     """Compare what was stated at the last audit with the truth now, grown as each program lets it grow.
 
     A program knows what its own slews did, and takes its frequency for right.
@@ -250,22 +202,26 @@ def _check_before_next(found: Coverage, stated: Mapping[str, Statement], then: M
     for name, statement in stated.items():
         grown_s = (now.now_s - then.now_s) * statement.growth_ppm * 1e-6
         offset_s = now.offset_s + corrected_s
-        found.before_next[name].count(not statement.low_s - grown_s <= offset_s <= statement.high_s + grown_s)
+        found.share("before next", name).count(not statement.low_s - grown_s <= offset_s <= statement.high_s + grown_s)
 
 
-def _estimates(found: Coverage, audit: Audit, path: str, row: str) -> None:
+def _estimates(found: Results, audit: Audit, path: str, row: str) -> None:
     offset = audit.record.offset
     assert offset is not None
-    found.errors[path, row, "ntpaudit"].add(offset.estimate_s - audit.true.offset_s)
+    found.error("estimate", row, path, "ntpaudit").add(offset.estimate_s - audit.true.offset_s)
     for name, estimate in ESTIMATES.items():
         value = estimate(audit.true.exchanges)
         if value is not None:
-            found.errors[path, row, name].add(value - audit.true.offset_s)
+            found.error("estimate", row, path, name).add(value - audit.true.offset_s)
+    honest = [one.offset_s for one in audit.true.exchanges if not one.is_liar]
+    falsetickers = (len(audit.record.sources) - 1) // 3
+    if row == "liars, within f" and len(audit.true.exchanges) > 2 * falsetickers:
+        found.share("inside", path).count(min(honest) - _CARRY_S <= offset.estimate_s <= max(honest) + _CARRY_S)
 
 
-def run(numbers: Sequence[int], seed: int, hours: float = HOURS) -> Coverage:
+def run(numbers: Sequence[int], seed: int) -> Results:
     """Run some worlds."""
-    total = Coverage()
+    total = Results()
     for number in numbers:
-        total += measure_world(draw_world(number, seed, hours), seed)
-    return total.plain()
+        total += measure_world(draw_world(number, seed), seed)
+    return total

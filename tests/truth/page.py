@@ -4,13 +4,16 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from tests.truth.alarms import KINDS, TROUBLES, Alarms
-from tests.truth.coverage import AGES_S, ASKED, Coverage
-from tests.truth.frequency import NOISES, PROGRAMS, Frequency
+from tests.truth.alarms import KINDS, TROUBLES
+from tests.truth.coverage import AGES_S, ASKED
+from tests.truth.frequency import NOISES, PROGRAMS
 from tests.truth.peers import BOUNDS, ESTIMATES
-from tests.truth.statistics import Rate, Share
+from tests.truth.statistics import Errors, Rate, Results, Share
 
 PATHS = ("LAN", "WAN", "pool", "mobile")
+FREQUENCY_PATHS = ("LAN", "pool")
+LIARS = ("no liar", "liars, within f", "liars, beyond f")
+MOMENTS = ("just after an audit", "just before the next audit")
 
 _MOST_WIDTH = 1.5
 _BAND = (0.93, 0.97)
@@ -29,23 +32,15 @@ class Row(NamedTuple):
     worst: float | None = None
 
 
-class Found(NamedTuple):
-    """All that a run of `make truth` measured."""
-
-    coverage: Coverage
-    frequency: Frequency
-    alarms: Alarms
-
-
-def rows(found: Found) -> list[Row]:
+def rows(found: Results) -> list[Row]:
     """Return every figure."""
     return [
-        *_coverage_rows(found.coverage),
-        *_width_rows(found.coverage),
-        *_estimate_rows(found.coverage),
-        *_frequency_rows(found.frequency),
-        *_forecast_rows(found.frequency),
-        *_alarm_rows(found.alarms),
+        *_coverage_rows(found),
+        *_width_rows(found),
+        *_estimate_rows(found),
+        *_frequency_rows(found),
+        *_forecast_rows(found),
+        *_alarm_rows(found),
     ]
 
 
@@ -53,107 +48,98 @@ def _share(section: str, name: str, share: Share, goal: bool | None = None) -> R
     return Row(section, name, share.value, share.limits, f"{share.total:,}", goal)
 
 
-def _coverage_rows(found: Coverage) -> Iterator[Row]:
+def _coverage_rows(found: Results) -> Iterator[Row]:
     for assumed in ("within", "beyond"):
         for asked in ASKED:
             for age in AGES_S:
-                share = found.missed.get((assumed, f"{asked} asked", age))
-                if share is not None:
+                if share := found.shares.get(("missed", assumed, f"{asked} asked", age)):
                     goal = share.hits == 0 if assumed == "within" else None
                     yield _share(f"coverage, {assumed}", f"{asked} asked, {age}", share, goal)
     for asked in ASKED:
-        if share := found.proven.get(f"{asked} asked"):
+        if share := found.shares.get(("proven", f"{asked} asked")):
             yield _share("guaranteed", f"{asked} asked", share)
-    for row in ("no liar", "liars, within f", "liars, beyond f"):
+    for row in LIARS:
         for program in ("ntpaudit", *BOUNDS):
-            if share := found.peers.get((row, program)):
+            if share := found.shares.get(("peers", row, program)):
                 goal = share.hits == 0 if program == "ntpaudit" and row != "liars, beyond f" else None
                 yield _share(f"peers, {row}", program, share, goal)
     for program in BOUNDS:
-        if share := found.before_next.get(program):
+        if share := found.shares.get(("before next", program)):
             yield _share("peers, before the next audit", program, share)
 
 
-def _width_rows(found: Coverage) -> Iterator[Row]:
+def _width_rows(found: Results) -> Iterator[Row]:
     for path in PATHS:
-        for moment in ("just after an audit", "just before the next audit"):
-            if sums := found.widths.get((path, moment)):
-                ratio = sums[0] / sums[1]
-                yield Row("width", f"{path}, {moment}", ratio, (ratio, ratio), "", ratio <= _MOST_WIDTH)
+        for moment in MOMENTS:
+            if sums := found.sums.get(("width", path, moment)):
+                yield Row("width", f"{path}, {moment}", sums.ratio, (sums.ratio,) * 2, "", sums.ratio <= _MOST_WIDTH)
     for program in ("ntpaudit", *BOUNDS):
-        if sums := found.peer_widths.get(program):
-            width_ms = 1e3 * sums[0] / sums[1]
-            yield Row("half width, ms", program, width_ms, (width_ms, width_ms), f"{sums[1]:,.0f}")
+        if sums := found.sums.get(("half width", program)):
+            yield Row("half width, ms", program, 1e3 * sums.ratio, (1e3 * sums.ratio,) * 2, f"{sums.lower:,.0f}")
 
 
-def _estimate_rows(found: Coverage) -> Iterator[Row]:
-    for liars in ("no liar", "liars, within f", "liars, beyond f"):
+def _estimate_rows(found: Results) -> Iterator[Row]:
+    for liars in LIARS:
         for path in PATHS:
             for program in ("ntpaudit", *ESTIMATES):
-                if errors := found.errors.get((path, liars, program)):
-                    low, high = errors.limits
-                    yield Row(
-                        f"estimate, ms, {liars}",
-                        f"{path}, {program}",
-                        errors.rms * 1e3,
-                        (low * 1e3, high * 1e3),
-                        f"{errors.count:,}",
-                        worst=errors.worst * 1e3,
-                    )
+                if errors := found.errors.get(("estimate", liars, path, program)):
+                    yield _errors(f"estimate, ms, {liars}", f"{path}, {program}", errors, 1e3)
+    for path in PATHS:
+        if share := found.shares.get(("inside", path)):
+            yield _share("estimate among the honest", path, share, share.hits == share.total)
 
 
-def _frequency_rows(found: Frequency) -> Iterator[Row]:
-    for path in ("LAN", "pool"):
+def _errors(section: str, name: str, errors: Errors, scale: float = 1.0) -> Row:
+    low, high = errors.limits
+    limits = low * scale, high * scale
+    return Row(section, name, errors.rms * scale, limits, f"{errors.count:,}", worst=errors.worst * scale)
+
+
+def _frequency_rows(found: Results) -> Iterator[Row]:
+    for path in FREQUENCY_PATHS:
         for noise in NOISES:
             for program in PROGRAMS:
-                if errors := found.errors.get((path, noise, program)):
-                    name = f"{path}, {noise}, {program}"
-                    yield Row(
-                        "frequency, ppm", name, errors.rms, errors.limits, f"{errors.count:,}", worst=errors.worst
-                    )
-    for path in ("LAN", "pool"):
-        for noise in NOISES:
-            if share := found.skew.get((path, noise)):
+                if errors := found.errors.get(("frequency", path, noise, program)):
+                    yield _errors("frequency, ppm", f"{path}, {noise}, {program}", errors)
+            if share := found.shares.get(("skew", path, noise)):
                 yield _share("skew covers", f"{path}, {noise}", share)
 
 
-def _forecast_rows(found: Frequency) -> Iterator[Row]:
+def _forecast_rows(found: Results) -> Iterator[Row]:
     for noise in NOISES:
-        if share := found.guaranteed.get(noise):
+        if share := found.shares.get(("guaranteed", noise)):
             yield _share("guaranteed time", noise, share, share.hits == share.total)
-    for path in ("LAN", "pool"):
+    for path in FREQUENCY_PATHS:
         total = Share()
         for noise in NOISES:
-            if share := found.band.get((path, noise)):
+            if share := found.shares.get(("band", path, noise)):
                 total += share
                 yield _share("band", f"{path}, {noise}", share)
         if total.total:
             low, high = total.limits
             yield _share("band", f"{path}, all", total, low <= _BAND[1] and high >= _BAND[0])
-        if share := found.uncalibrated.get(path):
+        if share := found.shares.get(("no band", path)):
             yield _share("band", f"{path}, no band yet", share)
 
 
-def _alarm_rows(found: Alarms) -> Iterator[Row]:
+def _alarm_rows(found: Results) -> Iterator[Row]:
     for kind in KINDS:
-        if rate := found.false.get(kind):
+        if rate := found.rates.get(("false", kind)):
             yield _rate("false alarms per host-decade", kind, rate, rate.value < _MOST_FALSE, "host-decades")
-    for kind in KINDS:
-        if rate := found.changes.get(kind):
+        if rate := found.rates.get(("changes", kind)):
             yield _rate("severity changes per host-day", kind, rate, None, "host-days")
     for trouble in TROUBLES:
         for kind in KINDS:
-            if delays := found.delays.get((trouble, kind)):
-                cases = str(len(delays.times_s) + delays.missed)
-                limits = delays.quantile(0.5), delays.quantile(0.95)
-                yield Row("delay, s", f"{trouble}, {kind}", limits[0], limits, cases, worst=delays.quantile(1.0))
-            if delays := found.listed.get((trouble, kind)):
-                limits = delays.quantile(0.5), delays.quantile(0.95)
-                yield Row("delay until listed, s", f"{trouble}, {kind}", limits[0], limits, cases)
+            for what in ("alarm", "listed"):
+                if delays := found.delays.get((what, trouble, kind)):
+                    cases = str(len(delays.times_s) + delays.missed)
+                    limits = delays.quantile(0.5), delays.quantile(0.95)
+                    worst = delays.quantile(1.0)
+                    yield Row(f"delay, {what}, s", f"{trouble}, {kind}", limits[0], limits, cases, worst=worst)
 
 
 def _rate(section: str, name: str, rate: Rate, goal: bool | None, unit: str) -> Row:
-    return Row(section, name, rate.value, rate.limits, f"{rate.time:,.1f} {unit}", goal)
+    return Row(section, name, rate.value, rate.limits, f"{rate.time:,.2f} {unit}", goal)
 
 
 def unmet(found: Sequence[Row]) -> list[Row]:

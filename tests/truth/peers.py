@@ -137,9 +137,7 @@ def least_interval(exchanges: Sequence[Exchange], asked: int) -> Bounds | None:
     if needed < 1:
         return None
     ends = [end for one in exchanges for end in one.interval_s]
-    covered = [
-        end for end in ends if sum(one.interval_s[0] <= end <= one.interval_s[1] for one in exchanges) >= needed
-    ]
+    covered = [end for end in ends if sum(one.interval_s[0] <= end <= one.interval_s[1] for one in exchanges) >= needed]
     return (min(covered), max(covered)) if covered else None
 
 

@@ -6,8 +6,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from tests.truth.alarms import HEALTHY_HOURS, KINDS, TROUBLES
 from tests.truth.coverage import AGES_S, ASKED, HOURS
 from tests.truth.frequency import NOISES, PROGRAMS
-from tests.truth.page import PATHS, Found, Row, number, percent, unmet
+from tests.truth.page import FREQUENCY_PATHS, LIARS, MOMENTS, PATHS, Row, number, percent, unmet
 from tests.truth.peers import BOUNDS, ESTIMATES
+from tests.truth.statistics import Results
 
 Table = Sequence[Sequence[str]]
 
@@ -24,7 +25,7 @@ class Page:
         return self._by_name.get((section, name))
 
 
-def render(rows: Sequence[Row], found: Found, *, worlds: int, seed: int, machine: str) -> str:
+def render(rows: Sequence[Row], found: Results, *, worlds: int, seed: int, machine: str) -> str:
     """Return the page."""
     page = Page(rows)
     parts = [
@@ -40,10 +41,10 @@ def render(rows: Sequence[Row], found: Found, *, worlds: int, seed: int, machine
     return "\n".join(parts)
 
 
-def _head(page: Page, found: Found, worlds: int, seed: int, machine: str) -> str:
+def _head(page: Page, found: Results, worlds: int, seed: int, machine: str) -> str:
     failed = unmet(page.rows)
     goals = sum(row.is_met is not None for row in page.rows)
-    hours = found.coverage.hours
+    hours, other_hours = found.sum("hours"), found.sum("frequency hours")
     missing = "".join(f"\n- {row.section}: {row.name}, {number(row.value)}" for row in failed)
     return f"""# How often is ntpaudit right?
 
@@ -53,8 +54,8 @@ Simulated hosts have clocks, oscillators, time daemons, servers and networks who
 (`ntpaudit/core`) judges each of them, and each of its statements is compared with the truth. The simulation shares no
 code with it but its inputs. Other programs are modelled from their documents, and get the same replies of servers.
 
-This run: {hours:,.0f} host-hours in {found.coverage.worlds:,} worlds for coverage, width and estimate,
-{found.frequency.hours:,.0f} for frequency and forecasts. {machine}.
+This run: {hours.upper:,.0f} host-hours in {hours.lower:,.0f} worlds for coverage, width and estimate,
+{other_hours.upper:,.0f} for frequency and forecasts. {machine}.
 
 Brackets hold limits of 95 % confidence: exact for 0 %, 100 % and counts of events, else Wilson's. They take the cases
 as independent. Statements of one host are not quite so.
@@ -71,7 +72,7 @@ def _coverage(page: Page) -> str:
             cells = [_misses(page(f"coverage, {assumed}", f"{asked} asked, {age}")) for age in AGES_S]
             if any(cell != "-" for cell in cells):
                 table.append([str(asked), *cells])
-    groups = ("no liar", "liars, within f", "liars, beyond f")
+    groups = LIARS
     peers = [["program", *groups, "before the next audit", "half width"]]
     for program in ("ntpaudit", *BOUNDS):
         width = page("half width, ms", program)
@@ -103,7 +104,7 @@ Other programs at the moment of an audit, and just before the next one on hosts 
 
 
 def _width(page: Page) -> str:
-    table = [["path", "just after an audit", "just before the next audit"]]
+    table = [["path", *MOMENTS]]
     for path in PATHS:
         found = [page("width", f"{path}, {moment}") for moment in table[0][1:]]
         if any(found):
@@ -119,18 +120,20 @@ within what they allowed at every earlier audit (goal: at most 1.5).
 
 def _estimate(page: Page) -> str:
     parts = []
-    for group in ("no liar", "liars, within f", "liars, beyond f"):
+    for group in LIARS:
         table = [["program", *PATHS]]
         for program in ("ntpaudit", *ESTIMATES):
             cells = [_errors(page(f"estimate, ms, {group}", f"{path}, {program}")) for path in PATHS]
             table.append([program, *cells])
         parts.append(f"{group[0].upper()}{group[1:]}:\n\n{_table(table)}")
-    return "## How far is the estimate off?\n\nRoot mean square and worst error, in milliseconds.\n\n" + "\n".join(parts)
+    return "## How far is the estimate off?\n\nRoot mean square and worst error, in milliseconds.\n\n" + "\n".join(
+        parts
+    )
 
 
 def _frequency(page: Page) -> str:
     parts = []
-    for path in ("LAN", "pool"):
+    for path in FREQUENCY_PATHS:
         table = [["noise", *PROGRAMS, "`skew_ppm` covers"]]
         for noise in NOISES:
             cells = [_errors(page("frequency, ppm", f"{path}, {noise}, {program}")) for program in PROGRAMS]
@@ -149,10 +152,10 @@ frequency (R8); the last column shows how often it covers that.
 def _forecasts(page: Page) -> str:
     table = [["noise", "LAN: band", "pool: band", "guaranteed time"]]
     for noise in NOISES:
-        bands = [_share(page("band", f"{path}, {noise}")) for path in ("LAN", "pool")]
+        bands = [_share(page("band", f"{path}, {noise}")) for path in FREQUENCY_PATHS]
         table.append([noise, *bands, _share(page("guaranteed time", noise))])
-    table.append(["all", *(_share(page("band", f"{path}, all")) for path in ("LAN", "pool")), ""])
-    table.append(["no band yet", *(_share(page("band", f"{path}, no band yet")) for path in ("LAN", "pool")), ""])
+    table.append(["all", *(_share(page("band", f"{path}, all")) for path in FREQUENCY_PATHS), ""])
+    table.append(["no band yet", *(_share(page("band", f"{path}, no band yet")) for path in FREQUENCY_PATHS), ""])
     return f"""## Do forecasts hold?
 
 How often the clock exceeded its tolerance of 1 s within the band that a calibrated forecast states (goal: 93 to 97 %),
@@ -172,7 +175,10 @@ def _alarms(page: Page) -> str:
     for trouble in TROUBLES:
         cells = []
         for kind in KINDS:
-            delay, listed = page("delay, s", f"{trouble}, {kind}"), page("delay until listed, s", f"{trouble}, {kind}")
+            delay, listed = (
+                page("delay, alarm, s", f"{trouble}, {kind}"),
+                page("delay, listed, s", f"{trouble}, {kind}"),
+            )
             cells += ["-", "-"] if delay is None else [_delay(delay.limits[0]), _delay(delay.limits[1])]
             cells.append("-" if listed is None else _delay(listed.limits[0]))
         troubles.append([trouble, *cells])
@@ -223,7 +229,13 @@ def _delay(seconds: float) -> str:
         return "never"
     if seconds < 1:
         return "at once"
-    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+    return (
+        f"{seconds:.0f} s"
+        if seconds < 120
+        else f"{seconds / 60:.0f} min"
+        if seconds < 7200
+        else f"{seconds / 3600:.1f} h"
+    )
 
 
 def _table(lines: Iterable[Sequence[str]]) -> str:

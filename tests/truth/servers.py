@@ -143,9 +143,7 @@ def _point(honest: Sequence[tuple[float, float]], asked: int, truth_s: float, be
     return furthest_s - sign * _TINY_S
 
 
-def _query(
-    clocks: Clocks, server: ServerState, point_s: float | None
-) -> tuple[SourceObservation, Exchange | None]:
+def _query(clocks: Clocks, server: ServerState, point_s: float | None) -> tuple[SourceObservation, Exchange | None]:
     """Make one exchange; `point_s` is the offset that a liar lets the client see."""
     spec, now_s = server.spec, clocks.now_ps / PS_PER_S
     behaviour, delays = server.behaviour(now_s), server.path.delays(now_s)
@@ -197,5 +195,3 @@ def _ntp(utc_ps: int) -> int:
     """Return the 64-bit NTP timestamp of a moment (RFC 5905 §6)."""
     seconds, rest_ps = divmod(utc_ps, PS_PER_S)
     return ((seconds + _NTP_EPOCH_S) % (1 << 32)) << 32 | (rest_ps << 32) // PS_PER_S
-
-

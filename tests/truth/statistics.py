@@ -1,8 +1,9 @@
 """Counts, errors and delays, each with what they say about the next run: 95 % confidence limits."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 _Z = 1.959963985
 _ALPHA = 0.025
@@ -122,6 +123,75 @@ class Delays:
         """Return the time within which that share was noticed; infinite if fewer were."""
         ordered = sorted(self.times_s) + [math.inf] * self.missed
         return ordered[min(len(ordered) - 1, math.ceil(share * len(ordered)) - 1)] if ordered else math.nan
+
+
+@dataclass
+class Sums:
+    """Two sums, whose quotient is a ratio or a mean."""
+
+    upper: float = 0.0
+    lower: float = 0.0
+
+    def add(self, upper: float, lower: float = 1.0) -> None:
+        """Add to both."""
+        self.upper += upper
+        self.lower += lower
+
+    def __add__(self, other: "Sums") -> "Sums":
+        return Sums(self.upper + other.upper, self.lower + other.lower)
+
+    @property
+    def ratio(self) -> float:
+        """The quotient."""
+        return self.upper / self.lower if self.lower else math.nan
+
+
+Key = tuple[str, ...]
+Value = TypeVar("Value", Share, Rate, Errors, Delays, Sums)
+
+
+class Results:
+    """What some worlds showed, by a section and the words that name a figure in it. Results can be added."""
+
+    def __init__(self) -> None:
+        self.shares: dict[Key, Share] = {}
+        self.rates: dict[Key, Rate] = {}
+        self.errors: dict[Key, Errors] = {}
+        self.delays: dict[Key, Delays] = {}
+        self.sums: dict[Key, Sums] = {}
+
+    def share(self, *key: str) -> Share:
+        """Return the share of that name, to count in."""
+        return self.shares.setdefault(key, Share())
+
+    def rate(self, *key: str) -> Rate:
+        """Return the rate of that name."""
+        return self.rates.setdefault(key, Rate())
+
+    def error(self, *key: str) -> Errors:
+        """Return the errors of that name."""
+        return self.errors.setdefault(key, Errors())
+
+    def delay(self, *key: str) -> Delays:
+        """Return the delays of that name."""
+        return self.delays.setdefault(key, Delays())
+
+    def sum(self, *key: str) -> Sums:
+        """Return the sums of that name."""
+        return self.sums.setdefault(key, Sums())
+
+    def __iadd__(self, other: "Results") -> "Results":
+        _merge(self.shares, other.shares)
+        _merge(self.rates, other.rates)
+        _merge(self.errors, other.errors)
+        _merge(self.delays, other.delays)
+        _merge(self.sums, other.sums)
+        return self
+
+
+def _merge(mine: dict[Key, Value], theirs: Mapping[Key, Value]) -> None:
+    for key, value in theirs.items():
+        mine[key] = mine[key] + value if key in mine else value
 
 
 def agree(one: tuple[float, float], other: tuple[float, float]) -> bool:

@@ -104,8 +104,10 @@ class Simulation:
         self.world = world
         self._seed = seed
         self._rand = random.Random(f"{seed} {world.name}")
-        duration_s = (world.hours + world.extra_hours) * 3600 + 7200 + sum(
-            fault.size for fault in world.faults if fault.what in ("pause", "suspend")
+        duration_s = (
+            (world.hours + world.extra_hours) * 3600
+            + 7200
+            + sum(fault.size for fault in world.faults if fault.what in ("pause", "suspend"))
         )
         self.phase_ps = phase_ps(world.oscillator, duration_s, np.random.default_rng((seed, key)))
         self.clocks = Clocks(self.phase_ps, BEGIN_UTC_NS, behind_ns=round(world.behind_s * NS_PER_S))
