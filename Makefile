@@ -2,6 +2,7 @@
 # make test    set up everything, fetch the servers that tests run against, run every test that this machine allows
 # make test-trixie   run the quick part of the tests with the Python of Debian 13
 # make check   format, lint, types, tests: what must hold before a commit
+# make truth   measure in simulated worlds how often each statement holds, and write docs/truth.md (WORLDS=, SEED=)
 # make bench   measure every claim and write docs/benchmarks.md
 #
 # As root, on a host that is to be audited (PREFIX=/opt/ntpaudit, DESTDIR= for packagers):
@@ -19,7 +20,7 @@ VENV ?= .venv
 PREFIX ?= /opt/ntpaudit
 BIN := $(VENV)/bin
 SERVERS := chrony ntpsec influxdb victoria-metrics prometheus nginx libfaketime iproute2 mandoc mmdebstrap openssl \
-           chromium-headless-shell openntpd systemd-timesyncd
+           chromium-headless-shell openntpd systemd-timesyncd monitoring-plugins-basic
 IN_WORKERS := -n auto --dist loadfile --no-loadscope-reorder
 
 export NTPAUDIT_UNTESTED := $(CURDIR)/.coverage-untested
@@ -27,7 +28,7 @@ SUM_UP = $(BIN)/coverage combine --quiet; \
 	$(BIN)/coverage report $(if $(NTPAUDIT_REQUIRE),,--fail-under=0) || status=1; \
 	$(BIN)/python -m tests.abilities; exit $$status
 
-.PHONY: run test test-trixie check lint types bench servers format dashboards docs pictures install uninstall deb dist release clean
+.PHONY: run test test-trixie check lint types bench truth servers format dashboards docs pictures install uninstall deb dist release clean
 .DEFAULT_GOAL := run
 
 run: $(VENV)/installed
@@ -70,6 +71,9 @@ format: $(VENV)/developer
 
 bench: $(VENV)/developer servers
 	$(BIN)/python -m tests.bench
+
+truth: $(VENV)/developer servers
+	$(BIN)/python -m tests.truth
 
 dashboards: $(VENV)/developer
 	$(BIN)/python -m grafana

@@ -2,14 +2,21 @@
 
 import argparse
 import os
+import platform
 import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from functools import partial
+from pathlib import Path
 
-from tests.truth import alarms, coverage, frequency
-from tests.truth.page import number, percent, rows
+from tests.abilities import LackingError
+from tests.truth import alarms, coverage, frequency, packets
+from tests.truth.page import describe, rows, unmet
+from tests.truth.render import render
 from tests.truth.statistics import Results
+
+PAGE = Path(__file__).parents[2] / "docs/truth.md"
 
 WORLDS = 120
 SEED = 1
@@ -30,10 +37,19 @@ def jobs(worlds: int) -> list[Job]:
     return pieces
 
 
-def measure(worlds: int, seed: int) -> Results:
+def smoke_jobs() -> list[Job]:
+    """Return some seconds of everything."""
+    return [
+        (partial(alarms.run_healthy, hours=24.0), [0, 1]),
+        (partial(frequency.run, hours=24.0), [0, 1]),
+        (partial(alarms.run_troubles, names=("step of +1.2 s", "VM pause of 60 s")), [0]),
+        (partial(coverage.run, hours=24.0), [0, 1, 2, 3]),
+    ]
+
+
+def measure(pieces: Sequence[Job], seed: int) -> Results:
     """Run all worlds on every core, with progress on standard error."""
-    found = Results()
-    pieces, began = jobs(worlds), time.monotonic()
+    found, began = Results(), time.monotonic()
     with ProcessPoolExecutor(os.cpu_count()) as pool:
         running = [pool.submit(run, numbers, seed) for run, numbers in pieces]
         for done, future in enumerate(as_completed(running), 1):
@@ -44,26 +60,29 @@ def measure(worlds: int, seed: int) -> Results:
     return found
 
 
-def main() -> None:
-    """Run, print, and write the page."""
-    parser = argparse.ArgumentParser(prog="python -m tests.truth", description=__doc__)
-    parser.add_argument("--worlds", type=int, default=int(os.environ.get("WORLDS") or WORLDS))
+def main() -> int:
+    """Run, print every figure, and write the page. The status is 1 if a goal is not met."""
+    parser = argparse.ArgumentParser(prog="make truth", description=__doc__)
+    parser.add_argument("--worlds", type=int, default=int(os.environ.get("WORLDS") or WORLDS), help="how many to run")
     parser.add_argument("--seed", type=int, default=int(os.environ.get("SEED") or SEED))
+    parser.add_argument("--smoke", action="store_true", help="a few worlds only, and no page")
+    parser.add_argument("--output", type=Path, default=PAGE, help="the page to write")
     arguments = parser.parse_args()
-    found = measure(arguments.worlds, arguments.seed)
-    for row in rows(found):
-        write = (
-            percent
-            if row.section.startswith(("coverage", "guaranteed", "peers", "skew", "band", "estimate among"))
-            else number
+    found = measure(smoke_jobs() if arguments.smoke else jobs(arguments.worlds), arguments.seed)
+    try:
+        found += packets.run(arguments.seed, 2 if arguments.smoke else packets.RUNS)
+    except LackingError as error:
+        print(f"no real packets: {error}", file=sys.stderr)
+    figures = rows(found)
+    for row in figures:
+        print(describe(row))
+    if not arguments.smoke:
+        machine = f"Python {platform.python_version()}, Linux on {platform.machine()}, {os.cpu_count()} cores"
+        arguments.output.write_text(
+            render(figures, found, worlds=arguments.worlds, seed=arguments.seed, machine=machine)
         )
-        goal = {None: "", True: "met", False: "NOT MET"}[row.is_met]
-        worst = "" if row.worst is None else f" worst {number(row.worst)}"
-        print(
-            f"{row.section} | {row.name} | {write(row.value)} [{write(row.limits[0])}, {write(row.limits[1])}]{worst}"
-            f" | {row.cases} | {goal}"
-        )
+    return 1 if unmet(figures) else 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

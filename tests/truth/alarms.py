@@ -40,7 +40,7 @@ class Trouble(NamedTuple):
     """Something that goes wrong at one moment: a fault of the host, a server's behaviour, or the daemon's servers."""
 
     fault: Fault | None = None
-    liar: ServerSpec | None = None
+    wrong: ServerSpec | None = None
     all_servers: bool = False
     daemon_only: bool = False
     is_leap: bool = False
@@ -57,11 +57,11 @@ TROUBLES: Mapping[str, Trouble] = {
     "step of -200 ms": Trouble(Fault(0, "step", -0.2)),
     "step of +20 ms": Trouble(Fault(0, "step", 0.02)),
     "step of -20 ms": Trouble(Fault(0, "step", -0.02)),
-    "the daemon's servers walk away at 10 ppm": Trouble(liar=_server("walk", 10e-6), daemon_only=True),
+    "the daemon's servers walk away at 10 ppm": Trouble(wrong=_server("walk", 10e-6), daemon_only=True),
     "the daemon ends": Trouble(Fault(0, "dead-daemon")),
-    "one server wrong by 60 ms": Trouble(liar=_server("jump", 0.06)),
-    "one server wrong by 500 ms": Trouble(liar=_server("jump", 0.5)),
-    "all servers move by 150 ms, the daemon follows": Trouble(liar=_server("all-move", 0.15), all_servers=True),
+    "one server wrong by 60 ms": Trouble(wrong=_server("jump", 0.06)),
+    "one server wrong by 500 ms": Trouble(wrong=_server("jump", 0.5)),
+    "all servers move by 150 ms, the daemon follows": Trouble(wrong=_server("all-move", 0.15), all_servers=True),
     "no server replies": Trouble(Fault(0, "outage")),
     "VM pause of 60 s": Trouble(Fault(0, "pause", 60.0)),
     "suspend of 1 h": Trouble(Fault(0, "suspend", 3600.0)),
@@ -125,9 +125,9 @@ def watch_trouble(name: str, kind_name: str, number: int, seed: int) -> Results:
         world = world._replace(intervals=kind.intervals._replace(local_s=1200.0))
     if trouble.fault is not None:
         world = world._replace(faults=(trouble.fault._replace(at_s=at_s),))
-    if trouble.liar is not None:
-        liar = trouble.liar
-        wrong = world.servers[0]._replace(behaviour=liar.behaviour, size_s=liar.size_s, from_s=at_s)
+    if trouble.wrong is not None:
+        spec = trouble.wrong
+        wrong = world.servers[0]._replace(behaviour=spec.behaviour, size_s=spec.size_s, from_s=at_s)
         if trouble.daemon_only:
             world = world._replace(daemon_servers=(wrong,) * len(world.servers))
         else:
@@ -153,19 +153,19 @@ def watch_trouble(name: str, kind_name: str, number: int, seed: int) -> Results:
     return found
 
 
-def run_healthy(numbers: Sequence[int], seed: int) -> Results:
+def run_healthy(numbers: Sequence[int], seed: int, hours: float = HEALTHY_HOURS) -> Results:
     """Run some healthy hosts."""
     total = Results()
     for number in numbers:
-        total += watch_healthy(number, seed)
+        total += watch_healthy(number, seed, hours)
     return total
 
 
-def run_troubles(numbers: Sequence[int], seed: int) -> Results:
-    """Run every trouble on each kind of host, once for each number."""
+def run_troubles(numbers: Sequence[int], seed: int, names: Sequence[str] = tuple(TROUBLES)) -> Results:
+    """Run each trouble on each kind of host, once for each number."""
     total = Results()
     for number in numbers:
-        for name in TROUBLES:
+        for name in names:
             for kind in KINDS:
                 total += watch_trouble(name, kind, number, seed)
     return total

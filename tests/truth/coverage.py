@@ -7,7 +7,7 @@ from tests.truth.clocks import PS_PER_S
 from tests.truth.oscillator import Oscillator
 from tests.truth.paths import LAN, MOBILE, POOL, WAN, Path
 from tests.truth.peers import BOUNDS, ESTIMATES, Bounds, Statement, least_interval
-from tests.truth.servers import LIES, Behaviour, ServerSpec
+from tests.truth.servers import FALSE_BEHAVIOURS, Behaviour, ServerSpec
 from tests.truth.statistics import Results
 from tests.truth.world import Audit, DisciplineName, Fault, Moment, Simulation, World
 
@@ -15,7 +15,7 @@ HOURS = 200.0
 ASKED = (1, 3, 4, 5, 7)
 AGES_S = {"just asked": 0.0, "up to 10 min": 600.0, "up to 1 h": 3600.0, "up to 6 h": 21_600.0, "up to 24 h": 86_400.0}
 
-_LIES: tuple[tuple[Behaviour, float], ...] = (
+_FALSE: tuple[tuple[Behaviour, float], ...] = (
     ("jump", 0.06),
     ("jump", -0.5),
     ("walk", 1e-7),
@@ -46,13 +46,13 @@ _CLAIMS = {"LAN": (0.5e-3, 0.5e-3), "WAN": (10e-3, 5e-3), "pool": (20e-3, 15e-3)
 
 
 def draw_world(number: int, seed: int, hours: float = HOURS) -> World:
-    """Draw a world by its number: path, servers, liars, loss, oscillator, daemon and faults."""
+    """Draw a world by its number: path, servers, falsetickers, loss, oscillator, daemon and faults."""
     rand = random.Random(f"coverage {seed} {number}")
     path = rand.choice((LAN, WAN, POOL, MOBILE))
     path = path._replace(loss=rand.choice((path.loss, 0.01, 0.03, 0.1)))
     asked = rand.choice(ASKED)
     tolerated = (asked - 1) // 3
-    liars = rand.choice((0, *range(tolerated + 2))) if asked > 1 else 0
+    falsetickers = rand.choice((0, *range(tolerated + 2))) if asked > 1 else 0
     discipline: DisciplineName = rand.choice(("chrony", "chrony", "step-only", "none"))
     oscillator = rand.choice(_STEERED if discipline == "chrony" else _OSCILLATORS)
     faults: list[Fault] = []
@@ -66,22 +66,22 @@ def draw_world(number: int, seed: int, hours: float = HOURS) -> World:
         f"coverage {number}",
         hours,
         oscillator,
-        _servers(path, asked, liars, rand),
+        _servers(path, asked, falsetickers, rand),
         discipline,
         faults=tuple(faults),
     )
 
 
-def _servers(path: Path, asked: int, liars: int, rand: random.Random) -> tuple[ServerSpec, ...]:
+def _servers(path: Path, asked: int, falsetickers: int, rand: random.Random) -> tuple[ServerSpec, ...]:
     root_delay_s, root_dispersion_s = _CLAIMS[path.name]
-    lie, size_s = rand.choice(_LIES)
+    lie, size_s = rand.choice(_FALSE)
     honest: list[ServerSpec] = []
-    for _ in range(asked - liars):
+    for _ in range(asked - falsetickers):
         behaviour, amount_s = rand.choice(_HONEST)
         honest.append(ServerSpec(path, behaviour, amount_s, 0.0, root_delay_s, root_dispersion_s))
     if len(honest) > 1 and rand.random() < 0.1:
         honest[0] = honest[0]._replace(behaviour="silent", from_s=rand.uniform(0, 300_000))
-    wrong = [ServerSpec(path, lie, size_s, 0.0, root_delay_s, root_dispersion_s) for _ in range(liars)]
+    wrong = [ServerSpec(path, lie, size_s, 0.0, root_delay_s, root_dispersion_s) for _ in range(falsetickers)]
     servers = honest + wrong
     rand.shuffle(servers)
     return tuple(servers)
@@ -90,16 +90,16 @@ def _servers(path: Path, asked: int, liars: int, rand: random.Random) -> tuple[S
 def measure_world(world: World, seed: int) -> Results:
     """Run a world, and compare every statement with the truth.
 
-    Shares: `missed` by what was assumed, servers asked, and age; `proven` by servers asked; `peers` by liars and program;
-    `before next` by program; `inside` by path. Sums: `width` by path and moment; `half width` by program. Errors:
-    `estimate` by liars, path and program.
+    Shares: `missed` by what was assumed, servers asked, and age; `proven` by servers asked; `peers` by falsetickers and
+    program; `before next` by program; `inside` by path. Sums: `width` by path and moment; `half width` by program.
+    Errors: `estimate` by falsetickers, path and program.
     """
     found = Results()
     found.sum("hours").add(world.hours)
     asked, path = len(world.servers), world.servers[0].path.name
-    liars = sum(server.behaviour in LIES for server in world.servers)
-    assumed = "within" if liars <= (asked - 1) // 3 else "beyond"
-    is_smooth = world.discipline == "chrony" and not world.faults and not liars
+    falsetickers = sum(server.behaviour in FALSE_BEHAVIOURS for server in world.servers)
+    assumed = "within" if falsetickers <= (asked - 1) // 3 else "beyond"
+    is_smooth = world.discipline == "chrony" and not world.faults and not falsetickers
     least = LeastInterval(asked)
     stated: dict[str, Statement] = {}
     last: Audit | None = None
@@ -111,9 +111,9 @@ def measure_world(world: World, seed: int) -> Results:
             if assumed == "within":
                 _compare_widths(found, least, last, audit, path)
             found.share("proven", f"{asked} asked").count(offset is not None and audit.record.agreement.guaranteed)
-            stated, last = _peers(found, audit, liars, assumed), audit
+            stated, last = _peers(found, audit, falsetickers, assumed), audit
             if audit.is_measured:
-                _estimates(found, audit, path, "no liar" if not liars else f"liars, {assumed} f")
+                _estimates(found, audit, path, "no falseticker" if not falsetickers else f"falsetickers, {assumed} f")
         if offset is not None and audit.record.agreement.guaranteed:
             age = next(name for name, limit_s in AGES_S.items() if audit.age_s <= limit_s + 1)
             found.share("missed", assumed, f"{asked} asked", age).count(_is_missed(audit))
@@ -177,9 +177,9 @@ def _compare_widths(found: Results, least: LeastInterval, last: Audit | None, au
         found.sum("width", path, "just after an audit").add(_half_width_s(audit), (now[1] - now[0]) / 2)
 
 
-def _peers(found: Results, audit: Audit, liars: int, assumed: str) -> dict[str, Statement]:
+def _peers(found: Results, audit: Audit, falsetickers: int, assumed: str) -> dict[str, Statement]:
     """Compare what the agent and other programs state from the same replies with the truth."""
-    row = "no liar" if not liars else f"liars, {assumed} f"
+    row = "no falseticker" if not falsetickers else f"falsetickers, {assumed} f"
     stated = {}
     for name, state in BOUNDS.items():
         statement = state(audit.true.exchanges)
@@ -213,15 +213,15 @@ def _estimates(found: Results, audit: Audit, path: str, row: str) -> None:
         value = estimate(audit.true.exchanges)
         if value is not None:
             found.error("estimate", row, path, name).add(value - audit.true.offset_s)
-    honest = [one.offset_s for one in audit.true.exchanges if not one.is_liar]
-    falsetickers = (len(audit.record.sources) - 1) // 3
-    if row == "liars, within f" and len(audit.true.exchanges) > 2 * falsetickers:
+    honest = [one.offset_s for one in audit.true.exchanges if not one.is_false]
+    tolerated = (len(audit.record.sources) - 1) // 3
+    if row == "falsetickers, within f" and len(audit.true.exchanges) > 2 * tolerated:
         found.share("inside", path).count(min(honest) - _CARRY_S <= offset.estimate_s <= max(honest) + _CARRY_S)
 
 
-def run(numbers: Sequence[int], seed: int) -> Results:
+def run(numbers: Sequence[int], seed: int, hours: float = HOURS) -> Results:
     """Run some worlds."""
     total = Results()
     for number in numbers:
-        total += measure_world(draw_world(number, seed), seed)
+        total += measure_world(draw_world(number, seed, hours), seed)
     return total

@@ -127,9 +127,9 @@ def _check_forecast(found: Results, audit: Audit, phase_s: NDArray[np.float64], 
         found.share("band", path, noise).count(near_s <= actual_s + STEP_S and actual_s - STEP_S <= far_s)
 
 
-def run(numbers: Sequence[int], seed: int) -> Results:
+def run(numbers: Sequence[int], seed: int, hours: float = HOURS) -> Results:
     """Run some worlds."""
     total = Results()
     for number in numbers:
-        total += measure_world(number, seed)
+        total += measure_world(number, seed, hours)
     return total

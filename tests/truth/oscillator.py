@@ -56,7 +56,7 @@ def phase_ps(oscillator: Oscillator, duration_s: float, rand: np.random.Generato
     phase_s = np.concatenate(([0.0], np.cumsum(rate[:-1]) * STEP_S))
     if oscillator.white_pm_s:
         phase_s += rand.normal(0.0, oscillator.white_pm_s, count)
-    return np.rint(phase_s * PS_PER_S).astype(np.int64)
+    return np.asarray(np.rint(phase_s * PS_PER_S), np.int64)
 
 
 def _flicker(floor: float, count: int, rand: np.random.Generator) -> NDArray[np.float64]:
@@ -65,4 +65,5 @@ def _flicker(floor: float, count: int, rand: np.random.Generator) -> NDArray[np.
     frequency[0] = np.inf  # the mean is the oscillator's offset
     level = floor**2 / (2 * np.log(2))
     spectrum = np.fft.rfft(rand.normal(0.0, 1.0, count))
-    return np.fft.irfft(spectrum * np.sqrt(level / frequency / (2 * STEP_S)), count)
+    noise: NDArray[np.float64] = np.fft.irfft(spectrum * np.sqrt(level / frequency / (2 * STEP_S)), count)
+    return noise

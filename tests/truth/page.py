@@ -7,12 +7,13 @@ from typing import NamedTuple
 from tests.truth.alarms import KINDS, TROUBLES
 from tests.truth.coverage import AGES_S, ASKED
 from tests.truth.frequency import NOISES, PROGRAMS
+from tests.truth.packets import CLIENTS, LINES
 from tests.truth.peers import BOUNDS, ESTIMATES
 from tests.truth.statistics import Errors, Rate, Results, Share
 
 PATHS = ("LAN", "WAN", "pool", "mobile")
 FREQUENCY_PATHS = ("LAN", "pool")
-LIARS = ("no liar", "liars, within f", "liars, beyond f")
+GROUPS = ("no falseticker", "falsetickers, within f", "falsetickers, beyond f")
 MOMENTS = ("just after an audit", "just before the next audit")
 
 _MOST_WIDTH = 1.5
@@ -20,8 +21,11 @@ _BAND = (0.93, 0.97)
 _MOST_FALSE = 1.0
 
 
+_SHARES = ("coverage", "guaranteed", "peers", "skew", "band", "estimate among", "packets")
+
+
 class Row(NamedTuple):
-    """One figure. `is_met` is None without a goal; `limits` are those of 95 % confidence; `cases` is the sample size."""
+    """One figure with its limits of 95 % confidence. `is_met` is None without a goal; `cases` is the sample size."""
 
     section: str
     name: str
@@ -41,6 +45,7 @@ def rows(found: Results) -> list[Row]:
         *_frequency_rows(found),
         *_forecast_rows(found),
         *_alarm_rows(found),
+        *_packet_rows(found),
     ]
 
 
@@ -58,10 +63,10 @@ def _coverage_rows(found: Results) -> Iterator[Row]:
     for asked in ASKED:
         if share := found.shares.get(("proven", f"{asked} asked")):
             yield _share("guaranteed", f"{asked} asked", share)
-    for row in LIARS:
+    for row in GROUPS:
         for program in ("ntpaudit", *BOUNDS):
             if share := found.shares.get(("peers", row, program)):
-                goal = share.hits == 0 if program == "ntpaudit" and row != "liars, beyond f" else None
+                goal = share.hits == 0 if program == "ntpaudit" and row != "falsetickers, beyond f" else None
                 yield _share(f"peers, {row}", program, share, goal)
     for program in BOUNDS:
         if share := found.shares.get(("before next", program)):
@@ -79,11 +84,11 @@ def _width_rows(found: Results) -> Iterator[Row]:
 
 
 def _estimate_rows(found: Results) -> Iterator[Row]:
-    for liars in LIARS:
+    for falsetickers in GROUPS:
         for path in PATHS:
             for program in ("ntpaudit", *ESTIMATES):
-                if errors := found.errors.get(("estimate", liars, path, program)):
-                    yield _errors(f"estimate, ms, {liars}", f"{path}, {program}", errors, 1e3)
+                if errors := found.errors.get(("estimate", falsetickers, path, program)):
+                    yield _errors(f"estimate, ms, {falsetickers}", f"{path}, {program}", errors, 1e3)
     for path in PATHS:
         if share := found.shares.get(("inside", path)):
             yield _share("estimate among the honest", path, share, share.hits == share.total)
@@ -138,6 +143,15 @@ def _alarm_rows(found: Results) -> Iterator[Row]:
                     yield Row(f"delay, {what}, s", f"{trouble}, {kind}", limits[0], limits, cases, worst=worst)
 
 
+def _packet_rows(found: Results) -> Iterator[Row]:
+    for line in LINES:
+        for client in CLIENTS:
+            if errors := found.errors.get(("packets", line, client)):
+                yield _errors("packets, ms", f"{line}, {client}", errors, 1e3)
+        if share := found.shares.get(("packets held", line)):
+            yield _share("packets, interval", line, share, share.hits == share.total)
+
+
 def _rate(section: str, name: str, rate: Rate, goal: bool | None, unit: str) -> Row:
     return Row(section, name, rate.value, rate.limits, f"{rate.time:,.2f} {unit}", goal)
 
@@ -145,6 +159,16 @@ def _rate(section: str, name: str, rate: Rate, goal: bool | None, unit: str) -> 
 def unmet(found: Sequence[Row]) -> list[Row]:
     """Return the rows whose goal is not met."""
     return [row for row in found if row.is_met is False]
+
+
+def describe(row: Row) -> str:
+    """Write a row on one line: the figure, its limits, the sample, and whether the goal is met."""
+    is_share = row.section.startswith(_SHARES) and row.section != "packets, ms"
+    write = percent if is_share else number
+    worst = "" if row.worst is None else f", worst {number(row.worst)}"
+    goal = {None: "", True: ", met", False: ", NOT MET"}[row.is_met]
+    limits = f"[{write(row.limits[0])}, {write(row.limits[1])}]"
+    return f"{row.section}: {row.name}: {write(row.value)} {limits}{worst} ({row.cases}){goal}"
 
 
 def number(value: float) -> str:

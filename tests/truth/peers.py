@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 from tests.truth.servers import Exchange
@@ -110,12 +111,12 @@ def best_single(exchanges: Sequence[Exchange]) -> float:
 
 
 def ntplib_first(exchanges: Sequence[Exchange]) -> float:
-    """ntplib asks one server, as its examples do: the first that replies."""
+    """Ntplib asks one server, as its examples do: the first that replies."""
     return min(exchanges, key=lambda one: one.number).offset_s
 
 
 def chrony_combination(exchanges: Sequence[Exchange]) -> float | None:
-    """chronyd's combination of its selected sources (S5); None where it selects none."""
+    """Chronyd's combination of its selected sources (S5); None where it selects none."""
     statement = chrony(exchanges)
     return None if statement is None else statement.estimate_s
 
@@ -156,7 +157,7 @@ def chrony_regression(samples: Sequence[tuple[float, float, float]]) -> tuple[fl
         weights = [1 / (1 + max(0.0, distance - least - 1e-6) / scale) ** 2 for _, _, distance in kept]
         slope, error, residuals = weighted_line(kept, weights)
         signs = [residual > 0 for residual in residuals]
-        runs = 1 + sum(one != other for one, other in zip(signs, signs[1:], strict=False))
+        runs = 1 + sum(one != other for one, other in pairwise(signs))
         # a run is shorter than chance explains at 5 %: the mean and deviation of a fair coin
         if len(kept) <= 3 or runs > 1 + (len(kept) - 1) / 2 - 1.645 * math.sqrt((len(kept) - 1) / 4):
             return slope, error, len(kept)

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from tests.truth.alarms import HEALTHY_HOURS, KINDS, TROUBLES
 from tests.truth.coverage import AGES_S, ASKED, HOURS
 from tests.truth.frequency import NOISES, PROGRAMS
-from tests.truth.page import FREQUENCY_PATHS, LIARS, MOMENTS, PATHS, Row, number, percent, unmet
+from tests.truth.packets import CLIENTS, LINES
+from tests.truth.page import FREQUENCY_PATHS, GROUPS, MOMENTS, PATHS, Row, number, percent, unmet
 from tests.truth.peers import BOUNDS, ESTIMATES
 from tests.truth.statistics import Results
 
@@ -36,6 +37,7 @@ def render(rows: Sequence[Row], found: Results, *, worlds: int, seed: int, machi
         _frequency(page),
         _forecasts(page),
         _alarms(page),
+        _packets(page),
         _LIMITS,
     ]
     return "\n".join(parts)
@@ -72,7 +74,7 @@ def _coverage(page: Page) -> str:
             cells = [_misses(page(f"coverage, {assumed}", f"{asked} asked, {age}")) for age in AGES_S]
             if any(cell != "-" for cell in cells):
                 table.append([str(asked), *cells])
-    groups = LIARS
+    groups = GROUPS
     peers = [["program", *groups, "before the next audit", "half width"]]
     for program in ("ntpaudit", *BOUNDS):
         width = page("half width, ms", program)
@@ -120,7 +122,7 @@ within what they allowed at every earlier audit (goal: at most 1.5).
 
 def _estimate(page: Page) -> str:
     parts = []
-    for group in LIARS:
+    for group in GROUPS:
         table = [["program", *PATHS]]
         for program in ("ntpaudit", *ESTIMATES):
             cells = [_errors(page(f"estimate, ms, {group}", f"{path}, {program}")) for path in PATHS]
@@ -192,6 +194,23 @@ The time until a finding of medium or worse, and (median) until any finding is l
 four servers one wrong server is outvoted and only listed, and after a suspend nothing is wrong.
 
 {_table(troubles)}
+"""
+
+
+def _packets(page: Page) -> str:
+    table = [["line", *CLIENTS, "ntpaudit's interval held"]]
+    for line in LINES:
+        cells = [_errors(page("packets, ms", f"{line}, {client}")) for client in CLIENTS]
+        table.append([line, *cells, _share(page("packets, interval", line))])
+    if not any(row.section.startswith("packets") for row in page.rows):
+        return ""
+    return f"""## What real packets show
+
+Each client asks a real chronyd, which serves this machine's own clock, through a relay that delays each datagram. So any
+offset is error. Root mean square and worst error, in milliseconds. No client can see that a line is not symmetric;
+ntpaudit's interval allows for it. The other three state no bound.
+
+{_table(table)}
 """
 
 

@@ -17,13 +17,13 @@ Behaviour = Literal[
 """What a server does.
 
 - `honest`: its error stays within its root distance. `at-limit`: its error is all of its root distance.
-- `jump`: it is wrong by `size_s`. `walk`: it goes wrong by `size_s` per second. `all-move`: as `jump`; no liar alone.
-- `inside`, `outside`: liars agree on the point furthest from the truth that the honest servers' intervals leave to
+- `jump`: it is wrong by `size_s`. `walk`: it goes wrong by `size_s` per second. `all-move`: as `jump`; no falseticker alone.
+- `inside`, `outside`: falsetickers agree on the point furthest from the truth that the honest servers' intervals leave to
   them, or just beyond it. `middle`: they agree on a point there with half the distance. All claim a tiny error.
 - `delayed`: an attacker delays its replies by `size_s`. `silent`: an attacker drops its replies.
 """
 
-LIES = frozenset({"jump", "walk", "inside", "outside", "middle", "all-move"})
+FALSE_BEHAVIOURS = frozenset({"jump", "walk", "inside", "outside", "middle", "all-move"})
 """The behaviours by which a server is a falseticker."""
 
 _NTP_EPOCH_S = 2_208_988_800
@@ -62,7 +62,7 @@ class Exchange(NamedTuple):
     delay_s: float
     root_delay_s: float
     root_dispersion_s: float
-    is_liar: bool
+    is_false: bool
 
     @property
     def distance_s(self) -> float:
@@ -92,7 +92,7 @@ class ServerState:
         return self.spec.behaviour if now_s >= self.spec.from_s else "honest"
 
     def error_s(self, now_s: float) -> float:
-        """Return how far its clock is ahead of UTC; of liars that agree on a point, without that."""
+        """Return how far its clock is ahead of UTC; of falsetickers that agree on a point, without that."""
         spec, behaviour = self.spec, self.behaviour(now_s)
         wander_s = spec.wander * spec.root_dispersion_s * math.sin(2 * math.pi * (now_s / self._period_s + self._turn))
         match behaviour:
@@ -106,27 +106,27 @@ class ServerState:
 
 
 def poll(clocks: Clocks, servers: Sequence[ServerState]) -> tuple[list[SourceObservation], list[Exchange]]:
-    """Query every server; true time passes. The liars that agree on a point reply last, because they know the others."""
+    """Query every server; true time passes. Falsetickers that agree on a point reply last: they know the others."""
     now_s = clocks.now_ps / PS_PER_S
-    liars = [server for server in servers if server.behaviour(now_s) in ("inside", "outside", "middle")]
+    falsetickers = [server for server in servers if server.behaviour(now_s) in ("inside", "outside", "middle")]
     observations: dict[int, SourceObservation] = {}
     exchanges = []
     for server in servers:
-        if server not in liars:
+        if server not in falsetickers:
             observations[server.number], exchange = _query(clocks, server, None)
             exchanges += [exchange] if exchange else []
-    if liars:
-        honest = [exchange.interval_s for exchange in exchanges if not exchange.is_liar]
+    if falsetickers:
+        honest = [exchange.interval_s for exchange in exchanges if not exchange.is_false]
         truth_s = clocks.offset_ps / PS_PER_S
-        point_s = _point(honest, len(servers), truth_s, liars[0].behaviour(now_s))
-        for server in liars:
+        point_s = _point(honest, len(servers), truth_s, falsetickers[0].behaviour(now_s))
+        for server in falsetickers:
             observations[server.number], exchange = _query(clocks, server, point_s)
             exchanges += [exchange] if exchange else []
     return [observations[server.number] for server in servers], exchanges
 
 
 def _point(honest: Sequence[tuple[float, float]], asked: int, truth_s: float, behaviour: Behaviour) -> float:
-    """Return the offset that liars agree on: the one furthest from the truth that enough honest servers allow.
+    """Return the offset that falsetickers agree on: the one furthest from the truth that enough honest servers allow.
 
     With f falsetickers assumed among those asked, a point counts if all but f of the usable servers allow it.
     """
@@ -144,7 +144,7 @@ def _point(honest: Sequence[tuple[float, float]], asked: int, truth_s: float, be
 
 
 def _query(clocks: Clocks, server: ServerState, point_s: float | None) -> tuple[SourceObservation, Exchange | None]:
-    """Make one exchange; `point_s` is the offset that a liar lets the client see."""
+    """Make one exchange; `point_s` is the offset that a falseticker lets the client see."""
     spec, now_s = server.spec, clocks.now_ps / PS_PER_S
     behaviour, delays = server.behaviour(now_s), server.path.delays(now_s)
     name, address = f"ntp{server.number}.example.net", f"10.{server.number}.1.1"
@@ -186,7 +186,7 @@ def _query(clocks: Clocks, server: ServerState, point_s: float | None) -> tuple[
         forward_s - backward_s,
         root_delay_s,
         root_dispersion_s,
-        behaviour in LIES,
+        behaviour in FALSE_BEHAVIOURS,
     )
     return SourceObservation(name, address, 123, (outcome,)), exchange
 

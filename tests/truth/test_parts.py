@@ -34,12 +34,14 @@ def allan_deviation(phase_s: np.ndarray, steps: int) -> float:
     ],
 )
 def test_noise_has_the_allan_deviation_it_is_named_for(oscillator: Oscillator, expected) -> None:  # type: ignore[no-untyped-def]
+    """By its definition, over times from a minute to 17 minutes."""
     phase_s = phase_ps(oscillator, 2_000_000, np.random.default_rng(1)) / PS_PER_S
     for steps in (4, 16, 64):
         assert allan_deviation(phase_s, steps) == pytest.approx(expected(steps * STEP_S), rel=0.15)
 
 
 def test_the_offset_and_the_ageing_of_an_oscillator() -> None:
+    """Phase is the sum of frequency, and ageing its square."""
     phase = phase_ps(Oscillator(20.0, ageing_ppm_per_day=1.0), 2 * 86_400, np.random.default_rng(1))
     days = 86_400 // STEP_S
     assert phase[days] == pytest.approx(86_400 * (20e-6 + 0.5e-6) * PS_PER_S, rel=1e-3)
@@ -55,6 +57,7 @@ def test_the_offset_and_the_ageing_of_an_oscillator() -> None:
 def test_nothing_depends_on_the_portions_in_which_time_passes(
     portions: list[int], frequency_ppm: float, behind_ns: int, seed: int
 ) -> None:
+    """But for a picosecond of rounding in each."""
     phase = phase_ps(Oscillator(30.0, white_fm=1e-8, walk_fm=1e-9), 100, np.random.default_rng(seed))
 
     def clocks() -> Clocks:
@@ -73,6 +76,7 @@ def test_nothing_depends_on_the_portions_in_which_time_passes(
 
 
 def test_steps_slews_pauses_and_suspends_move_the_clocks_they_should() -> None:
+    """To the picosecond."""
     clocks = Clocks(np.zeros(100_000, np.int64), BEGIN_NS, behind_ns=5)
     before = clocks.read()
     clocks.set_clock(1_000)
@@ -95,6 +99,7 @@ def test_steps_slews_pauses_and_suspends_move_the_clocks_they_should() -> None:
 
 
 def test_an_exchange_bounds_the_true_offset_by_its_delays() -> None:
+    """B2, B3: also where a server is wrong by all of its root distance."""
     rand = random.Random(3)
     clocks = Clocks(np.zeros(100_000, np.int64), BEGIN_NS, behind_ns=7_000_000)
     servers = [ServerState(ServerSpec(path, "at-limit"), number, rand) for number, path in enumerate((LAN, POOL), 1)]
@@ -107,6 +112,7 @@ def test_an_exchange_bounds_the_true_offset_by_its_delays() -> None:
 
 
 def test_delays_have_a_floor_and_a_tail_and_are_lost_as_often_as_said() -> None:
+    """As paths of the pool have them."""
     path = PathState(POOL, random.Random(1))
     delays = [path.delays(60.0 * minute) for minute in range(50_000)]
     lost = sum(one is None for one in delays)
@@ -118,11 +124,11 @@ def test_delays_have_a_floor_and_a_tail_and_are_lost_as_often_as_said() -> None:
 
 def exchange(low: float, high: float, number: int = 1) -> Exchange:
     """An exchange whose interval is that, in seconds."""
-    return Exchange(number, (low + high) / 2, (high - low) / (1 + 30e-6) - 4 * 2.0**-23, 0.0, 0.0, is_liar=False)
+    return Exchange(number, (low + high) / 2, (high - low) / (1 + 30e-6) - 4 * 2.0**-23, 0.0, 0.0, is_false=False)
 
 
 def test_the_least_interval_is_that_of_r1() -> None:
-    """Four asked; the answers are [-5, 15], [-12, 6] and a liar's [4, 5]; the fourth was lost (R1)."""
+    """Four asked; the answers are [-5, 15], [-12, 6] and a falseticker's [4, 5]; the fourth was lost (R1)."""
     found = peers.least_interval([exchange(-5, 15), exchange(-12, 6), exchange(4, 5)], 4)
     assert found is not None
     assert found == pytest.approx((-5, 6), abs=1e-3)
@@ -130,6 +136,7 @@ def test_the_least_interval_is_that_of_r1() -> None:
 
 
 def test_peers_choose_as_their_documents_say() -> None:
+    """S3: the deepest overlap follows a tiny interval, and RFC 5905 does not."""
     replies = [exchange(-30, 30), exchange(-29, 31), exchange(-31, 29), exchange(28.9, 28.91)]
     deepest = peers.deepest_overlap(replies)
     assert deepest is not None
@@ -142,6 +149,7 @@ def test_peers_choose_as_their_documents_say() -> None:
 
 
 def test_regression_finds_a_slope() -> None:
+    """Through noise of 10 us over an hour."""
     rand = random.Random(1)
     samples = [(60.0 * i, 20e-6 * 60 * i + rand.gauss(0, 1e-5), 0.001) for i in range(64)]
     fitted = peers.chrony_regression(samples)
@@ -151,6 +159,7 @@ def test_regression_finds_a_slope() -> None:
 
 
 def test_limits_are_those_of_the_tables() -> None:
+    """Of published tables."""
     assert Rate(0, 1.0).limits == pytest.approx((0.0, 3.689), abs=1e-3)  # Garwood 1936
     assert Rate(1, 1.0).limits == pytest.approx((0.02532, 5.572), abs=1e-3)
     assert Rate(10, 2.0).limits == pytest.approx((4.795 / 2, 18.39 / 2), abs=1e-2)
@@ -160,6 +169,7 @@ def test_limits_are_those_of_the_tables() -> None:
 
 
 def test_errors_and_delays_can_be_added() -> None:
+    """As if they were counted together."""
     one, other = Errors(), Errors()
     for error in (3.0, -4.0):
         one.add(error)

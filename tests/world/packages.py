@@ -17,6 +17,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 """The root of the checkout."""
 
 PACKAGES = {
+    "check_ntp_time": "monitoring-plugins-basic",
     "chronyd": "chrony",
     "chronyc": "chrony",
     "chromium-headless-shell": "chromium-headless-shell",
@@ -38,7 +39,7 @@ ALONE = ("openntpd",)
 """Packages that have files of the same names as others, and are unpacked each by itself."""
 
 # Debian starts Chromium by a script in usr/bin that looks for it in the machine's own /usr/lib.
-_PROGRAM_PLACES = ("usr/lib/chromium", "usr/sbin", "usr/bin", "sbin", "bin", "usr/lib/systemd", "lib/systemd")
+_PROGRAM_PLACES = ("usr/lib/chromium", "usr/sbin", "usr/bin", "sbin", "bin", "usr/lib/systemd", "lib/systemd", "usr/lib/nagios/plugins")
 _LIBRARY_PLACES = ("usr/lib/*-linux-gnu*", "usr/lib/*-linux-gnu*/systemd", "lib/*-linux-gnu*")
 
 
