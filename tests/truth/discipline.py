@@ -42,7 +42,7 @@ class LikeChrony:
         self._tai_s = 37
 
     def forget(self) -> None:
-        """Forget the samples: RAW has stopped meanwhile."""
+        """Forget the samples: RAW has stopped since then."""
         self._samples = []
 
     def update(self, clocks: Clocks, servers: Sequence[ServerState]) -> None:

@@ -31,7 +31,7 @@ PROGRAMS = ("ntpaudit", "chrony's regression", "least squares")
 
 _PATHS = {"LAN": (LAN, 300.0, (0.5e-3, 0.2e-3)), "pool": (POOL, 3600.0, (20e-3, 15e-3))}
 _EACH = {"LAN": 37, "pool": 3}
-"""A forecast is compared with the truth once in so many audits of any kind: neighbours say the same."""
+"""A forecast is compared with the truth once in this many audits of any kind, because neighbours are alike."""
 
 _SETTLED_S = 6 * 3600.0
 _STEPPED_S = 6 * 3600.0

@@ -181,7 +181,7 @@ def number(value: float) -> str:
 
 
 def percent(share: float) -> str:
-    """Write a share, with enough digits to tell it from 0 and 1."""
+    """Write a share, with enough digits to differ from 0 and 1."""
     if math.isnan(share):
         return "-"
     if share in (0.0, 1.0):

@@ -88,10 +88,11 @@ def _coverage(page: Page) -> str:
         )
     return f"""## Does the interval hold the truth?
 
-f = (servers asked - 1) / 3, rounded down, is how many of them may be wrong. Wrong are servers that jump, that walk away,
-or that agree on the worst point the others leave them. Of exchanges 0.1 to 10 % are lost. Honest servers are wrong by up
-to their whole root distance, and attackers delay or drop their replies. Hosts are steered, stepped or free, and are
-suspended, stepped and cut off. An age is that of the last measurement.
+f = (servers asked - 1) / 3, rounded down, is how many of them may be falsetickers. A falseticker jumps, or walks away,
+or several agree on the point furthest from the truth that the other servers allow. Honest servers are wrong by up to
+their whole root distance. Attackers delay or drop their replies. Between 0.1 and 10 % of the exchanges are lost. Clocks
+are disciplined as chronyd does it, only stepped, or free. Hosts are also suspended and cut off. An age is that of the
+last measurement.
 
 Statements that excluded the truth, where at most f servers are wrong (goal: none):
 
@@ -99,7 +100,7 @@ Statements that excluded the truth, where at most f servers are wrong (goal: non
 Where more than f are wrong nothing is promised:
 
 {_table(beyond)}
-Other programs at the moment of an audit, and just before the next one on hosts that chrony steers (one hour later):
+Other programs at the moment of an audit, and just before the next one on disciplined hosts (one hour later):
 
 {_table(peers)}
 """
@@ -186,7 +187,7 @@ def _alarms(page: Page) -> str:
         troubles.append([trouble, *cells])
     return f"""## How often is an alarm false, and how late is a true one?
 
-A healthy host is steered as chrony does it and asks four honest servers. An alarm is a finding of medium or worse
+A healthy host is disciplined as chronyd does it, and asks four honest servers. An alarm is a finding of medium or worse
 (goal: less than one in a host-decade). A host was watched for {HEALTHY_HOURS:.0f} h from its first audit.
 
 {_table(healthy)}
@@ -206,8 +207,8 @@ def _packets(page: Page) -> str:
         return ""
     return f"""## What real packets show
 
-Each client asks a real chronyd, which serves this machine's own clock, through a relay that delays each datagram. So any
-offset is error. Root mean square and worst error, in milliseconds. No client can see that a line is not symmetric;
+Each client asks a real chronyd, which serves this machine's own clock, through a relay that delays each datagram. So
+any offset is error. Root mean square and worst error, in milliseconds. No client can see that a line is not symmetric;
 ntpaudit's interval allows for it. The other three state no bound.
 
 {_table(table)}

@@ -17,9 +17,9 @@ Behaviour = Literal[
 """What a server does.
 
 - `honest`: its error stays within its root distance. `at-limit`: its error is all of its root distance.
-- `jump`: it is wrong by `size_s`. `walk`: it goes wrong by `size_s` per second. `all-move`: as `jump`; no falseticker alone.
-- `inside`, `outside`: falsetickers agree on the point furthest from the truth that the honest servers' intervals leave to
-  them, or just beyond it. `middle`: they agree on a point there with half the distance. All claim a tiny error.
+- `jump`: it is wrong by `size_s`. `walk`: it goes wrong by `size_s` per second. `all-move`: as `jump`, of every server.
+- `inside`, `outside`: falsetickers agree on the point furthest from the truth that the honest servers' intervals allow,
+  or just beyond it. `middle`: they agree on a point half as far. All claim a tiny error.
 - `delayed`: an attacker delays its replies by `size_s`. `silent`: an attacker drops its replies.
 """
 
