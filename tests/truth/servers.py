@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 from ntpaudit.core.ntp.measurement import ExchangeTimestamps, measure
-from ntpaudit.core.ntp.packet import Refused, Reply
-from ntpaudit.core.observation import Failure, SourceObservation
+from ntpaudit.core.ntp.packet import UnusableReply, Reply
+from ntpaudit.core.observation import SourceFailure, SourceObservation
 from tests.truth.clocks import NS_PER_S, PS_PER_NS, PS_PER_S, Clocks
 from tests.truth.paths import Path, PathState
 
@@ -149,7 +149,7 @@ def _query(clocks: Clocks, server: ServerState, point_s: float | None) -> tuple[
     behaviour, delays = server.behaviour(now_s), server.path.delays(now_s)
     name, address = f"ntp{server.number}.example.net", f"10.{server.number}.1.1"
     if behaviour == "silent" or delays is None:
-        failure = Failure("unreachable", "timeout")
+        failure = SourceFailure("unreachable", "timeout")
         return SourceObservation(name, address, 123, failure), None
     there_s, back_s = delays if point_s is None else (_TINY_S / 4, _TINY_S / 4)
     if behaviour == "delayed":
@@ -176,8 +176,8 @@ def _query(clocks: Clocks, server: ServerState, point_s: float | None) -> tuple[
         transmitted=_ntp(received_ps + _SERVED_PS),
     )
     outcome = measure(reply, ExchangeTimestamps(sent_ns, arrived_ns, before, after, "user"))
-    if isinstance(outcome, Refused):
-        return SourceObservation(name, address, 123, Failure("rejected", outcome.reason)), None
+    if isinstance(outcome, UnusableReply):
+        return SourceObservation(name, address, 123, SourceFailure("rejected", outcome.reason)), None
     received_ns, transmitted_ns = received_ps / PS_PER_NS, (received_ps + _SERVED_PS) / PS_PER_NS
     forward_s, backward_s = (received_ns - sent_ns) / NS_PER_S, (transmitted_ns - arrived_ns) / NS_PER_S
     exchange = Exchange(

@@ -14,9 +14,9 @@ from ntpaudit.core.agent_events import AgentEvent, ClockSet, Observed, Started, 
 from ntpaudit.core.agent_state import AgentSettings, first_state
 from ntpaudit.core.evaluation import AuditSettings
 from ntpaudit.core.events import Event
-from ntpaudit.core.observation import Daemon, Failure, HostContext, HostFacts, Observation, SourceObservation
+from ntpaudit.core.observation import Daemon, SourceFailure, HostContext, HostFacts, Observation, SourceObservation
 from ntpaudit.core.policy import PROFILES
-from ntpaudit.core.record import Kind, Labels, Record
+from ntpaudit.core.record import AuditKind, Labels, Record
 from ntpaudit.core.schedule import Intervals
 from tests.truth.clocks import NS_PER_S, PS_PER_NS, PS_PER_S, Clocks
 from tests.truth.discipline import Discipline, LikeChrony, StepOnly, first_update_s
@@ -70,7 +70,7 @@ class Moment(NamedTuple):
     """
 
     now_s: float
-    kind: Kind
+    kind: AuditKind
     offset_s: float
     exchanges: Sequence[Exchange]
     raw_ps: int
@@ -225,7 +225,7 @@ class Simulation:
     def _announces_leap(self) -> bool:
         return any(fault.what in ("leap", "missed-leap") and fault.at_s - self.now_s < 86_400 for fault in self._faults)
 
-    def _observe(self, kind: Kind, sources: tuple[SourceObservation, ...], exchanges: Sequence[Exchange]) -> None:
+    def _observe(self, kind: AuditKind, sources: tuple[SourceObservation, ...], exchanges: Sequence[Exchange]) -> None:
         """Read the host, and let the agent judge."""
         clocks = self.clocks
         taken, offset_s = clocks.read(), clocks.offset_ps / PS_PER_S
@@ -236,7 +236,7 @@ class Simulation:
 
 
 def _unreachable(source: SourceObservation) -> SourceObservation:
-    return source._replace(outcome=Failure("unreachable", "timeout"))
+    return source._replace(outcome=SourceFailure("unreachable", "timeout"))
 
 
 def _discipline(world: World) -> Discipline | None:
