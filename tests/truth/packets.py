@@ -17,7 +17,7 @@ import ntplib
 
 from ntpaudit.core.ntp.measurement import Measurement
 from ntpaudit.probes.clock import SystemClock
-from ntpaudit.probes.ntp import exchange
+from ntpaudit.probes.ntp import exchange_all
 from ntpaudit.probes.resolve import Endpoint
 from ntpaudit.probes.timestamping import stamping_enabled
 from tests.bench.__main__ import chronyd_query
@@ -128,7 +128,7 @@ def run(seed: int, runs: int = RUNS) -> Results:
         with _relayed(line, seed) as port, stamping_enabled():
             endpoint, client = Endpoint(socket.AF_INET, "127.0.0.1", port), ntplib.NTPClient()
             for done in range(runs):
-                outcome = exchange([(endpoint,)], SystemClock(), 2.0)[0].outcome
+                outcome = exchange_all([(endpoint,)], SystemClock(), 2.0)[0].outcome
                 assert isinstance(outcome, Measurement), outcome
                 found.error("packets", name, "ntpaudit").add(outcome.offset_ns / 1e9)
                 found.share("packets held", name).count(outcome.interval.covers(0))

@@ -61,8 +61,8 @@ def test_the_interval_holds_where_no_more_than_f_servers_are_wrong() -> None:
 
 def test_f_from_the_answers_turns_coverage_red(monkeypatch: pytest.MonkeyPatch) -> None:
     """R1: a lost honest reply would remove the protection against a wrong server."""
-    right = selection.max_falsetickers
-    monkeypatch.setattr(selection, "max_falsetickers", lambda usable, silent=(): right(usable))
+    right = selection.expected_falsetickers
+    monkeypatch.setattr(selection, "expected_falsetickers", lambda usable, silent=(): right(usable))
     assert "coverage, within" in failed(found(world("inside", loss=0.1)))
 
 
