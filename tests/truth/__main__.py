@@ -29,7 +29,7 @@ def jobs(worlds: int) -> list[Job]:
     pieces: list[Job] = []
     for run, count, size in (
         (alarms.run_healthy, max(2, round(worlds * 0.212)), 2),
-        (frequency.run, min(140, max(14, worlds // 8)), 1),
+        (frequency.run, min(140, max(16, worlds // 8)), 1),
         (alarms.run_troubles, max(1, worlds // 50), 1),
         (coverage.run, worlds, 10),
     ):

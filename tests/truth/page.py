@@ -130,7 +130,7 @@ def _forecast_rows(found: Results) -> Iterator[Row]:
 def _alarm_rows(found: Results) -> Iterator[Row]:
     for kind in KINDS:
         if rate := found.rates.get(("false", kind)):
-            yield _rate("false alarms per host-decade", kind, rate, rate.value < _MOST_FALSE, "host-decades")
+            yield _rate("false alarms per host-decade", kind, rate, _is_below(rate, _MOST_FALSE), "host-decades")
         if rate := found.rates.get(("changes", kind)):
             yield _rate("severity changes per host-day", kind, rate, None, "host-days")
     for trouble in TROUBLES:
@@ -141,6 +141,12 @@ def _alarm_rows(found: Results) -> Iterator[Row]:
                     limits = delays.quantile(0.5), delays.quantile(0.95)
                     worst = delays.quantile(1.0)
                     yield Row(f"delay, {what}, s", f"{trouble}, {kind}", limits[0], limits, cases, worst=worst)
+
+
+def _is_below(rate: Rate, most: float) -> bool | None:
+    """Whether a rate is below a goal; None if it was not watched for long enough to tell."""
+    low, high = rate.limits
+    return True if high < most else False if low > most else None
 
 
 def _packet_rows(found: Results) -> Iterator[Row]:

@@ -188,7 +188,8 @@ def _alarms(page: Page) -> str:
     return f"""## How often is an alarm false, and how late is a true one?
 
 A healthy host is disciplined as chronyd does it, and asks four honest servers. An alarm is a finding of medium or worse
-(goal: less than one in a host-decade). A host was watched for {HEALTHY_HOURS:.0f} h from its first audit.
+(goal: less than one in a host-decade; a run of fewer than 3.7 host-decades cannot show that). A host was watched for
+{HEALTHY_HOURS:.0f} h from its first audit.
 
 {_table(healthy)}
 The time until a finding of medium or worse, and (median) until any finding is listed. *Never* is not within 24 h: with

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 from ntpaudit.core.ntp.measurement import ExchangeTimestamps, measure
-from ntpaudit.core.ntp.packet import UnusableReply, Reply
+from ntpaudit.core.ntp.packet import Reply, UnusableReply
 from ntpaudit.core.observation import SourceFailure, SourceObservation
 from tests.truth.clocks import NS_PER_S, PS_PER_NS, PS_PER_S, Clocks
 from tests.truth.paths import Path, PathState

@@ -14,7 +14,7 @@ from ntpaudit.core.agent_events import AgentEvent, ClockSet, Observed, Started, 
 from ntpaudit.core.agent_state import AgentSettings, first_state
 from ntpaudit.core.evaluation import AuditSettings
 from ntpaudit.core.events import Event
-from ntpaudit.core.observation import Daemon, SourceFailure, HostContext, HostFacts, Observation, SourceObservation
+from ntpaudit.core.observation import Daemon, HostContext, HostFacts, Observation, SourceFailure, SourceObservation
 from ntpaudit.core.policy import PROFILES
 from ntpaudit.core.record import AuditKind, Labels, Record
 from ntpaudit.core.schedule import Intervals
