@@ -39,7 +39,16 @@ ALONE = ("openntpd",)
 """Packages that have files of the same names as others, and are unpacked each by itself."""
 
 # Debian starts Chromium by a script in usr/bin that looks for it in the machine's own /usr/lib.
-_PROGRAM_PLACES = ("usr/lib/chromium", "usr/sbin", "usr/bin", "sbin", "bin", "usr/lib/systemd", "lib/systemd", "usr/lib/nagios/plugins")
+_PROGRAM_PLACES = (
+    "usr/lib/chromium",
+    "usr/sbin",
+    "usr/bin",
+    "sbin",
+    "bin",
+    "usr/lib/systemd",
+    "lib/systemd",
+    "usr/lib/nagios/plugins",
+)
 _LIBRARY_PLACES = ("usr/lib/*-linux-gnu*", "usr/lib/*-linux-gnu*/systemd", "lib/*-linux-gnu*")
 
 
