@@ -8,7 +8,7 @@ from ntpaudit.core.schedule import Intervals
 from tests.truth.oscillator import Oscillator
 from tests.truth.paths import LAN, POOL, Path
 from tests.truth.servers import ServerSpec
-from tests.truth.statistics import Delays, Rate, Results, Share
+from tests.truth.statistics import Delays, Rate, Results, Share, total
 from tests.truth.world import LEAP_AT_S, Fault, Simulation, World
 
 HOURS_PER_DECADE = 10 * 365.25 * 24
@@ -155,17 +155,9 @@ def watch_trouble(name: str, kind_name: str, number: int, seed: int) -> Results:
 
 def run_healthy(numbers: Sequence[int], seed: int, hours: float = HEALTHY_HOURS) -> Results:
     """Run some healthy hosts."""
-    total = Results()
-    for number in numbers:
-        total += watch_healthy(number, seed, hours)
-    return total
+    return total(watch_healthy(number, seed, hours) for number in numbers)
 
 
 def run_troubles(numbers: Sequence[int], seed: int, names: Sequence[str] = tuple(TROUBLES)) -> Results:
     """Run each trouble on each kind of host, once for each number."""
-    total = Results()
-    for number in numbers:
-        for name in names:
-            for kind in KINDS:
-                total += watch_trouble(name, kind, number, seed)
-    return total
+    return total(watch_trouble(name, kind, number, seed) for number in numbers for name in names for kind in KINDS)

@@ -8,7 +8,7 @@ from tests.truth.oscillator import Oscillator
 from tests.truth.paths import LAN, MOBILE, POOL, WAN, Path
 from tests.truth.peers import BOUNDS, ESTIMATES, Bounds, Statement, least_interval
 from tests.truth.servers import FALSE_BEHAVIOURS, Behaviour, ServerSpec
-from tests.truth.statistics import Results
+from tests.truth.statistics import Results, total
 from tests.truth.world import Audit, DisciplineName, Fault, Moment, Simulation, World
 
 HOURS = 200.0
@@ -221,7 +221,4 @@ def _estimates(found: Results, audit: Audit, path: str, row: str) -> None:
 
 def run(numbers: Sequence[int], seed: int, hours: float = HOURS) -> Results:
     """Run some worlds."""
-    total = Results()
-    for number in numbers:
-        total += measure_world(draw_world(number, seed, hours), seed)
-    return total
+    return total(measure_world(draw_world(number, seed, hours), seed) for number in numbers)

@@ -1,6 +1,5 @@
 """Time daemons: how a host's clock is corrected."""
 
-import random
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -98,8 +97,3 @@ def _line_end_s(samples: Sequence[tuple[float, float, float]], slope: float) -> 
     """Return the offset of a line of that slope at the last sample, through the mean of the samples."""
     end = samples[-1][0]
     return sum(offset + slope * (end - time) for time, offset, _ in samples) / len(samples)
-
-
-def first_update_s(discipline: Discipline, rand: random.Random) -> float:
-    """Return when a daemon polls first."""
-    return rand.random() * discipline.update_s

@@ -13,7 +13,7 @@ from tests.truth.oscillator import STEP_S, Oscillator
 from tests.truth.paths import LAN, POOL
 from tests.truth.peers import chrony_regression, least_squares
 from tests.truth.servers import ServerSpec
-from tests.truth.statistics import Results
+from tests.truth.statistics import Results, total
 from tests.truth.world import Audit, Fault, Simulation, World
 
 HOURS = 16 * 24.0
@@ -129,7 +129,4 @@ def _check_forecast(found: Results, audit: Audit, phase_s: NDArray[np.float64], 
 
 def run(numbers: Sequence[int], seed: int, hours: float = HOURS) -> Results:
     """Run some worlds."""
-    total = Results()
-    for number in numbers:
-        total += measure_world(number, seed, hours)
-    return total
+    return total(measure_world(number, seed, hours) for number in numbers)

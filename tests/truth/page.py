@@ -144,7 +144,7 @@ def _alarm_rows(found: Results) -> Iterator[Row]:
 
 
 def _is_below(rate: Rate, most: float) -> bool | None:
-    """Whether a rate is below a goal; None if it was not watched for long enough to tell."""
+    """Whether a rate is below a goal; None if the time that was watched cannot show it."""
     low, high = rate.limits
     return True if high < most else False if low > most else None
 
@@ -191,7 +191,7 @@ def percent(share: float) -> str:
     if math.isnan(share):
         return "-"
     if share in (0.0, 1.0):
-        return f"{share:.0%}"
+        return f"{share * 100:.0f} %"
     rest = min(share, 1 - share)
     digits = max(1, 1 - math.floor(math.log10(rest * 100))) if rest > 0 else 1
     return f"{share * 100:.{min(digits, 6)}f} %"

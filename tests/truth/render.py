@@ -60,7 +60,7 @@ This run: {hours.upper:,.0f} host-hours in {hours.lower:,.0f} worlds for coverag
 {other_hours.upper:,.0f} for frequency and forecasts. {machine}.
 
 Brackets hold limits of 95 % confidence: exact for 0 %, 100 % and counts of events, else Wilson's. They take the cases
-as independent. Statements of one host are not quite so.
+as independent. Statements about one host are not, so the true limits are wider.
 
 {goals - len(failed)} of {goals} goals are met.{" Not met:" if failed else ""}{missing}
 """

@@ -1,7 +1,7 @@
 """Counts, errors and delays, each with what they say about the next run: 95 % confidence limits."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -189,6 +189,14 @@ class Results:
         return self
 
 
+def total(parts: Iterable[Results]) -> Results:
+    """Add results."""
+    found = Results()
+    for part in parts:
+        found += part
+    return found
+
+
 def _merge(mine: dict[Key, Value], theirs: Mapping[Key, Value]) -> None:
     for key, value in theirs.items():
         mine[key] = mine[key] + value if key in mine else value
@@ -200,7 +208,7 @@ def agree(one: tuple[float, float], other: tuple[float, float]) -> bool:
 
 
 def _mean_where(events: int, probability: float) -> float:
-    """Return the mean for which so many events or fewer have that probability."""
+    """Return the mean at which at most this number of events has that probability."""
     low, high = 0.0, events + 20 * math.sqrt(events + 1) + 20
     for _ in range(100):
         middle = (low + high) / 2

@@ -1,6 +1,8 @@
 """What `make truth` measures, and that it would show a core that is wrong."""
 
 import math
+import subprocess
+import sys
 from collections.abc import Sequence
 
 import pytest
@@ -8,6 +10,7 @@ import pytest
 from ntpaudit.core import clock_state, evaluation, holdover, selection
 from ntpaudit.core.clock import drift
 from tests.truth import alarms, coverage, frequency, packets
+from tests.truth.__main__ import PAGE
 from tests.truth.oscillator import Oscillator
 from tests.truth.page import rows, unmet
 from tests.truth.paths import WAN
@@ -147,3 +150,13 @@ def test_the_page_has_every_section() -> None:
     assert [line for line in text.splitlines() if line.startswith("## ")] == SECTIONS
     assert "at once" in text
     assert "nan" not in text.lower()
+
+
+def test_a_short_run_of_the_command_meets_every_goal_that_it_can_show() -> None:
+    """`make truth` on every core, for some seconds; it does not touch the published page."""
+    before = PAGE.read_bytes()
+    done = subprocess.run([sys.executable, "-m", "tests.truth", "--smoke"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "coverage, within" in done.stdout
+    assert "guaranteed time" in done.stdout
+    assert PAGE.read_bytes() == before

@@ -19,7 +19,7 @@ from ntpaudit.core.policy import PROFILES
 from ntpaudit.core.record import AuditKind, Labels, Record
 from ntpaudit.core.schedule import Intervals
 from tests.truth.clocks import NS_PER_S, PS_PER_NS, PS_PER_S, Clocks
-from tests.truth.discipline import Discipline, LikeChrony, StepOnly, first_update_s
+from tests.truth.discipline import Discipline, LikeChrony, StepOnly
 from tests.truth.oscillator import Oscillator, phase_ps
 from tests.truth.servers import Exchange, ServerSpec, ServerState, poll
 
@@ -117,7 +117,7 @@ class Simulation:
         self.servers = self._make_servers(world.servers, "server")
         self._daemon_servers = self._make_servers(world.daemon_servers, "daemon") or self.servers
         self._discipline = _discipline(world)
-        self._update_s = float("inf") if self._discipline is None else first_update_s(self._discipline, self._rand)
+        self._update_s = float("inf") if self._discipline is None else self._rand.random() * self._discipline.update_s
         if world.discipline == "chrony":
             self.clocks.frequency_ppm = -world.oscillator.offset_ppm
             self.clocks.synchronise(0.01)
