@@ -39,6 +39,7 @@ class AgentStore:
         whole, *parts = (self._store.read(saved_state.load_state, key) for key in (_CLOCK, *_RARELY_CHANGED))
         if not isinstance(whole, dict):
             return None
+        whole = {key: part for key, part in whole.items() if key in ClockState._fields}  # others are of another version
         found = {key: part for key, part in zip(_RARELY_CHANGED, parts, strict=True) if part is not None}
         for data in (whole | found, whole):
             try:

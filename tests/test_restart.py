@@ -9,6 +9,7 @@ from ntpaudit.agent_store import AgentStore
 from ntpaudit.core.observation import Observation, SourceObservation
 from ntpaudit.core.record import Record
 from ntpaudit.core.units import NS_PER_S
+from ntpaudit.store import saved_state
 from tests.core.hosts import LivingHost
 from tests.core.worlds import failed
 from tests.world.played import PlayedAgent, PlayedHost
@@ -107,6 +108,15 @@ def test_a_start_does_not_help_a_falseticker(watched: Watched) -> None:
     watched.restart()
     assert watched.first_alone().verdict == "within"
     assert watched.network(0, 1).verdict == "beyond"
+
+
+def test_a_state_of_another_version_is_restored(watched: Watched) -> None:
+    """A part of the state that this version does not have is ignored; all others are restored."""
+    watched.network(0, 1, 2, 3)
+    store = watched.agent.store
+    stored = store.read(saved_state.load_state, "clock")
+    store.write(saved_state.save_state, "clock", stored | {"samples_since_ns": 7})
+    assert AgentStore(store).load() == watched.agent.state.clock
 
 
 def test_what_is_stored_is_the_state(watched: Watched) -> None:

@@ -10,18 +10,7 @@ from ntpaudit.core.events import Event
 from ntpaudit.core.ntp.sources import is_loopback
 from ntpaudit.core.observation import KernelState, Observation, SourceFailure, Unavailable
 from ntpaudit.core.record import Health, Record
-from ntpaudit.core.schedule import (
-    CONFIRM_S,
-    POOL_RETRY_S,
-    PUT_OFF_S,
-    after_local,
-    after_network,
-    after_suspend,
-    awaits_first_poll,
-    earliest_allowed,
-    missed,
-    next_poll_ns,
-)
+from ntpaudit.core.schedule import CONFIRM_S, POOL_RETRY_S, PUT_OFF_S, earliest_allowed
 from ntpaudit.core.units import NS_PER_S, format_duration
 
 HOST_CONTEXT_EVERY_NS = 300 * NS_PER_S  # local audits search for time daemons this often, and if one has ended
@@ -143,18 +132,18 @@ def _detect_clock_change(
     """Detect a step or a suspend; after either, poll as soon as the rate limits allow. Return the event of a step."""
     if now.boottime_ns < state.clock.reading.boottime_ns:
         return state, (), ()  # an observation from before the reading that steps are measured against
-    clock, step, suspend = detect_clock_change(state.clock, now, is_gap=is_gap, kernel=kernel)
+    clock, step, slept_ns = detect_clock_change(state.clock, now, is_gap=is_gap, kernel=kernel)
     to_do: list[Action] = []
     if clock.leapt != state.clock.leapt:
         message = "the host's clock applied the leap second at the end of this month; this is not a step"
         to_do.append(actions.Log(message))
     state = state._replace(clock=clock)
-    if suspend is not None:
-        slept = format_duration(suspend.duration_ns / NS_PER_S)
+    if slept_ns is not None:
+        slept = format_duration(slept_ns / NS_PER_S)
         to_do.append(actions.Log(f"the host was suspended for {slept}; measuring again"))
-        schedule = after_suspend(state.schedule, now.boottime_ns)
+        schedule = state.schedule.after_suspend(now.boottime_ns)
         state = state._replace(schedule=schedule, polls=state.polls._replace(has_polled=False))
-    if step is not None or suspend is not None:
+    if step is not None or slept_ns is not None:
         to_do.append(actions.WakeDelivery())
         state = state.polling_sooner(now.boottime_ns)
     return state, () if step is None else (step_event(clock, step, now),), tuple(to_do)
@@ -183,7 +172,7 @@ def _emit(state: AgentState, events: tuple[Event, ...]) -> Decided:
 
 def _poll_if_due(state: AgentState, now_ns: int, rand: float) -> Decided:
     schedule, polls, intervals = state.schedule, state.polls, state.settings.intervals
-    due_ns = next_poll_ns(schedule)
+    due_ns = schedule.next_poll_ns
     if polls.is_running or due_ns is None or due_ns > now_ns:
         return state, ()
     with_pools = schedule.pool_ns is None or schedule.pool_ns <= now_ns  # None: the time daemon may name one now
@@ -191,9 +180,9 @@ def _poll_if_due(state: AgentState, now_ns: int, rand: float) -> Decided:
         servers_ns=now_ns,
         pools_ns=now_ns if with_pools else polls.pools_ns,
         is_running=True,
-        missed=polls.missed + missed(schedule, now_ns, intervals),
+        missed=polls.missed + schedule.missed(now_ns, intervals),
     )
-    schedule = after_network(schedule, now_ns, intervals, rand)
+    schedule = schedule.after_network(now_ns, intervals, rand)
     return state._replace(schedule=schedule, polls=polls), (actions.StartPoll(with_pools),)
 
 
@@ -202,9 +191,9 @@ def _observe_if_due(state: AgentState, now_ns: int, rand: float) -> Decided:
     schedule = state.schedule
     if schedule.local_ns > now_ns:
         return state, ()
-    if state.clock.agreement is None and awaits_first_poll(schedule, state.polls, now_ns):
+    if state.clock.agreement is None and schedule.awaits_first_poll(state.polls, now_ns):
         return state._replace(schedule=schedule._replace(local_ns=now_ns + round(PUT_OFF_S * NS_PER_S))), ()
-    state = state._replace(schedule=after_local(schedule, now_ns, state.settings.intervals, rand))
+    state = state._replace(schedule=schedule.after_local(now_ns, state.settings.intervals, rand))
     # after the time daemon has ended, each audit checks whether one runs again (R12)
     has_daemon_ended = state.clock.daemon is not None and not state.context.is_disciplined
     if has_daemon_ended or now_ns - state.context_ns >= HOST_CONTEXT_EVERY_NS:
@@ -249,4 +238,4 @@ def _prune_if_due(state: AgentState, now: ClockReading) -> Decided:
 
 
 def _save_status(state: AgentState) -> Decided:
-    return state, (actions.SaveStatus(next_poll_ns(state.schedule)),)
+    return state, (actions.SaveStatus(state.schedule.next_poll_ns),)

@@ -10,7 +10,7 @@ from ntpaudit.core.holdover import utc_ns
 from ntpaudit.core.ntp.time import PIVOT_UNIX_S
 from ntpaudit.core.observation import HostContext
 from ntpaudit.core.record import HostIdentity, Record
-from ntpaudit.core.schedule import Intervals, Polls, Schedule, first_schedule, poll_sooner
+from ntpaudit.core.schedule import Intervals, Polls, Schedule, first_schedule
 from ntpaudit.core.units import NS_PER_S
 
 
@@ -97,7 +97,7 @@ class AgentState(NamedTuple):
     def polling_sooner(self, now_ns: int, wait_s: float = 0.0) -> "AgentState":
         """Return the state with a poll after `wait_s`, or as soon as the rate limits allow."""
         is_loopback = self.settings.is_loopback
-        return self._replace(schedule=poll_sooner(self.schedule, self.polls, now_ns, wait_s, is_loopback=is_loopback))
+        return self._replace(schedule=self.schedule.polling_sooner(self.polls, now_ns, wait_s, is_loopback=is_loopback))
 
 
 def first_state(

@@ -94,8 +94,7 @@ def _drop_contradicted(
     state = state._replace(agreement=None, dropped_agreement=contradiction if is_proof else state.dropped_agreement)
     if abs(contradiction.gap_ns) <= MAX_KERNEL_PPM * 1e-6 * elapsed_ns:
         return state
-    kept = state.stronger_agreement
-    return reset_holdover(state)._replace(samples_since_ns=now.boottime_ns, stronger_agreement=kept)
+    return reset_holdover(state)._replace(stronger_agreement=state.stronger_agreement)
 
 
 def _reject(selection: Selection, contradicting: frozenset[str]) -> Selection:
@@ -131,7 +130,7 @@ def store_agreement(
     if last is not None and last.leap:
         end_ns = month_end_ns(least_utc_ns(last))
         if end_ns is not None and true_ns + NS_PER_S >= end_ns:  # it may have happened, which changes UTC - RAW
-            state, stronger = reset_samples(state, now), None
+            state, stronger = reset_samples(state), None
     if stronger is not None and (state.leapt or stronger.counts.max_falsetickers <= agreement.max_falsetickers):
         stronger = None
     bests = [classified.best for classified in selection.sources if classified.status == "agreeing" and classified.best]

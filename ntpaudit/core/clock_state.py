@@ -8,7 +8,7 @@ from ntpaudit.core.checks.debounce import DebounceState, of_new_boot
 from ntpaudit.core.checks.steps import MIN_STEP_S, step_severity_key
 from ntpaudit.core.clock.drift import BackTest, Drift, Fit, Sample, drop_forecasts, is_sound
 from ntpaudit.core.clock.readings import MAX_DRIFT_PPM, MAX_KERNEL_PPM, ClockReading, max_drift_ppm
-from ntpaudit.core.clock.steps import Step, Suspend, find_step, find_suspend, without_leap
+from ntpaudit.core.clock.steps import Step, find_step, find_suspend, without_leap
 from ntpaudit.core.leap import leap_of_step
 from ntpaudit.core.observation import KernelState, Observation, Unavailable
 from ntpaudit.core.selection import Agreement, SourceCounts
@@ -116,7 +116,6 @@ class ClockState(NamedTuple):
     - `kernel_ppm`: the kernel's correction at the last reading.
     - `drift_ppm`: the largest possible drift by the last correction that was not a slew (R4); None before the first.
     - `dropped_agreement`: the latest contradiction that discarded an agreement.
-    - `samples_since_ns`: samples from before this uptime do not belong to the present line.
     - `dated_ns`: the RAW time of the database's reply whose Date was judged last.
     - `tai_s`: the kernel's TAI - UTC at the last reading.
     - `leapt`: the leap second that the host's clock has made since the last agreement (R11).
@@ -140,7 +139,6 @@ class ClockState(NamedTuple):
     measured_ns: int | None = None
     measured_utc_ns: int | None = None
     dropped_agreement: DroppedAgreement | None = None
-    samples_since_ns: int = 0
     daemon: SeenDaemon | None = None
     tai_s: int | None = None
     leapt: int = 0
@@ -174,20 +172,20 @@ def restored(stored: ClockState | None, boot_id: str | None, now: ClockReading) 
 
 def detect_clock_change(
     state: ClockState, now: ClockReading, *, is_gap: bool = False, kernel: KernelState | Unavailable | None = None
-) -> tuple[ClockState, Step | None, Suspend | None]:
-    """Detect a step of the clock or a suspend since the last reading (J1, J3). A leap second is not a step (R11).
+) -> tuple[ClockState, Step | None, int | None]:
+    """Detect a step of the clock or a suspend (its ns) since the last reading (J1, J3). A leap second is no step (R11).
 
     Compared with the quickest reading since the last step or suspend: a slow reading could hide a step for good.
     """
-    step, suspend = find_step(state.reading, now, is_gap=is_gap), find_suspend(state.reading, now)
+    step, slept_ns = find_step(state.reading, now, is_gap=is_gap), find_suspend(state.reading, now)
     leap = leap_of_step(step, state.reading, kernel, state.tai_s, state.agreement.leap if state.agreement else 0)
-    if step or suspend or now.width_ns < state.reading.width_ns:
+    if step or slept_ns or now.width_ns < state.reading.width_ns:
         state = state._replace(reading=now)
     if step is not None and leap:
-        state = reset_samples(state, now)._replace(leapt=leap)
+        state = reset_samples(state)._replace(leapt=leap)
         step = without_leap(step, leap, now)
     state = state._replace(steps=_listed_steps(state.steps, step, now))
-    return (state if suspend is None else _after_suspend(state, suspend)), step, suspend
+    return (state if slept_ns is None else _after_suspend(state, slept_ns)), step, slept_ns
 
 
 def _listed_steps(steps: Sequence[Step], step: Step | None, now: ClockReading) -> tuple[Step, ...]:
@@ -199,28 +197,24 @@ def _listed_steps(steps: Sequence[Step], step: Step | None, now: ClockReading) -
     return (*worse, step)[:_MAX_STEPS]
 
 
-def _after_suspend(state: ClockState, suspend: Suspend) -> ClockState:
+def _after_suspend(state: ClockState, slept_ns: int) -> ClockState:
     """Discard what was measured before a suspend. The suspend itself is not a gap: the host wrote no log."""
     polls = state.poll_interval
     return reset_holdover(state)._replace(
-        measured_ns=None if state.measured_ns is None else state.measured_ns + suspend.duration_ns,
-        started_ns=state.started_ns + suspend.duration_ns,
-        poll_interval=polls and polls._replace(since_ns=polls.since_ns + suspend.duration_ns),
+        measured_ns=None if state.measured_ns is None else state.measured_ns + slept_ns,
+        started_ns=state.started_ns + slept_ns,
+        poll_interval=polls and polls._replace(since_ns=polls.since_ns + slept_ns),
     )
 
 
-def reset_samples(state: ClockState, now: ClockReading) -> ClockState:
+def reset_samples(state: ClockState) -> ClockState:
     """Discard the samples of the drift: no line goes through them and later samples."""
-    back_test = drop_forecasts(state.back_test)
-    return state._replace(samples=(), line=None, drift=None, back_test=back_test, samples_since_ns=now.boottime_ns)
+    return state._replace(samples=(), line=None, drift=None, back_test=drop_forecasts(state.back_test))
 
 
 def reset_holdover(state: ClockState) -> ClockState:
     """Discard what was measured with a RAW clock that has stopped or restarted since (B6, F1)."""
-    back_test = drop_forecasts(state.back_test)
-    return state._replace(
-        agreement=None, stronger_agreement=None, samples=(), line=None, drift=None, back_test=back_test, leapt=0
-    )
+    return reset_samples(state)._replace(agreement=None, stronger_agreement=None, leapt=0)
 
 
 def with_poll_interval(state: ClockState, now_ns: int, interval_s: float) -> ClockState:

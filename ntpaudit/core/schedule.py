@@ -21,19 +21,6 @@ class Intervals(NamedTuple):
     local_s: float
 
 
-class Schedule(NamedTuple):
-    """The uptimes at which each kind of audit is due next; None without such sources."""
-
-    network_ns: int | None
-    pool_ns: int | None
-    local_ns: int
-
-    @property
-    def next_ns(self) -> int:
-        """The uptime of the next audit of any kind."""
-        return min(due for due in self if due is not None)
-
-
 class Polls(NamedTuple):
     """The polls of this run. `servers_ns` and `pools_ns` are the uptimes of the last ones.
 
@@ -47,6 +34,68 @@ class Polls(NamedTuple):
     is_running: bool = False
     has_polled: bool = False
     missed: int = 0
+
+
+class Schedule(NamedTuple):
+    """The uptimes at which each kind of audit is due next; None without such sources."""
+
+    network_ns: int | None
+    pool_ns: int | None
+    local_ns: int
+
+    @property
+    def next_ns(self) -> int:
+        """The uptime of the next audit of any kind."""
+        return min(due for due in self if due is not None)
+
+    @property
+    def next_poll_ns(self) -> int | None:
+        """The uptime of the next poll of sources; None without sources."""
+        return min((due for due in self[:2] if due is not None), default=None)
+
+    def awaits_first_poll(self, polls: Polls, now_ns: int) -> bool:
+        """Whether the first poll after a start or a suspend runs or is due soon."""
+        due_ns = self.next_poll_ns
+        is_soon = due_ns is not None and due_ns - now_ns <= FIRST_WITHIN_S * NS_PER_S
+        return not polls.has_polled and (is_soon or polls.is_running)
+
+    def after_network(self, now_ns: int, intervals: Intervals, rand: float) -> "Schedule":
+        """Return the schedule after a network audit, which polls pools only if they are due too."""
+        network_ns, pool_ns, _ = self
+        if pool_ns is not None and pool_ns <= now_ns:
+            pool_ns = _later(now_ns, intervals.pool_s, rand, POOL_INTERVAL_S)
+        if network_ns is not None:
+            network_ns = _later(now_ns, intervals.network_s, rand, SERVER_INTERVAL_S)
+        return self._replace(network_ns=network_ns, pool_ns=pool_ns)
+
+    def after_local(self, now_ns: int, intervals: Intervals, rand: float) -> "Schedule":
+        """Return the schedule after a local audit."""
+        return self._replace(local_ns=_later(now_ns, intervals.local_s, rand))
+
+    def polling_sooner(self, polls: Polls, now_ns: int, wait_s: float, *, is_loopback: bool) -> "Schedule":
+        """Move the next poll forward to `wait_s` from now, if rate limits allow it; that of pools only without servers.
+
+        `is_loopback`: all servers are on this host.
+        """
+        wanted_ns = now_ns + round(wait_s * NS_PER_S)
+        if self.network_ns is not None:
+            allowed_ns = earliest_allowed(polls.servers_ns, 0.0 if is_loopback else SERVER_INTERVAL_S, now_ns)
+            return self._replace(network_ns=min(self.network_ns, max(wanted_ns, allowed_ns)))
+        if self.pool_ns is not None:
+            allowed_ns = earliest_allowed(polls.pools_ns, POOL_INTERVAL_S, now_ns)
+            return self._replace(pool_ns=min(self.pool_ns, max(wanted_ns, allowed_ns)))
+        return self
+
+    def missed(self, now_ns: int, intervals: Intervals) -> int:
+        """Count the network audits that were due and did not happen: the agent was stopped or had no CPU time."""
+        due = ((self.network_ns, intervals.network_s), (self.pool_ns, intervals.pool_s))
+        late = [(now_ns - due_ns) / NS_PER_S / interval_s for due_ns, interval_s in due if due_ns is not None]
+        return max(0, *map(int, late)) if late else 0
+
+    def after_suspend(self, now_ns: int) -> "Schedule":
+        """Return the schedule after a suspend: an audit that was due during it was not missed, and is due now."""
+        network_ns, pool_ns = (None if due is None else max(due, now_ns) for due in self[:2])
+        return self._replace(network_ns=network_ns, pool_ns=pool_ns)
 
 
 def first_schedule(
@@ -67,65 +116,9 @@ def first_schedule(
     )
 
 
-def next_poll_ns(schedule: Schedule) -> int | None:
-    """Return when sources are polled next; None without sources."""
-    return min((due for due in (schedule.network_ns, schedule.pool_ns) if due is not None), default=None)
-
-
-def awaits_first_poll(schedule: Schedule, polls: Polls, now_ns: int) -> bool:
-    """Whether the first poll after a start or a suspend runs or is due soon."""
-    due_ns = next_poll_ns(schedule)
-    is_soon = due_ns is not None and due_ns - now_ns <= FIRST_WITHIN_S * NS_PER_S
-    return not polls.has_polled and (is_soon or polls.is_running)
-
-
-def after_network(schedule: Schedule, now_ns: int, intervals: Intervals, rand: float) -> Schedule:
-    """Return the schedule after a network audit, which polls pools only if they are due too."""
-    pool_ns = schedule.pool_ns
-    if pool_ns is not None and pool_ns <= now_ns:
-        pool_ns = _later(now_ns, intervals.pool_s, rand, POOL_INTERVAL_S)
-    network_ns = schedule.network_ns
-    if network_ns is not None:
-        network_ns = _later(now_ns, intervals.network_s, rand, SERVER_INTERVAL_S)
-    return schedule._replace(network_ns=network_ns, pool_ns=pool_ns)
-
-
-def after_local(schedule: Schedule, now_ns: int, intervals: Intervals, rand: float) -> Schedule:
-    """Return the schedule after a local audit."""
-    return schedule._replace(local_ns=_later(now_ns, intervals.local_s, rand))
-
-
-def poll_sooner(schedule: Schedule, polls: Polls, now_ns: int, wait_s: float, *, is_loopback: bool) -> Schedule:
-    """Move the next poll forward to `wait_s` from now, as far as the rate limits allow; of pools only without servers.
-
-    `is_loopback`: all servers are on this host.
-    """
-    wanted_ns = now_ns + round(wait_s * NS_PER_S)
-    if schedule.network_ns is not None:
-        allowed_ns = earliest_allowed(polls.servers_ns, 0.0 if is_loopback else SERVER_INTERVAL_S, now_ns)
-        return schedule._replace(network_ns=min(schedule.network_ns, max(wanted_ns, allowed_ns)))
-    if schedule.pool_ns is not None:
-        allowed_ns = earliest_allowed(polls.pools_ns, POOL_INTERVAL_S, now_ns)
-        return schedule._replace(pool_ns=min(schedule.pool_ns, max(wanted_ns, allowed_ns)))
-    return schedule
-
-
 def earliest_allowed(polled_ns: int | None, least_s: float, now_ns: int) -> int:
     """Return when `least_s` has certainly passed since the query that was sent a little after `polled_ns`."""
     return now_ns if polled_ns is None else polled_ns + round(least_s * (1 + MARGIN) * NS_PER_S)
-
-
-def missed(schedule: Schedule, now_ns: int, intervals: Intervals) -> int:
-    """Count the network audits that were due and did not happen, because the agent was stopped or had no CPU time."""
-    due = ((schedule.network_ns, intervals.network_s), (schedule.pool_ns, intervals.pool_s))
-    late = [(now_ns - due_ns) / NS_PER_S / interval_s for due_ns, interval_s in due if due_ns is not None]
-    return max(0, *map(int, late)) if late else 0
-
-
-def after_suspend(schedule: Schedule, now_ns: int) -> Schedule:
-    """Return the schedule after a suspend: an audit that was due during it was not missed, and is due now."""
-    network_ns, pool_ns = (None if due is None else max(due, now_ns) for due in schedule[:2])
-    return schedule._replace(network_ns=network_ns, pool_ns=pool_ns)
 
 
 def _later(now_ns: int, interval_s: float, rand: float, least_s: float = 0.0) -> int:

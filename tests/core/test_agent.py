@@ -1089,7 +1089,7 @@ def test_samples_from_before_a_pause_belong_to_no_line() -> None:
     watch.network()
     assert (len(before.samples), before.line is None) == (13, False)
     assert (len(watch.clock_state.samples), watch.clock_state.line is None) == (1, True)
-    assert watch.clock_state.samples_since_ns == watch.host.read().boottime_ns
+    assert watch.clock_state.samples[0].raw_ns == watch.host.read().raw_ns
 
 
 def test_fewer_that_agree_with_what_is_carried_on_are_a_sample() -> None:

@@ -16,12 +16,7 @@ from ntpaudit.core.schedule import (
     Intervals,
     Polls,
     Schedule,
-    after_local,
-    after_network,
-    after_suspend,
     first_schedule,
-    missed,
-    poll_sooner,
 )
 from tests.core.worlds import DAY, HOUR, S
 
@@ -51,8 +46,8 @@ def test_the_first_audit_comes_soon_and_at_random(
 @settings(max_examples=200, deadline=None)
 def test_jitter_is_bounded(now_ns: int, intervals: Intervals, rand: float) -> None:
     """The next audit comes an interval later, give or take a twentieth, or a tenth at the least distance."""
-    due = after_network(Schedule(now_ns, now_ns, now_ns), now_ns, intervals, rand)
-    due = after_local(due, now_ns, intervals, rand)
+    due = Schedule(now_ns, now_ns, now_ns).after_network(now_ns, intervals, rand)
+    due = due.after_local(now_ns, intervals, rand)
     assert due.network_ns is not None
     assert due.pool_ns is not None
     for due_ns, interval_s in zip((due.network_ns, due.pool_ns, due.local_ns), intervals, strict=True):
@@ -65,7 +60,7 @@ def test_jitter_is_bounded(now_ns: int, intervals: Intervals, rand: float) -> No
 @settings(max_examples=300, deadline=None)
 def test_jitter_goes_not_below_what_servers_allow(now_ns: int, intervals: Intervals, rand: float) -> None:
     """No pool is due again within 30 minutes (P2) and no server within 15 s, however short the interval may be set."""
-    due = after_network(Schedule(now_ns, now_ns, now_ns), now_ns, intervals, rand)
+    due = Schedule(now_ns, now_ns, now_ns).after_network(now_ns, intervals, rand)
     assert due.network_ns is not None
     assert due.pool_ns is not None
     assert due.network_ns - now_ns > SERVER_INTERVAL_S * S
@@ -74,22 +69,22 @@ def test_jitter_goes_not_below_what_servers_allow(now_ns: int, intervals: Interv
 
 def test_loopback_may_be_asked_as_often_as_wanted() -> None:
     """An interval below the least is jittered like any other: it is loopback's alone."""
-    due = [after_network(Schedule(0, None, 0), 0, USUAL._replace(network_s=1.0), rand) for rand in (0.0, 1.0)]
+    due = [Schedule(0, None, 0).after_network(0, USUAL._replace(network_s=1.0), rand) for rand in (0.0, 1.0)]
     assert [one.network_ns for one in due] == [950_000_000, 1_050_000_000]
 
 
 def test_intervals_differ_by_chance() -> None:
     """Every chance leads to another moment, so that hosts that began together do not stay together (P3)."""
-    due = {after_network(Schedule(0, 0, 0), 0, USUAL, rand / 100) for rand in range(100)}
+    due = {Schedule(0, 0, 0).after_network(0, USUAL, rand / 100) for rand in range(100)}
     assert len({one.network_ns for one in due}) == len({one.pool_ns for one in due}) == 100
 
 
 def test_pools_rest_while_servers_are_asked() -> None:
     """An audit of the servers leaves the pool's turn where it was, unless it had come; both are asked together then."""
     before = Schedule(300 * S, 3600 * S, 60 * S)
-    rested = after_network(before, 300 * S, USUAL, 0.5)
+    rested = before.after_network(300 * S, USUAL, 0.5)
     assert (rested.network_ns, rested.pool_ns) == (600 * S, 3600 * S)
-    asked = after_network(before, 3600 * S, USUAL, 0.5)
+    asked = before.after_network(3600 * S, USUAL, 0.5)
     assert (asked.network_ns, asked.pool_ns) == (3900 * S, 7200 * S)
 
 
@@ -100,8 +95,8 @@ def test_without_servers_no_audit_is_due(kind: str) -> None:
         0, USUAL, has_servers=kind == "pools", has_pools=kind == "servers", has_estimate=False, rand=0.5
     )
     for now_ns in range(0, 2 * HOUR, 600 * S):
-        due = after_local(after_network(due, now_ns, USUAL, 0.3), now_ns, USUAL, 0.3)
-        due = after_suspend(poll_sooner(due, Polls(now_ns), now_ns, 0.0, is_loopback=True), now_ns + 1)
+        due = due.after_network(now_ns, USUAL, 0.3).after_local(now_ns, USUAL, 0.3)
+        due = due.polling_sooner(Polls(now_ns), now_ns, 0.0, is_loopback=True).after_suspend(now_ns + 1)
         assert (due.network_ns if kind == "servers" else due.pool_ns) is None or kind != "servers"
         assert (due.pool_ns is None) == (kind == "pools")
 
@@ -124,7 +119,7 @@ def test_sooner_is_never_later_and_never_too_soon(
 ) -> None:
     """Hurry brings the servers forward only, never below the least distance; the pools only where they are alone."""
     before, polls = Schedule(network_ns, pool_ns, 0), Polls(servers_ns, pools_ns)
-    after = poll_sooner(before, polls, now_ns, wait_s, is_loopback=is_loopback)
+    after = before.polling_sooner(polls, now_ns, wait_s, is_loopback=is_loopback)
     assert after.local_ns == 0
     assert after.pool_ns == pool_ns or network_ns is None
     least_s = 0.0 if is_loopback else SERVER_INTERVAL_S
@@ -153,16 +148,16 @@ def test_no_history_queries_more_than_the_rate_limits_allow(life: list[tuple[str
             now_ns = max(now_ns, due.next_ns)
         elif what == "sleep":
             now_ns += round(rand * HOUR)
-            due = after_suspend(due, now_ns)
+            due = due.after_suspend(now_ns)
         if what in ("hurry", "sleep", "confirm") and servers:
             wait_s = CONFIRM_S if what == "confirm" else 0.0
-            due = poll_sooner(due, Polls(servers[-1]), now_ns, wait_s, is_loopback=False)
+            due = due.polling_sooner(Polls(servers[-1]), now_ns, wait_s, is_loopback=False)
         if min(due[:2]) <= now_ns:  # type: ignore[type-var, operator]
             pools += [now_ns] * (due.pool_ns is not None and due.pool_ns <= now_ns)
             servers += [now_ns] * (due.network_ns is not None and due.network_ns <= now_ns)
-            due = after_network(due, now_ns, shortest, rand)
+            due = due.after_network(now_ns, shortest, rand)
         if due.local_ns <= now_ns:
-            due = after_local(due, now_ns, shortest, rand)
+            due = due.after_local(now_ns, shortest, rand)
     assert all(after - before >= SERVER_INTERVAL_S * S for before, after in pairwise(servers))
     assert all(after - before >= POOL_INTERVAL_S * S for before, after in pairwise(pools))
 
@@ -170,22 +165,22 @@ def test_no_history_queries_more_than_the_rate_limits_allow(life: list[tuple[str
 @pytest.mark.parametrize(("late_s", "wanted"), [(-100, 0), (0, 0), (1, 0), (299, 0), (300, 1), (899, 2), (86_400, 288)])
 def test_missed_audits_are_counted(late_s: float, wanted: int) -> None:
     """Each whole interval that passed since an audit was due is one that did not come."""
-    assert missed(Schedule(HOUR, None, 0), HOUR + round(late_s * S), USUAL) == wanted
-    assert missed(Schedule(None, HOUR, 0), HOUR + round(12 * late_s * S), USUAL) == wanted
-    assert missed(Schedule(HOUR + 30 * DAY, HOUR, 0), HOUR + round(12 * late_s * S), USUAL) == wanted
+    assert Schedule(HOUR, None, 0).missed(HOUR + round(late_s * S), USUAL) == wanted
+    assert Schedule(None, HOUR, 0).missed(HOUR + round(12 * late_s * S), USUAL) == wanted
+    assert Schedule(HOUR + 30 * DAY, HOUR, 0).missed(HOUR + round(12 * late_s * S), USUAL) == wanted
 
 
 def test_without_servers_no_audit_is_missed() -> None:
     """Without servers to query no audit is missed."""
-    assert missed(Schedule(None, None, 0), DAY, USUAL) == 0
+    assert Schedule(None, None, 0).missed(DAY, USUAL) == 0
 
 
 def test_what_was_due_while_the_host_slept_was_not_missed() -> None:
     """After a suspend all that was due in it is due at once and counts as missed nowhere; the rest stays."""
-    after = after_suspend(Schedule(10 * S, 7200 * S, 60 * S), 3600 * S)
+    after = Schedule(10 * S, 7200 * S, 60 * S).after_suspend(3600 * S)
     assert after == Schedule(3600 * S, 7200 * S, 60 * S)
-    assert missed(after, 3600 * S, USUAL) == 0
-    assert after_suspend(Schedule(None, None, 5), 10) == Schedule(None, None, 5)
+    assert after.missed(3600 * S, USUAL) == 0
+    assert Schedule(None, None, 5).after_suspend(10) == Schedule(None, None, 5)
 
 
 def test_nothing_but_uptime_moves_a_schedule() -> None:

@@ -28,13 +28,6 @@ class Step(NamedTuple):
         return self.size_ns < 0
 
 
-class Suspend(NamedTuple):
-    """The host was suspended for `duration_ns`. Its wall clock was set forward by as much, which is not a step."""
-
-    duration_ns: int
-    boottime_ns: int
-
-
 def level_ns(reading: ClockReading) -> int:
     """Return REALTIME - BOOTTIME, which only a step changes, not a slew or a suspend (J1)."""
     return reading.realtime_ns - reading.boottime_ns
@@ -56,9 +49,7 @@ def without_leap(step: Step, leap: int, now: ClockReading) -> Step | None:
     return step._replace(size_ns=size_ns, before_ns=step.after_ns - size_ns)
 
 
-def find_suspend(before: ClockReading, after: ClockReading) -> Suspend | None:
-    """Return how long the host was suspended between two readings of one boot, if it was."""
+def find_suspend(before: ClockReading, after: ClockReading) -> int | None:
+    """Return how long the host was suspended between two readings of one boot, in ns; None if it was not."""
     duration_ns = suspended_ns(before, after)
-    if duration_ns <= MIN_SUSPEND_NS + before.width_ns + after.width_ns:
-        return None
-    return Suspend(duration_ns, after.boottime_ns)
+    return duration_ns if duration_ns > MIN_SUSPEND_NS + before.width_ns + after.width_ns else None
