@@ -132,8 +132,9 @@ class Agent:
         reading, context = self._runtime.clock.read(), self._runtime.host_context(self._setup.config.host.name)
         settings = self._agent_settings()._replace(is_single=is_single)
         self.state = first_state(settings, context, reading, self._agent_store.load())
-        for pending in self._agent_store.pending():
-            self.handle(agent_events.Recovered(pending.observation, pending.kind, self._report()))
+        self._agent_store.recover(
+            lambda pending: self.handle(agent_events.Recovered(pending.observation, pending.kind, self._report()))
+        )
         self._agent_store.log_damaged(context.host.boot_id)
         self.handle(agent_events.Started(self._runtime.clock.read(), self._runtime.kernel(), random.random()))
 

@@ -1,6 +1,6 @@
 """The agent's store: its state from run to run, and the actions that store something."""
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from typing import Any
 
 from ntpaudit.config.schema import HistoryConfig
@@ -24,7 +24,8 @@ _CLOCK = "clock"
 _RARELY_CHANGED = ("samples", "line", "back_test", "debounce")
 """The large parts of `ClockState` that local audits rarely change: each has a key of its own."""
 
-_RECOVERING = "recovering"
+_RECOVERING = "recovering"  # the key of the id of the audit that is being judged again, and how many starts tried it
+MAX_ATTEMPTS = 8  # after this many starts that ended while they judged an audit, the audit itself is the cause
 
 
 class AgentStore:
@@ -48,17 +49,30 @@ class AgentStore:
                 continue
         return None
 
-    def pending(self) -> Iterator[PendingObservation]:
-        """Yield the observations of the last run that were not judged; skip one that has crashed the agent before."""
+    def recover(self, judge: Callable[[PendingObservation], None]) -> None:
+        """Judge the observations of the last run that were not judged; skip one that ends the agent each time.
+
+        After an exception, it is skipped at the next start. Without one, the agent may have been killed by chance.
+        """
         for pending in self._store.write(audits.pending_observations):
-            if self._store.read(saved_state.load_state, _RECOVERING) == pending.id:
-                logger.warning(
-                    f"audit {pending.id} crashed the agent twice and is skipped; its observation stays in the history"
-                )
-                self._store.write(audits.give_up, pending.id)
-                continue
-            self._store.write(saved_state.save_state, _RECOVERING, pending.id)
-            yield pending
+            match self._store.read(saved_state.load_state, _RECOVERING):
+                case [pending.id, int(attempts)] if attempts >= MAX_ATTEMPTS:
+                    logger.warning(
+                        f"audit {pending.id} is skipped: the agent ended each time it judged this audit; "
+                        "its observation stays in the history"
+                    )
+                    self._store.write(audits.give_up, pending.id)
+                    continue
+                case [pending.id, int(attempts)]:
+                    pass
+                case _:
+                    attempts = 0
+            self._store.write(saved_state.save_state, _RECOVERING, [pending.id, attempts + 1])
+            try:
+                judge(pending)
+            except Exception:
+                self._store.write(saved_state.save_state, _RECOVERING, [pending.id, MAX_ATTEMPTS])
+                raise
             self._store.write(saved_state.save_state, _RECOVERING, None)
 
     def log_damaged(self, boot_id: str | None) -> None:

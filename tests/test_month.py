@@ -15,6 +15,7 @@ import pytest
 
 from ntpaudit import polling
 from ntpaudit.agent import Agent, read_setup
+from ntpaudit.agent_store import MAX_ATTEMPTS
 from ntpaudit.audit import Plan, plan_of
 from ntpaudit.core.ntp.rate_limit import SERVER_INTERVAL_S
 from ntpaudit.core.units import parse_utc
@@ -407,11 +408,11 @@ def test_what_was_seen_and_not_judged_is_judged_at_the_next_start(
     runtime.host.boots -= 1  # the second is of the boot that goes on
     runtime.pass_time(60 * S)
     if tripped:
-        store.write(saved_state.save_state, "recovering", kept[0])
+        store.write(saved_state.save_state, "recovering", [kept[0], MAX_ATTEMPTS])
     store.close()
     life.run(960.0 + 200.0)
     with life.database as connection:
         assert connection.execute("SELECT COUNT(*) FROM audits WHERE record IS NULL").fetchone() == (int(tripped),)
         judged = connection.execute("SELECT COUNT(*) FROM audits WHERE kind = 'network' AND id > ?", (count,))
         assert judged.fetchone()[0] >= 2 - tripped
-    assert any("crashed the agent twice and is skipped" in text for text in caplog.messages) == tripped
+    assert any("is skipped: the agent ended each time it judged" in text for text in caplog.messages) == tripped

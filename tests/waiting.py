@@ -11,6 +11,9 @@ T = TypeVar("T")
 WITHIN_S = 60.0
 """What takes longer than this does not come at all, on any machine."""
 
+STEPS = 10
+"""How often the time may start again."""
+
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.001, 0.02
 
 
@@ -20,13 +23,19 @@ def until(
     *,
     alive: Callable[[], object] = lambda: True,
     within_s: float = WITHIN_S,
+    progress: Callable[[], object] = lambda: None,
 ) -> T:
     """Return the first true value of `look`; fail after `within_s`, or once `alive` is false: it can come no more.
 
-    `what` names it in the failure; a function can add what a program has printed by then.
+    `what` names it in the failure; a function can add what a program has printed by then. Each time the value
+    of `progress` changes, the time starts again, up to STEPS times as much in all: a slow machine needs longer for all
+    steps, but not for one.
     """
-    deadline_s, pause_s = time.monotonic() + within_s, _FIRST_PAUSE_S
+    deadline_s, pause_s, reached = time.monotonic() + within_s, _FIRST_PAUSE_S, progress()
+    end_s = deadline_s + (STEPS - 1) * within_s
     while True:
+        if (now := progress()) != reached:
+            deadline_s, reached = min(time.monotonic() + within_s, end_s), now
         is_over = time.monotonic() > deadline_s or not alive()
         if found := look():  # after that: it may have come just before the end
             return found
