@@ -56,6 +56,7 @@ SHARING_FOLDERS = ("tests/grafana/",)
 """Folders with fixtures of the scope `session`: their tests go to one worker, which makes those once."""
 
 LONGEST = (
+    "tests/test_boot.py",
     "tests/test_chaos.py",
     "tests/test_fleet.py",
     "tests/test_month.py",
@@ -136,7 +137,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """Register the markers, and what collects the abilities of all processes of the run."""
     config.addinivalue_line("markers", f"needs(*abilities): skip where one is lacking: {', '.join(abilities.names())}")
     config.addinivalue_line("markers", "untraced: coverage is not measured: it is long, and others run the same lines")
-    config.addinivalue_line("markers", "alone: run while no other test does: it boots, steps a clock, or measures time")
+    config.addinivalue_line("markers", "alone: run while no other test does: it steps a clock")
     if hasattr(config, "workerinput"):
         abilities.share(Path(config.workerinput[FOUND]))
         return
@@ -171,7 +172,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if hasattr(config, "workerinput"):
         items.sort(key=_turn)
     for item in items:
-        if {"boot", "step-clock"} & set(_stated(item)):
+        if "step-clock" in _stated(item):
             item.add_marker("alone")
         if unknown := sorted(set(_stated(item)) - set(abilities.names())):
             known = ", ".join(abilities.names())

@@ -12,7 +12,7 @@ import pytest
 
 from ntpaudit.core.units import NS_PER_S, format_utc, parse_utc
 from ntpaudit.demo.scenario import HostSpec, Scenario, build_scenario
-from tests.command import ntpaudit
+from tests.command import Ran, ntpaudit
 from tests.demo.expected import ExpectedFindings, expected_findings
 from tests.world.flaky import FORWARD, FlakyDatabase
 from tests.world.servers import influxd, victoria_metrics
@@ -20,14 +20,20 @@ from tests.world.servers import influxd, victoria_metrics
 pytestmark = pytest.mark.untraced  # each simulates a fleet for a day in another process
 
 SEED = 3
+HOURS = 6.0
 
 VISIBLE_S = 12.0
 """VictoriaMetrics remembers for some ten seconds which series match a query: new ones are missing for that time."""
 
 
 class Found(NamedTuple):
-    """A fleet whose truth is known, and the report of `ntpaudit fleet`: an object, and a page."""
+    """A fleet whose truth is known, and the report of `ntpaudit fleet`: an object, and a page.
 
+    `made` is what the demonstration printed; `state` is the folder of both commands.
+    """
+
+    made: Ran
+    state: Path
     story: Scenario
     truth: ExpectedFindings
     said: dict[str, Any]
@@ -42,12 +48,11 @@ class Found(NamedTuple):
         return [finding for finding in self.said["findings"] if finding["id"] == kind]
 
 
-def look(
-    state: Path, end_ns: int, fill: tuple[str, ...], read: tuple[str, ...], *, hosts: int = 24, hours: float = 24.0
-) -> Found:
-    """Simulate a fleet that ends at a moment, and ask what it is then."""
+def look(state: Path, fill: tuple[str, ...], read: tuple[str, ...], *, hosts: int = 24) -> Found:
+    """Simulate a fleet that ended a minute ago, and ask what it was then."""
+    end_ns = (time.time_ns() // NS_PER_S - 60) * NS_PER_S
     until = format_utc(end_ns)
-    size = ("--hosts", str(hosts), "--hours", str(hours), "--seed", str(SEED), "--until", until)
+    size = ("--hosts", str(hosts), "--hours", str(HOURS), "--seed", str(SEED), "--until", until)
     made = ntpaudit("demo", *size, *fill, state=state, timeout_s=600.0)
     assert made.status == 0, made.err
     if "promql" in read:
@@ -55,30 +60,50 @@ def look(
     page = state / "fleet.html"
     asked = ntpaudit("fleet", *read, "--at", until, "--format", "json", "--html", str(page), state=state)
     assert asked.status == 2, asked.err
-    scenario = build_scenario(hosts, hours, SEED, end_ns)
-    return Found(scenario, expected_findings(scenario), json.loads(asked.out), page.read_text())
+    scenario = build_scenario(hosts, HOURS, SEED, end_ns)
+    return Found(made, state, scenario, expected_findings(scenario), json.loads(asked.out), page.read_text())
+
+
+@pytest.fixture(scope="module")
+def over_udp(tmp_path_factory: pytest.TempPathFactory) -> Found:
+    """A fleet made as a newcomer would, only of a shorter time."""
+    return look(tmp_path_factory.mktemp("fleet"), (), ("--demo",))
 
 
 @pytest.fixture(scope="module", params=["embedded, over UDP", "embedded, 104 hosts", "InfluxDB", "VictoriaMetrics"])
 def found(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Found]:
     """A fleet, in each database."""
     state = tmp_path_factory.mktemp("fleet")
-    end_ns = (time.time_ns() // NS_PER_S - 60) * NS_PER_S
     with ExitStack() as stack:
         match request.param:
             case "embedded, over UDP":
-                yield look(state, end_ns, ("--udp",), ("--demo",), hours=12.0)
+                yield request.getfixturevalue("over_udp")
             case "embedded, 104 hosts":
-                yield look(state, end_ns, (), ("--demo",), hosts=104, hours=6.0)  # above 100 hosts nothing is sent
+                yield look(state, (), ("--demo",), hosts=104)  # above 100 hosts nothing is sent
             case "InfluxDB":
                 real = stack.enter_context(influxd())
                 proxy = stack.enter_context(FlakyDatabase(real, lambda _: FORWARD))  # it speaks version 2 to write
                 fill = ("--no-udp", "--influx-url", proxy.url)
-                yield look(state, end_ns, fill, ("--url", real), hours=6.0)
+                yield look(state, fill, ("--url", real))
             case "VictoriaMetrics":
                 url = stack.enter_context(victoria_metrics())
                 fill = ("--no-udp", "--influx-url", url)
-                yield look(state, end_ns, fill, ("--url", url, "--language", "promql"), hours=6.0)
+                yield look(state, fill, ("--url", url, "--language", "promql"))
+
+
+def test_it_says_what_is_found_and_where_to_look_next(over_udp: Found) -> None:
+    """The result is that of `ntpaudit fleet --demo`, on standard output; that all is simulated is said beside it."""
+    ran, state = over_udp.made, over_udp.state
+    assert (
+        ran.err == "ntpaudit: demonstration: hosts, clocks and servers are simulated, some of them wrong on purpose\n"
+    )
+    again = ntpaudit("fleet", "--demo", state=state)
+    assert ran.out.startswith(again.out)
+    assert "24 hosts in 3 sites, 6 h until" in ran.out
+    for words in ("fleet --demo --flagged", "fleet --demo --html demo.html", "fleet order --demo"):
+        assert f"\n  ntpaudit {words}" in ran.out
+    command = next(line for line in ran.out.splitlines() if "fleet order" in line).split()[1:]
+    assert ntpaudit(*command, state=state).out.startswith("WARNING  timestamps on")
 
 
 def test_every_host_is_what_it_is(found: Found) -> None:

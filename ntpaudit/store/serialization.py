@@ -29,7 +29,7 @@ def plain(value: Any, *, names: bool = True) -> Any:
         case tuple() if names and hasattr(value, "_asdict"):
             return {key: plain(part) for key, part in value._asdict().items()}
         case tuple():
-            return [plain(part, names=names) for part in value]
+            return [part if type(part) in _ATOMS else plain(part, names=names) for part in value]
         case Mapping():
             return {key: plain(part, names=names) for key, part in value.items()}
     return value

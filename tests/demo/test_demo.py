@@ -14,66 +14,13 @@ from pathlib import Path
 
 import pytest
 
-from ntpaudit.core.fleet.checks import judge_fleet
-from ntpaudit.core.fleet.model import FleetPolicy
-from ntpaudit.core.policy import Severity
-from ntpaudit.demo.scenario import build_scenario
-from ntpaudit.fleet import open_reader
-from ntpaudit.fleet.reader import SnapshotOptions
-from tests.command import Ran, new_interpreter, ntpaudit
-from tests.demo.expected import expected_findings
+from ntpaudit.core.units import NS_PER_S
+from ntpaudit.fleet.demo_store import DemoStore
+from tests.command import new_interpreter, ntpaudit
 from tests.world.flaky import Answer, FlakyDatabase
 from tests.world.packages import REPOSITORY
 
 DEADLINE_S = 60.0
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Ran, Path]:
-    """A demonstration over UDP, made as a newcomer would, only of a shorter time."""
-    folder = tmp_path_factory.mktemp("demo")
-    return ntpaudit("demo", "--hours", "6", state=folder), folder
-
-
-@pytest.mark.untraced
-def test_it_says_what_is_found_and_where_to_look_next(made: tuple[Ran, Path]) -> None:
-    """The result is that of `ntpaudit fleet --demo`, on standard output; that all is simulated is said beside it."""
-    ran, folder = made
-    assert ran.status == 0
-    assert (
-        ran.err == "ntpaudit: demonstration: hosts, clocks and servers are simulated, some of them wrong on purpose\n"
-    )
-    again = ntpaudit("fleet", "--demo", state=folder)
-    assert ran.out.startswith(again.out)
-    assert "24 hosts in 3 sites, 6 h until" in ran.out
-    for words in ("fleet --demo --flagged", "fleet --demo --html demo.html", "fleet order --demo"):
-        assert f"\n  ntpaudit {words}" in ran.out
-    command = next(line for line in ran.out.splitlines() if "fleet order" in line).split()[1:]
-    assert ntpaudit(*command, state=folder).out.startswith("WARNING  timestamps on")
-
-
-@pytest.mark.untraced
-def test_what_was_simulated_is_found(made: tuple[Ran, Path]) -> None:
-    """Hosts by severity, the falseticker, the moved site, the slow walk, silent hosts, sites whose logs lack order."""
-    _, folder = made
-    scenario = build_scenario(24, 6.0, 1, time.time_ns())
-    found = expected_findings(scenario)
-    with closing(open_reader(path=str(folder / "state" / "demo.sqlite3"))) as reader:
-        fleet = judge_fleet(reader.snapshot(reader.now_ns(), SnapshotOptions()), FleetPolicy())
-    at = {
-        name: {one.name for one in fleet.members if one.severity is level}
-        for name, level in Severity.__members__.items()
-    }
-    assert at["CRITICAL"] == found.critical
-    assert at["WARNING"] == found.warning
-    assert at["UNKNOWN"] == found.silent | found.unmeasured
-    assert at["OK"] == found.ok
-    assert {one.name for one in fleet.members if one.silent_s is not None} == found.silent
-    falsetickers = {one.source: frozenset(one.hosts) for one in fleet.findings if one.id == "shared-falseticker"}
-    assert falsetickers == found.shared_falsetickers
-    assert {one.site for one in fleet.findings if one.id == "site-moved"} == set(found.sites_moved)
-    assert {name for one in fleet.findings if one.id == "slow-walk" for name in one.hosts} == found.slow_walkers
-    assert {one.site for one in fleet.findings if one.id == "ordering-risk"} == found.risky_sites
 
 
 @pytest.mark.parametrize(
@@ -132,6 +79,7 @@ def test_a_path_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
     assert "cannot write /proc/state/demo.sqlite3: No such file or directory; create its folder" in ran.err
 
 
+@pytest.mark.untraced
 def test_the_same_seed_and_end_make_the_same_file(tmp_path: Path) -> None:
     """Without UDP it holds the same points, to the last bit; a file elsewhere is not what the fleet's command reads."""
     words = ("demo", "--hosts", "4", "--hours", "6", "--no-udp", "--until", "2026-11-18T11:00", "--store")
@@ -177,13 +125,12 @@ def _running(folder: Path, *words: str, terminal: int | None = None) -> Iterator
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_an_interrupted_demonstration_leaves_the_old_one(
-    made: tuple[Ran, Path], tmp_path: Path, number: signal.Signals
-) -> None:
+def test_an_interrupted_demonstration_leaves_the_old_one(tmp_path: Path, number: signal.Signals) -> None:
     """What ends it reaches all processes at once; the status is 130, nothing half made is left, no traceback shown."""
     (tmp_path / "state").mkdir()
     old = tmp_path / "state" / "demo.sqlite3"
-    old.write_bytes((made[1] / "state" / "demo.sqlite3").read_bytes())
+    with DemoStore(str(old)) as store:
+        store.finish(1_795_000_000 * NS_PER_S)
     before = old.read_bytes()
     with _running(tmp_path, "--hosts", "200", "--hours", "500") as running:
         assert running.stderr is not None
@@ -204,7 +151,7 @@ def test_it_follows_the_present_until_a_signal(tmp_path: Path) -> None:
     with FlakyDatabase(choose=lambda request: Answer(204)) as database:
         words = (
             "--hosts",
-            "12",
+            "3",
             "--hours",
             "6",
             "--no-udp",

@@ -247,8 +247,8 @@ def _raised_severity(state: DebounceState, context: AuditContext) -> Severity:
 
 def _listed_rank(rule: HostRule, state: DebounceState) -> int:
     """Return the rank at which a rule's finding is listed; 0 while another finding covers it."""
-    is_covered = any(state.of(other).raised >= _COUNTED for other in rule.covered_by)
-    return 0 if is_covered else state.of(rule.id).raised
+    raised = state.of(rule.id).raised
+    return 0 if raised and any(state.of(other).raised >= _COUNTED for other in rule.covered_by) else raised
 
 
 def _is_pending(rule: HostRule, state: DebounceState) -> bool:
