@@ -220,7 +220,7 @@ def database(host: Machine) -> Iterator[None]:
 
 def fetch(host: Machine, path: str, **query: str) -> str | None:
     """What the database answers, None where it does not."""
-    code = "import sys,urllib.request; print(urllib.request.urlopen(sys.argv[1], timeout=5).read().decode())"
+    code = "import sys,urllib.request; print(urllib.request.urlopen(sys.argv[1], timeout=30).read().decode())"
     url = f"http://{DATABASE}{path}?{urllib.parse.urlencode(query)}"
     done = host.run(["python3", "-c", code, url], check=False)
     return done.stdout.strip() if done.returncode == 0 else None

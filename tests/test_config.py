@@ -6,6 +6,7 @@ import re
 import stat
 import tomllib
 from collections.abc import Mapping
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -55,12 +56,13 @@ def write(path: Path, text: str) -> str:
 def spans(least_s: float) -> st.SearchStrategy[str]:
     """Draw spans as an operator writes them."""
     units = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
-    return st.builds(lambda count, unit: f"{count}{unit}", st.integers(1, 5000), st.sampled_from(sorted(units))).filter(
-        lambda text: parse_duration(text) >= least_s
-    )
+    fewest = {unit: max(1, ceil(least_s / length_s)) for unit, length_s in units.items()}
+    possible = st.sampled_from(sorted(unit for unit, count in fewest.items() if count <= 5000))
+    return possible.flatmap(lambda unit: st.integers(fewest[unit], 5000).map(lambda count: f"{count}{unit}"))
 
 
-LABELS = st.text(min_size=1, max_size=20).filter(lambda text: bool(text.strip()) and text.isprintable())
+_PRINTABLE = st.characters(exclude_categories=("C", "Z"), include_characters=" ")  # as `str.isprintable`
+LABELS = st.text(_PRINTABLE, min_size=1, max_size=20).map(lambda text: text if text.strip() else "a b")
 PATHS = LABELS.map(lambda text: f"/{text}")
 URLS = st.sampled_from(["http://127.0.0.1:8086", "https://influx.example.net/base", "http://[::1]:8086"])
 OWN: Mapping[str, st.SearchStrategy[Any]] = {

@@ -65,7 +65,7 @@ def dead_letters(store: StateStore) -> list[tuple[str, str]]:
 
 def query(url: str, text: str) -> dict[str, Any]:
     """Ask InfluxDB, and return its first answer."""
-    with urlopen(f"{url}/query?db=ntpaudit&epoch=ns&q={quote(text)}", data=b"", timeout=10) as got:
+    with urlopen(f"{url}/query?db=ntpaudit&epoch=ns&q={quote(text)}", data=b"", timeout=WITHIN_S) as got:
         result: dict[str, Any] = json.load(got)["results"][0]
     return result
 
@@ -817,9 +817,9 @@ def test_a_refusal_shows_the_database_clock_too(status: int, store: StateStore) 
 
 def samples(url: str) -> int:
     """Return how many samples of the clock's offset VictoriaMetrics has."""
-    with urlopen(f"{url}/internal/force_flush", timeout=10) as _:
+    with urlopen(f"{url}/internal/force_flush", timeout=WITHIN_S) as _:
         pass
-    with urlopen(f"{url}/api/v1/export?match[]=ntpaudit_clock_offset_s", timeout=10) as got:
+    with urlopen(f"{url}/api/v1/export?match[]=ntpaudit_clock_offset_s", timeout=WITHIN_S) as got:
         return sum(len(json.loads(line)["values"]) for line in got)
 
 

@@ -535,8 +535,8 @@ def test_a_reading_clock_that_is_wrong_judges_nothing(state: Path, shift: str, s
         clock_lines("wrong", [now_ns - age_s * 10**9], severity=3 if age_s < 600 else 0) for age_s in ages_s
     )
     with victoria_metrics() as url:
-        urlopen(Request(f"{url}/write", lines.encode()), timeout=10).close()
-        urlopen(f"{url}/internal/force_flush", timeout=10).close()
+        urlopen(Request(f"{url}/write", lines.encode()), timeout=60).close()
+        urlopen(f"{url}/internal/force_flush", timeout=60).close()
         words = ("--url", url, "--language", "promql", "--format", "json")
         right = fleet(*words, state=state)
         faked = {
@@ -566,7 +566,7 @@ def test_one_environment_alone(state: Path) -> None:
     now_ns = time.time_ns()
     with influxd() as url:
         lines = clock_lines("web1", [now_ns], tags=",env=prod") + clock_lines("fake1", [now_ns], tags=",env=demo")
-        urlopen(Request(f"{url}/write?db=ntpaudit", lines.encode()), timeout=10).close()
+        urlopen(Request(f"{url}/write?db=ntpaudit", lines.encode()), timeout=60).close()
         config = state / "env.toml"
         config.write_text(f"[fleet]\nurl = '{url}'\nenv = 'demo'\n")
         for words, names in (

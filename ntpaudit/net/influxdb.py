@@ -133,7 +133,7 @@ class InfluxTransport:
             case ConnectTimeoutError():
                 return Unreachable(f"no connection in {self._timeout_s:g} s; {_FIX}", sent=False)
             case ReadTimeoutError() | TimeoutError():
-                return Unreachable(f"no reply in {self._timeout_s:g} s", sent=True)
+                return Unreachable(f"no reply in {self._timeout_s:g} s; {_FIX_SLOW}", sent=True)
             case _:
                 return Unreachable(f"no reply: {self._clean(_cause(error))}", sent=True)
 
@@ -142,6 +142,7 @@ class InfluxTransport:
 
 
 _FIX = "start the database, or check influxdb.url and firewalls"
+_FIX_SLOW = "check the load of the database, or raise influxdb.timeout"
 _MISREAD = (400, 415, 422)  # how a server may answer that takes compressed lines for plain ones
 
 

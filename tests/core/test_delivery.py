@@ -343,6 +343,16 @@ def test_a_database_that_flaps_loses_no_entry(seed: int, failure: DeliveryFailur
     assert outcome.confirmed == list(range(2500))
 
 
+@given(st.integers(1, 1200), SEEDS)
+def test_a_database_slower_than_the_timeout_gets_smaller_batches(in_time: int, chances: random.Random) -> None:
+    """Where it stores everything, but answers in time only to batches of a size, all arrives, with short delays."""
+    late = Unreachable("no reply in 0.5 s", sent=True)
+    outcome = deliver(1200, lambda entries: Delivered() if len(entries) <= in_time else late, chances, 2410)
+    assert outcome.confirmed == list(range(1200))
+    assert outcome.aside == []
+    assert outcome.waited_s < 1200
+
+
 def test_an_outage_does_not_make_the_oldest_entry_suspect() -> None:
     """After any number of refused connections the first entry is sent again, together with all others."""
     pace = RetryState()

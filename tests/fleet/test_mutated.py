@@ -62,7 +62,7 @@ def listen(upstream: str, language: str) -> Answers:
         form = {"Content-Type": request.headers["content-type"]} if request.lines else {}
         asked = urllib.request.Request(upstream + request.target, request.lines.encode() or None, form)
         try:
-            with urllib.request.urlopen(asked, timeout=10) as got:
+            with urllib.request.urlopen(asked, timeout=30) as got:
                 answers[question(request)] = body = got.read()
                 return Answer(got.status, body.decode())
         except urllib.error.HTTPError as error:

@@ -17,7 +17,7 @@ from tests.world import packages
 
 PROGRAM = "chromium-headless-shell"
 
-_ANSWER_S = 30.0
+_ANSWER_S = 60.0
 _FLAGS = (
     "--no-sandbox",  # which root cannot have; the only pages are our own
     "--disable-gpu",

@@ -23,7 +23,7 @@ from tests.world.servers import ServerFailedError
 INCLUDED = ("chrony", "dbus", "python3", "systemd", "systemd-container", "systemd-sysv")
 """What the machine has beside Debian's essential packages; systemd-container brings the program that boots it."""
 
-READY_WITHIN_S = 30.0
+READY_WITHIN_S = 60.0
 """A machine that has not finished booting by then is given up."""
 
 _PAUSE_S = 0.05
