@@ -23,8 +23,9 @@ from ntpaudit.core.record import Health, Record
 from ntpaudit.core.schedule import Intervals
 from ntpaudit.core.units import MAX_DIGITS, NS_PER_S, format_duration, plural
 from ntpaudit.errors import ConfigError, OutputError
+from ntpaudit.formats.log_entries import status_line
 from ntpaudit.log import LazyLogger
-from ntpaudit.outputs import Output, OutputConfig, open_outputs
+from ntpaudit.outputs import Output, OutputConfig, open_output
 from ntpaudit.outputs.journal import journal_takes_our_output
 from ntpaudit.outputs.systemd import Notifier
 from ntpaudit.runtime import SystemRuntime
@@ -205,7 +206,7 @@ class Agent:
 
     def _emit(self, record: Record, events: Sequence[Event]) -> None:
         """Send a record and events to every output; log when an output fails and when it works again."""
-        self._notifier.audited(record)
+        self._notifier.status(status_line(record))
         for name, (_, output) in self._outputs.items():
             try:
                 output.emit(record, events)
@@ -336,23 +337,15 @@ class Agent:
 
 
 def _open_outputs(setup: AgentSetup, known: OpenOutputs | None = None) -> OpenOutputs:
-    """Open the configured outputs. One that is open with the same configuration stays, with what it still has to send.
-
-    ConfigError if an output cannot be opened.
-    """
-    configured = setup.config.outputs
+    """Open the configured outputs; one that is open with the same configuration stays, with what is still to send."""
+    configured, known = setup.config.outputs, known or {}
     journal = configured.journal or JournalConfig(enabled=journal_takes_our_output(setup.environment))
     configs = configured._asdict() | {"journal": journal if journal.enabled else None}
-    outputs: OpenOutputs = {}
-    for name, value in configs.items():
-        if known is not None and name in known and known[name][0] == value:
-            outputs[name] = known[name]
-        elif value is not None:
-            try:
-                outputs[name] = (value, open_outputs({name: value})[name])
-            except OutputError as error:
-                raise ConfigError(f"{name}: {error}", name) from error
-    return outputs
+    return {
+        name: known[name] if name in known and known[name][0] == config else (config, open_output(name, config))
+        for name, config in configs.items()
+        if config is not None
+    }
 
 
 def _feed_every_s(environment: Mapping[str, str]) -> float | None:

@@ -60,10 +60,7 @@ def plan_of(config: "Config") -> Plan:
 
 
 class HostServers:
-    """The servers of this host's time daemons, as last seen.
-
-    They are kept while no daemon runs: a host whose daemon has stopped must still be audited.
-    """
+    """The servers of this host's time daemons; while none runs the last ones, so that the host is still audited."""
 
     def __init__(self) -> None:
         self._last = Configured()
@@ -77,10 +74,7 @@ class HostServers:
 
 
 def run(plan: Plan, clock: Clock, store: OneShotStore, show_progress: ShowProgress = show_nothing) -> Record:
-    """Audit this host's clock once. Failures of sources and probes are in the record; failures of the state are logged.
-
-    `plan.persist` stores the observation before it is judged, and the record after.
-    """
+    """Audit this host's clock once; `plan.persist` stores it. Failures are in the record, those of the state logged."""
     observation = observe(plan, clock, store.update, show_progress)
     kept = store.keep_observation(observation) if plan.persist else None
     record = conclude(observation, plan.profile, plan.labels, plan.max_drift_ppm)

@@ -4,10 +4,7 @@ from collections.abc import Iterable
 
 
 class NtpauditError(Exception):
-    """The base of errors that an operator can fix: `reason` is the cause, `remedy` the fix, if it is given apart.
-
-    They are separate because a reason can contain text from a server, which is not trusted.
-    """
+    """The base of errors that an operator can fix. `remedy` is separate: a `reason` can have text from a server."""
 
     def __init__(self, reason: str, remedy: str = "") -> None:
         super().__init__(f"{reason}; {remedy}" if remedy else reason)

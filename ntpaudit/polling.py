@@ -1,11 +1,10 @@
 """Poll the sources: resolve names, apply rate limits, query all servers at once, store what the replies mean."""
 
 import socket
-import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Container, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Container, Iterable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -17,6 +16,7 @@ from ntpaudit.core.ntp.sources import pool as make_pool
 from ntpaudit.core.observation import SourceFailure, SourceObservation
 from ntpaudit.core.units import NS_PER_S, format_duration, format_offset, plural
 from ntpaudit.log import LazyLogger
+from ntpaudit.net import deadline
 from ntpaudit.probes.clock import Clock
 from ntpaudit.probes.ntp import ExchangeResult, exchange_all
 from ntpaudit.probes.resolve import Endpoint, Resolution, is_routable, own_reference_ids
@@ -40,10 +40,7 @@ def show_nothing(text: str) -> None:
 
 
 class QueryOptions(NamedTuple):
-    """Samples for each server, the timeout, and whether minimum intervals are ignored this time.
-
-    `hint` is added to the message about a skipped server: what the user can do.
-    """
+    """Samples per server, the timeout, whether to ignore minimum intervals, and a `hint` about skipped servers."""
 
     samples: int = 1
     timeout_s: float = 2.0
@@ -153,16 +150,8 @@ class PollRound:
         if self._fallbacks:
             self._resolve()
 
-    @contextmanager
-    def _progress(self, text: str) -> Iterator[None]:
-        timer = threading.Timer(PROGRESS_AFTER_S, self._show_progress, (text,))
-        timer.daemon = True
-        with suppress(RuntimeError):  # no thread is available: then there is no progress
-            timer.start()
-        try:
-            yield
-        finally:
-            timer.cancel()
+    def _progress(self, text: str) -> AbstractContextManager[None]:
+        return deadline.after(PROGRESS_AFTER_S, lambda: self._show_progress(text))
 
     def _choose_targets(self, states: ServerStates) -> ServerStates:
         zones = sum(isinstance(source, Pool) and source.is_public for source in self._sources)
@@ -344,10 +333,7 @@ def _describe(source: SourceObservation) -> str:
 
 
 def _known_of(pool: Pool, states: ServerStates, offered: Container[str]) -> ServerStates:
-    """Return the stored states of this pool's servers by address, and of offered addresses queried by other names.
-
-    The latter have no slot in this pool, but a kiss-o'-death that they sent counts here too.
-    """
+    """Return this pool's known states by address, and of other offered addresses the kiss-o'-deaths that they sent."""
     known: ServerStates = {}
     for key, state in states.items():
         address, _, port = key.partition(" ")

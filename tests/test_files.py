@@ -13,7 +13,7 @@ from ntpaudit import files as files_module
 from ntpaudit.config.schema import OUTPUTS
 from ntpaudit.errors import OutputError
 from ntpaudit.files import find, open_regular, unwritable, write_atomically, write_output
-from ntpaudit.outputs import open_outputs
+from ntpaudit.outputs import open_output
 from tests.records import record, servers
 
 
@@ -199,7 +199,7 @@ def test_agents_outputs_refuse_a_pipe(tmp_path: Path) -> None:
     """Each output that writes a file goes on with a message: the agent's loop never waits for a reader."""
     os.mkfifo(tmp_path / "pipe")
     pipe = str(tmp_path / "pipe")
-    outputs = open_outputs({name: table(path=pipe) for name, table in OUTPUTS.items() if "path" in table._fields})
+    outputs = {name: open_output(name, one(path=pipe)) for name, one in OUTPUTS.items() if "path" in one._fields}
     assert {"openmetrics", "jsonl"} <= outputs.keys()
     for output in outputs.values():
         with pytest.raises(OutputError, match="not a regular file; name a regular file"):

@@ -14,9 +14,9 @@ import ntplib
 import psutil
 import pytest
 
-from ntpaudit.demo.server import Behaviour, Datagram, Header, NtpServer
+from ntpaudit.demo.server import Behaviour, Header, NtpServer
 from tests.world import packages, servers
-from tests.world.rogue import BOGUS_FLOOD, FORGED_AHEAD_S, MISBEHAVIOURS, RogueServer, late
+from tests.world.rogue import BOGUS_FLOOD, FORGED_AHEAD_S, MISBEHAVIOURS, Datagram, RogueServer, late
 
 S = 1 << 32
 NONCE = 0x0123_4567_89AB_CDEF
@@ -101,12 +101,7 @@ def test_only_loopback_is_served(address: str) -> None:
 
 def test_subclass_may_answer_anything() -> None:
     """A reply of a subclass goes out as it is, with its delay, from the port it names."""
-
-    class Strange(NtpServer):
-        def reply(self, request: bytes, received_ns: int, now_ns: int) -> list[Datagram]:
-            return [Datagram(b"later", delay_s=0.02), Datagram(b"other", from_another_port=True)]
-
-    with Strange() as server:
+    with RogueServer(lambda _: [Datagram(b"later", 0.02), Datagram(b"other", from_another_port=True)]) as server:
         (first, first_port), (second, second_port) = ask(server, 2)
     assert (first, second) == (b"other", b"later")
     assert first_port != server.port == second_port

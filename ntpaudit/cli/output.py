@@ -35,10 +35,7 @@ def note(text: str) -> None:
 
 
 def log_to_stderr(*, verbose: bool = False, quiet: bool = False, drop_repetitions: bool = False) -> None:
-    """Send log messages to standard error, from the first one on. UsageError for `-v` with `-q`.
-
-    `drop_repetitions` is for a long-running agent.
-    """
+    """Send log messages to standard error, from the first one on. UsageError for `-v` with `-q`."""
     if verbose and quiet:
         raise click.UsageError("-v and -q exclude each other")
     level = "DEBUG" if verbose else "WARNING" if quiet else "INFO"
@@ -72,10 +69,7 @@ def exit_on(*errors: type[Exception]) -> Iterator[None]:
 def emit_and_exit(
     record: "Record", format_name: str, output: str | None = None, *, least: Severity = Severity.OK, last: str = ""
 ) -> None:
-    """Write the record and exit with the status of its severity, or of `least` if that is worse. `last` ends the text.
-
-    The exit status is 3 if the record cannot be written.
-    """
+    """Write the record, then `last`; exit with the status of its severity or `least`, 3 if it cannot be written."""
     if format_name == "text":
         from ntpaudit.formats.text import render
 

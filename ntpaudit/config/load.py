@@ -132,10 +132,7 @@ def locate(error: ConfigError, path: str) -> ConfigError:
 
 
 def with_environment(config: Config, environment: Mapping[str, str]) -> Config:
-    """Return the configuration with InfluxDB's variables (INFLUXDB_V2_*) for what the file does not set.
-
-    Raises ConfigError if they disable the verification of TLS, or are invalid.
-    """
+    """Fill what the file does not set from INFLUXDB_V2_*. ConfigError if one is invalid, or disables TLS checks."""
     if environment.get("INFLUXDB_V2_VERIFY_SSL", "").lower() in ("0", "false", "no", "off"):
         raise ConfigError(
             "INFLUXDB_V2_VERIFY_SSL: certificates are always verified; give the CA file in INFLUXDB_V2_SSL_CA_CERT"

@@ -23,10 +23,7 @@ HEADER = """\
 
 
 def write_file(given: Tables, why: str = "") -> str:
-    """Write a complete file with the `given` values, all other keys commented out; `why` comments the sources.
-
-    Raises ConfigError for invalid values.
-    """
+    """Write a file: the `given` values, other keys commented out; `why` comments the sources. Raises ConfigError."""
     tolerances = tables_of(read_config(given))["policy"]
     lines = [HEADER]
     for table, keys in KEYS.items():
@@ -44,10 +41,7 @@ def write_file(given: Tables, why: str = "") -> str:
 
 
 def show_toml(config: Config, environment: Mapping[str, str], written: Tables) -> str:
-    """Write the effective configuration as a file, each value with its origin, without secrets.
-
-    `written` has the tables of the configuration file: any other value is from the environment, or a default.
-    """
+    """Write the effective values without secrets, each with its origin; `written` has the tables of the file."""
     lines = []
     for table, values in tables_of(config).items():
         if not values:

@@ -20,10 +20,7 @@ _WORST: tuple[Verdict, ...] = ("within", "unproven", "unmeasured", "beyond")  # 
 
 
 class Moment(NamedTuple):
-    """One record of the agent: its true time, its uptime, the suspended time in that uptime, and its verdict.
-
-    `local_s` is the local interval from then on.
-    """
+    """One record: its true time, uptime, suspended time in that uptime, verdict, and the local interval from then."""
 
     utc_s: int
     boot_id: str | None
@@ -73,10 +70,7 @@ def stretches(moments: Iterable[Moment], steps: Sequence[int] = (), until_s: int
 
 
 def by_hour(parts: Iterable[Stretch], until_s: int) -> dict[int, Spans]:
-    """Return the spans of every hour, by its beginning, from that of the first stretch to `until_s`.
-
-    Each hour adds up to 3600, the last one to the part that has passed. The time before the first stretch is absent.
-    """
+    """Return the spans of every hour by its beginning, up to `until_s`; what precedes the first stretch is absent."""
     hours: dict[int, list[int]] = {}
     for part in parts:
         if not hours:

@@ -18,11 +18,7 @@ class StartPoll(NamedTuple):
 
 
 class ObserveHost(NamedTuple):
-    """Read the clocks and the kernel; `Observed` follows at once.
-
-    `known` is the host's identity and daemons by an earlier reading. They are read again if it is None, or if one of
-    its daemons has ended.
-    """
+    """Read clocks and kernel; the host too if it is not `known` or a daemon has ended. `Observed` follows at once."""
 
     known: HostContext | None
 

@@ -56,10 +56,7 @@ def _rate_ppm(state: ClockState) -> float:
 
 
 def drift_bound_ppm(line: Fit | None, drift_ppm: float) -> float:
-    """Return the largest possible drift of the oscillator, which is larger if it is certainly measured so (B5, R4).
-
-    A measured drift beyond what a kernel can correct is not that of an oscillator.
-    """
+    """Return the largest possible drift: the measured one if certainly larger, up to MAX_KERNEL_PPM (B5, R4)."""
     if line is None or not abs(line.frequency_ppm) - line.skew_ppm > drift_ppm:
         return drift_ppm
     return max(drift_ppm, min(abs(line.frequency_ppm) + line.skew_ppm, MAX_KERNEL_PPM))

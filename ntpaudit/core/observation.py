@@ -108,10 +108,7 @@ class HiddenDaemons(NamedTuple):
 
 
 class HostFacts(NamedTuple):
-    """The identity of this host, and facts about its clock; None if unknown.
-
-    `zone_offset_s` is local time minus UTC; `container` is the kind of container that ntpaudit runs in.
-    """
+    """The host's identity, and facts about its clock; None if unknown. `zone_offset_s` is local time minus UTC."""
 
     name: str
     machine_id: str | None

@@ -188,10 +188,7 @@ class Record(NamedTuple):
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "Record":
-        """Read a record that `to_dict` wrote; keys of later versions are ignored.
-
-        Raises ValueError for another schema and KeyError for a key that is missing.
-        """
+        """Read a record of `to_dict`, without later keys. ValueError for another schema, KeyError for a missing key."""
         if data.get("schema") != SCHEMA:
             raise ValueError(f"not a record of schema {SCHEMA}: {data.get('schema')!r}")
         time, drift = data["time"], data["drift"]

@@ -73,10 +73,7 @@ class Schedule(NamedTuple):
         return self._replace(local_ns=_later(now_ns, intervals.local_s, rand))
 
     def polling_sooner(self, polls: Polls, now_ns: int, wait_s: float, *, is_loopback: bool) -> "Schedule":
-        """Move the next poll forward to `wait_s` from now, if rate limits allow it; that of pools only without servers.
-
-        `is_loopback`: all servers are on this host.
-        """
+        """Poll `wait_s` from now, or as soon as rate limits allow (loopback has none); pools only without servers."""
         wanted_ns = now_ns + round(wait_s * NS_PER_S)
         if self.network_ns is not None:
             allowed_ns = earliest_allowed(polls.servers_ns, 0.0 if is_loopback else SERVER_INTERVAL_S, now_ns)
@@ -101,10 +98,7 @@ class Schedule(NamedTuple):
 def first_schedule(
     now_ns: int, intervals: Intervals, *, has_servers: bool, has_pools: bool, has_estimate: bool, rand: float
 ) -> Schedule:
-    """Return the first schedule of a run; `rand` is a random number from 0 to 1.
-
-    If an offset is already known (`has_estimate`), a local audit is due at once; else servers are polled first.
-    """
+    """Return the first schedule: a local audit at once if `has_estimate`, else polls first; `rand` is from 0 to 1."""
 
     def first_ns(interval_s: float) -> int:
         return now_ns + round(rand * min(interval_s, FIRST_WITHIN_S) * NS_PER_S)

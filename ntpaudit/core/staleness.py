@@ -1,6 +1,6 @@
 """Whether the agent's last record still describes the clock: its age, boot and machine."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ntpaudit.core.ntp.rate_limit import Instant
 from ntpaudit.core.policy import Severity
@@ -35,10 +35,7 @@ class RunningAgent(NamedTuple):
 
 
 class HostNow(NamedTuple):
-    """The host that reads a record: the moment by its clocks, its machine id, and whether the agent runs here.
-
-    The agent is the one that has stored the state that is read with the record. `agent_runs` is None if unknown.
-    """
+    """The host that reads a record: the moment, its machine id, whether the agent of the state runs (None: unknown)."""
 
     moment: Instant
     machine_id: str | None = None
@@ -150,24 +147,3 @@ def _doubt(record: Record, is_of_this_boot: bool | None, age_s: float, machine_i
     if age_s < 0:
         return f"the last record is {format_duration(-age_s)} ahead of this host's uptime"
     return None
-
-
-def read_agent_state(data: Any) -> RunningAgent:
-    """Read an agent's stored state; invalid values become their default."""
-    entries = data if isinstance(data, dict) else {}
-    valid: dict[str, Any] = {name: entries[name] for name, kind in _KINDS.items() if type(entries.get(name)) is kind}
-    for name in ("local_s", "network_s", "pool_s"):
-        value: Any = entries.get(name)
-        if type(value) in (int, float) and 0 < value < 1e9:
-            valid[name] = float(value)
-    return RunningAgent(**valid)
-
-
-_KINDS = {
-    "pid": int,
-    "version": str,
-    "boot_id": str,
-    "started_boottime_ns": int,
-    "next_poll_boottime_ns": int,
-    "delivers": bool,
-}

@@ -46,10 +46,7 @@ UNITS = (
 
 
 def format_duration(seconds: float, *, rounding: Rounding = "near") -> str:
-    """Format a duration with at most three significant digits and its unit.
-
-    `rounding` is `up` for a maximum error and `down` for a least error, so that no output claims too much.
-    """
+    """Format a duration with at most three digits; `rounding` is `up` for a maximum error, `down` for a least error."""
     size = abs(seconds)
     scale, unit = next((one for one in UNITS if size >= one[0] * (2 if one[0] > 1 else 1)), UNITS[-1])
     value = size / scale

@@ -18,10 +18,7 @@ Progress = Callable[[], AbstractContextManager[Callable[[], None]]]  # it yields
 
 
 class SimulatedFleet:
-    """The agents of some hosts, and where their points are written.
-
-    `written_ns` is the time of the last point of a host that was written before; only later ones are written.
-    """
+    """The agents of some hosts. Of a host in `written_ns`, only points later than that time are written."""
 
     def __init__(
         self, scenario: Scenario, query: Query, writer: PointWriter, written_ns: Mapping[str, int] | None = None

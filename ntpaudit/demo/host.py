@@ -16,18 +16,7 @@ from ntpaudit.core.observation import (
     KernelState,
 )
 from ntpaudit.core.units import NS_PER_S
-from ntpaudit.demo.scenario import (
-    BlockNtp,
-    HostSpec,
-    Reboot,
-    ServerFault,
-    SetClock,
-    StartDaemon,
-    StopAgent,
-    StopDaemon,
-    Suspend,
-    What,
-)
+from ntpaudit.demo import scenario
 from ntpaudit.probes.daemons import chronyd, ntpd, timesyncd
 
 ZS_PER_NS = 10**12  # clocks count zeptoseconds: no rounding decides whether an interval contains the true offset
@@ -82,7 +71,7 @@ class SimulatedHost:
         self.is_synchronised = daemon is not None
         self.discipline: Callable[[SimulatedHost], None] | None = None if daemon is None else daemon.update
         self.daemons: tuple[Daemon, ...] | HiddenDaemons = () if daemon is None else (daemon.process,)
-        self.server_fault, self.server_fault_ns = ServerFault(), 0
+        self.server_fault, self.server_fault_ns = scenario.ServerFault(), 0
         self.is_cut_off = self.is_silent = False
         self.boots = 0
         self._daemon = daemon
@@ -150,10 +139,7 @@ class SimulatedHost:
             self._run(-(-left_zs * _ONE // _rate(self.oscillator_ppm)))
 
     def _run(self, raw_zs: int) -> None:
-        """Run to the next change of a rate, which is a tick or the end of a slew, at most for that time.
-
-        At a tick the oscillator's frequency changes a little, and the time daemon polls its server.
-        """
+        """Run to the next tick (the frequency changes, the daemon polls) or end of a slew, at most for that time."""
         is_slewing = self._slew_end_zs > self.raw_zs
         end_zs = min(self.tick_zs, self._slew_end_zs) if is_slewing else self.tick_zs
         self._pass_time(max(0, min(raw_zs, end_zs - self.raw_zs)), self._slew_ppm if is_slewing else 0.0)
@@ -191,29 +177,29 @@ class SimulatedHost:
         """Set the clock, forward if positive."""
         self.realtime_zs += ns * ZS_PER_NS
 
-    def apply_event(self, what: What) -> None:
+    def apply_event(self, what: scenario.What) -> None:
         """Change the host, or what is around it."""
         match what:
-            case SetClock(size_s):
+            case scenario.SetClock(size_s):
                 self.set_clock(round(size_s * NS_PER_S))
-            case Suspend(for_s):
+            case scenario.Suspend(for_s):
                 for_zs = _zs(for_s)  # MONOTONIC and RAW stop; the hardware clock corrects the others at the end
                 self.utc_zs += for_zs
                 self.realtime_zs += for_zs
                 self.boottime_zs += for_zs
-            case Reboot(off_ns, clock_ns):
+            case scenario.Reboot(off_ns, clock_ns):
                 self._reboot(off_ns, clock_ns)
-            case StopDaemon():
+            case scenario.StopDaemon():
                 self.discipline, self.daemons = None, ()
-            case StartDaemon():
+            case scenario.StartDaemon():
                 self.realtime_zs = self.utc_zs
                 self.discipline = None if self._daemon is None else self._daemon.update
                 self.daemons = () if self._daemon is None else (self._daemon.process,)
-            case BlockNtp():
+            case scenario.BlockNtp():
                 self.is_cut_off = True
-            case ServerFault():
+            case scenario.ServerFault():
                 self.server_fault, self.server_fault_ns = what, self.utc_ns
-            case StopAgent():
+            case scenario.StopAgent():
                 self.is_silent = True
 
     def _reboot(self, off_ns: int, clock_ns: int | None) -> None:
@@ -249,7 +235,7 @@ class TimeDaemon:
         host.synchronise(_DAEMON_ERROR_US)
 
 
-def build_host(spec: HostSpec, utc_ns: int, rand: random.Random) -> SimulatedHost:
+def build_host(spec: scenario.HostSpec, utc_ns: int, rand: random.Random) -> SimulatedHost:
     """Return a host of a scenario, at the beginning of its history."""
     return SimulatedHost(
         utc_ns,

@@ -37,10 +37,7 @@ class Behaviour(NamedTuple):
 
 
 class Header(NamedTuple):
-    """The 48 octets of an NTP packet (RFC 5905 §7.3), every field as it is on the wire.
-
-    Root delay and dispersion are in units of 2**-16 s, the four timestamps in units of 2**-32 s.
-    """
+    """The 48 octets of an NTP packet (RFC 5905 §7.3) as on the wire: spans in 2**-16 s, timestamps in 2**-32 s."""
 
     leap: int
     version: int
@@ -67,34 +64,23 @@ class Header(NamedTuple):
         return _LAYOUT.pack(self.leap << 6 | self.version << 3 | self.mode, *self[3:])
 
 
-class Datagram(NamedTuple):
-    """A reply, sent that much later than the network's delay."""
-
-    payload: bytes
-    delay_s: float = 0.0
-    from_another_port: bool = False
-
-
 class NtpServer:
     """An NTP server on a loopback address that replies from a thread during its `with` block.
 
     `behaviour` may be replaced at any time; `requests` counts the requests. A subclass that misbehaves overrides
-    `reply`. ValueError for an address other than loopback; port 0 is any free one. `now` reads the served clock.
+    `reply`. ValueError for an address other than loopback. `now` reads the served clock.
     """
 
+    port: int
+
     def __init__(
-        self,
-        behaviour: Behaviour | None = None,
-        address: str = "127.0.0.1",
-        port: int = 0,
-        now: Callable[[], int] = time.time_ns,
+        self, behaviour: Behaviour | None = None, address: str = "127.0.0.1", now: Callable[[], int] = time.time_ns
     ) -> None:
         loopback = ipaddress.ip_address(address)
         if not loopback.is_loopback:
             raise ValueError(f"{address} is not a loopback address")
         self.behaviour = behaviour or Behaviour()
         self.address = address
-        self.port = port
         self._now = now
         self.requests = 0
         self._family = socket.AF_INET if loopback.version == 4 else socket.AF_INET6
@@ -103,7 +89,7 @@ class NtpServer:
     def __enter__(self) -> Self:
         self._socket = socket.socket(self._family, socket.SOCK_DGRAM)
         try:
-            self._socket.bind((self.address, self.port))
+            self._socket.bind((self.address, 0))
         except OSError:
             self._socket.close()
             raise
@@ -120,32 +106,13 @@ class NtpServer:
         self._stopped.close()
         self._socket.close()
 
-    def reply(self, request: bytes, received_ns: int, now_ns: int) -> list[Datagram]:
-        """Return the replies to a request; it arrived at `received_ns`, and it is `now_ns`, by the served clock."""
-        if len(request) < _LAYOUT.size or request[0] & 7 != MODE_CLIENT:
-            return []
-        return [Datagram(self.header(request, received_ns, now_ns).encode())]
+    def reply(self, header: Header, client: tuple[Any, ...]) -> None:
+        """Send a correct reply."""
+        self.send(header.encode(), client)
 
-    def header(self, request: bytes, received_ns: int, now_ns: int) -> Header:
-        """Return the correct reply to a request."""
-        asked = Header.decode(request)
-        behaviour = self.behaviour
-        received = encode(received_ns)
-        return Header(
-            leap=behaviour.leap,
-            version=asked.version,
-            mode=MODE_SERVER,
-            stratum=behaviour.stratum,
-            poll=asked.poll,
-            precision=behaviour.precision,
-            root_delay=to_short(behaviour.root_delay_s),
-            root_dispersion=to_short(behaviour.root_dispersion_s),
-            reference_id=behaviour.reference_id,
-            reference=received,  # as if the clock were corrected without pause
-            origin=asked.transmit,
-            receive=received,
-            transmit=encode(now_ns),
-        )
+    def send(self, payload: bytes, client: tuple[Any, ...], delay_s: float = 0.0) -> None:
+        """Send a datagram to a client, that much later than the network's delay."""
+        self._actions.enter(self.behaviour.reply_delay_s + delay_s, 0, self._socket.sendto, (payload, client))
 
     def _serve(self) -> None:
         # select, because epoll rounds its timeouts up to the millisecond, which would blur the simulated delays.
@@ -169,17 +136,25 @@ class NtpServer:
         self._actions.enter(self.behaviour.request_delay_s, 0, self._answer, (request, client))
 
     def _answer(self, request: bytes, client: tuple[Any, ...]) -> None:
-        received_ns = self._served_ns()
-        for datagram in self.reply(request, received_ns, self._served_ns()):
-            self._actions.enter(self.behaviour.reply_delay_s + datagram.delay_s, 0, self._send, (datagram, client))
-
-    def _send(self, datagram: Datagram, client: tuple[Any, ...]) -> None:
-        if datagram.from_another_port:
-            with socket.socket(self._family, socket.SOCK_DGRAM) as other:
-                other.bind((self.address, 0))
-                other.sendto(datagram.payload, client)
-        else:
-            self._socket.sendto(datagram.payload, client)
+        if len(request) < _LAYOUT.size or request[0] & 7 != MODE_CLIENT:
+            return
+        asked, behaviour, received = Header.decode(request), self.behaviour, encode(self._served_ns())
+        header = Header(
+            leap=behaviour.leap,
+            version=asked.version,
+            mode=MODE_SERVER,
+            stratum=behaviour.stratum,
+            poll=asked.poll,
+            precision=behaviour.precision,
+            root_delay=to_short(behaviour.root_delay_s),
+            root_dispersion=to_short(behaviour.root_dispersion_s),
+            reference_id=behaviour.reference_id,
+            reference=received,  # as if the clock were corrected without pause
+            origin=asked.transmit,
+            receive=received,
+            transmit=encode(self._served_ns()),
+        )
+        self.reply(header, client)
 
     def _served_ns(self) -> int:
         return self._now() + round(self.behaviour.offset_s * NS_PER_S)

@@ -55,10 +55,7 @@ class SimulatedAgent:
         self._handle(Started(host.read(), host.kernel, self._rand.random()))
 
     def advance(self, until_ns: int) -> Iterator[SimulatedAudit]:
-        """Live until that moment of true time, and yield every audit.
-
-        What is due later stays due: so nothing depends on the portions in which time passes.
-        """
+        """Live until that moment of true time, and yield every audit; what is due later stays due."""
         host = self._host
         while not host.is_silent:
             due_ns = host.utc_ns + max(0, self._state.due_ns - host.boottime_ns)

@@ -32,10 +32,7 @@ def render(record: Record, *, width: int | None = None, colour: bool = False) ->
 
 
 def _offset(source: SourceRecord) -> tuple[str, str]:
-    """Return the texts of the offset and of the error of what is shown.
-
-    The offset has three digits, or as many more as its error leaves sense: `37.2 s +/- 3 ms` would hide 40 ms.
-    """
+    """Return offset and error as text; the offset has as many digits as its error leaves sense, or three."""
     if source.offset_s is None or source.earliest_s is None or source.latest_s is None:
         return "", ""
     size, error_s = abs(source.offset_s), (source.latest_s - source.earliest_s) / 2

@@ -20,10 +20,7 @@ def tls_fix(reason: str, table: str = "influxdb") -> str:
 
 
 def reason_of(body: str) -> str:
-    """Return the reason in the body of a refusal, as InfluxDB 1.x, 2.x and 3.x write it, else the body.
-
-    Other servers and proxies send web pages, of which only the title is returned.
-    """
+    """Return the reason in the body of a refusal, as InfluxDB writes it, or the title of a web page; else the body."""
     if body[:_BEGIN].lstrip().lower().startswith(_HTML):
         return _describe_page(body[:_BEGIN])
     try:

@@ -2,7 +2,7 @@
 
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from threading import Event, Timer
 
 
@@ -11,7 +11,8 @@ def after(limit_s: float, act: Callable[[], object]) -> Iterator[None]:
     """Call `act`, in another thread, unless a block ends in time."""
     timer = Timer(limit_s, act)
     timer.daemon = True
-    timer.start()
+    with suppress(RuntimeError):  # no thread is available: then it is never called
+        timer.start()
     try:
         yield
     finally:

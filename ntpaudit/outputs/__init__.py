@@ -1,6 +1,5 @@
 """Where the agent sends records: one module for each output, imported only when used."""
 
-from collections.abc import Mapping
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -17,23 +16,13 @@ class Output(Protocol):
     """Where the agent sends its records, besides the database."""
 
     def emit(self, record: "Record", events: "Sequence[Event]") -> None:
-        """Send the latest record, which may be the same one again, and the events since the last call.
-
-        Raises OutputError, whose message names the fix. Never waits for a reader.
-        """
+        """Send the latest record, perhaps again, and the events since then. Never waits. OutputError names the fix."""
 
     def close(self) -> None:
         """Close what is open; nothing is sent any more."""
 
 
-def open_outputs(configs: Mapping[str, OutputConfig | None]) -> dict[str, Output]:
-    """Open every output that is configured, by the name of its module here; None means that it is not wanted.
-
-    Its destination need not exist yet: `emit` reports a failure, and tries again the next time. OutputError for an
-    address that no output can have.
-    """
-    return {
-        name: import_module(f"{__name__}.{name}").open_output(config)
-        for name, config in configs.items()
-        if config is not None
-    }
+def open_output(name: str, config: OutputConfig) -> Output:
+    """Open the output of the module `name` here. Its destination may be missing: each `emit` tries again."""
+    output: Output = import_module(f"{__name__}.{name}").open_output(config)
+    return output

@@ -6,7 +6,7 @@ import socket
 from collections.abc import Sequence
 
 from ntpaudit.config.schema import SyslogConfig
-from ntpaudit.core.ntp.sources import is_port
+from ntpaudit.core.ntp.sources import split_port
 from ntpaudit.core.observation import SourceFailure
 from ntpaudit.core.units import format_utc
 from ntpaudit.errors import OutputError
@@ -28,7 +28,7 @@ _ESCAPES = str.maketrans({'"': r"\"", "\\": r"\\", "]": r"\]"})
 
 
 def open_output(config: SyslogConfig) -> LogOutput:
-    """Open an output to a path such as /dev/log, or by UDP to HOST[:PORT] or [IPV6][:PORT]. OutputError if neither."""
+    """Open an output to a path such as /dev/log, or by UDP to HOST[:PORT] or [IPV6][:PORT]."""
     return LogOutput(_Syslog(config.address))
 
 
@@ -40,7 +40,7 @@ class _Syslog:
 
     def __init__(self, address: str) -> None:
         self._address = address
-        self._target = address if address.startswith("/") else _split_port(address)
+        self._target = address if address.startswith("/") else split_port(address, PORT)
         self._socket: socket.socket | None = None
         self._attempts = 0
         self._addresses = 1
@@ -126,21 +126,6 @@ def _connected(family: int, kind: int, address: str | tuple[str, int] | tuple[st
         sock.close()
         raise
     return sock
-
-
-def _split_port(address: str) -> tuple[str, int]:
-    if address.startswith("["):
-        host, bracket, rest = address[1:].partition("]")
-        host = host if bracket else ""
-    elif address.count(":") > 1:
-        host, rest = address, ""
-    else:
-        host, colon, port = address.partition(":")
-        rest = colon + port
-    digits = rest.removeprefix(":")
-    if not host or not (rest == "" or (rest[0] == ":" and is_port(digits))):
-        raise OutputError(f"{address!r} is no syslog address: write a path, HOST, HOST:PORT or [IPV6]:PORT")
-    return host, int(digits or PORT)
 
 
 def _time_quality(message: LogEntry) -> str:

@@ -4,18 +4,14 @@ import contextlib
 import socket
 import time
 
-from ntpaudit.core.record import Record
-from ntpaudit.formats.log_entries import clip, status_line
+from ntpaudit.formats.log_entries import clip
 from ntpaudit.render.text_safety import one_line
 
 _LONGEST_STATUS = 1_024
 
 
 class Notifier:
-    """Notify the manager that listens at `$NOTIFY_SOCKET`; without one, do nothing.
-
-    No method fails or waits: if a notification is lost, the manager's own timeouts act.
-    """
+    """Notify the manager at `$NOTIFY_SOCKET`, if there is one. No method fails or waits: the manager has timeouts."""
 
     def __init__(self, address: str | None) -> None:
         """Take the value of `$NOTIFY_SOCKET`: a path, or an abstract name that begins with `@`; None if unset."""
@@ -42,10 +38,6 @@ class Notifier:
         """Add the reason of a refused reload to every status, until a reload succeeds (None)."""
         self._refusal = f"reload refused, the earlier configuration stays in force: {reason}" if reason else ""
         self.status(self._text)
-
-    def audited(self, record: Record) -> None:
-        """Show the verdict of a record as status."""
-        self.status(status_line(record))
 
     def reloading(self) -> None:
         """Report that the configuration is being reloaded; `ready` ends it."""

@@ -14,10 +14,7 @@ _HARDWARE_CLOCK = {"UTC": False, "LOCAL": True}
 
 
 def host_facts(name: str | None = None, root: str = "/") -> HostFacts:
-    """Return the facts about the host whose files lie under `root`; what cannot be read is None.
-
-    `name` replaces the host name. The zone is this process's, by TZ if that is set.
-    """
+    """Return the facts about the host with the files under `root`, None for what cannot be read; `name` renames it."""
     local = time.localtime()
     machine_id = (_text(root, "etc/machine-id") or "").replace("-", "").lower()
     known_id = machine_id if _ID.fullmatch(machine_id) else None  # an image has `uninitialized` there (machine-id(5))

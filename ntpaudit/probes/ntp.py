@@ -32,10 +32,7 @@ _FAILURES = {
 
 
 class ExchangeResult(NamedTuple):
-    """The result of one exchange: the queried address, and a measurement or the failure.
-
-    `is_own`: the address is this host's. `is_sent`: a query left the host.
-    """
+    """The result of one exchange. `is_own`: the queried address is this host's. `is_sent`: a query left the host."""
 
     endpoint: Endpoint
     outcome: Measurement | SourceFailure

@@ -15,17 +15,10 @@ from ntpaudit.core.units import NS_PER_S
 
 SO_TIMESTAMPING_OLD = 37
 SO_TIMESTAMPING_NEW = 65  # the same with 64-bit seconds on every architecture: right past 2038 (requirement T3)
-TX_SOFTWARE = 1 << 1
-RX_SOFTWARE = 1 << 3
-SOFTWARE = 1 << 4
-OPT_TSONLY = 1 << 11
-
-_FLAGS = TX_SOFTWARE | RX_SOFTWARE | SOFTWARE | OPT_TSONLY
+_FLAGS = 1 << 1 | 1 << 3 | 1 << 4 | 1 << 11  # TX_SOFTWARE, RX_SOFTWARE, SOFTWARE, OPT_TSONLY
 _NEW_TIMESPECS = struct.Struct("=6q")
 _OLD_TIMESPECS = struct.Struct("@6l")
 _ANCILLARY_SIZE = 512
-
-Ancillary = Iterable[tuple[int, int, bytes]]
 
 
 def request_stamps(sock: socket.socket) -> bool:
@@ -41,7 +34,7 @@ def request_stamps(sock: socket.socket) -> bool:
     return False
 
 
-def stamp_of(ancillary: Ancillary) -> int | None:
+def stamp_of(ancillary: Iterable[tuple[int, int, bytes]]) -> int | None:
     """Return the kernel's software timestamp among a datagram's control messages, ns since 1970; None without one."""
     for level, kind, data in ancillary:
         if level == socket.SOL_SOCKET and kind in (SO_TIMESTAMPING_NEW, SO_TIMESTAMPING_OLD):
@@ -54,10 +47,7 @@ def stamp_of(ancillary: Ancillary) -> int | None:
 
 
 def receive(sock: socket.socket, size: int) -> tuple[bytes, int | None, bool, tuple[str, int]]:
-    """Receive one datagram: its bytes, its kernel timestamp, whether it was cut short, and who sent it.
-
-    Raises what `recvmsg` raises: BlockingIOError when there is none, ConnectionRefusedError after an ICMP error (T8).
-    """
+    """Receive a datagram: octets, kernel timestamp, whether it was cut, sender. Raises as `recvmsg` does (T8)."""
     data, ancillary, flags, sender = sock.recvmsg(size, _ANCILLARY_SIZE)
     return data, stamp_of(ancillary), bool(flags & socket.MSG_TRUNC), sender[:2]
 

@@ -19,10 +19,7 @@ _SYMLOG_FROM = 25.0  # from this ratio of the largest to the usual on, a linear 
 
 
 class Axis:
-    """An axis from `low` to `high` seconds, logarithmic beyond `linear_s` to both sides, or linear without it.
-
-    It is longer by `margin`, a share of its length, at each end.
-    """
+    """An axis from `low` to `high` seconds, longer by the share `margin`; logarithmic beyond `linear_s` if given."""
 
     def __init__(self, low: float, high: float, linear_s: float | None, margin: float = 0.0) -> None:
         self.low, self.high, self.linear_s = low, high, linear_s

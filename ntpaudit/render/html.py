@@ -3,7 +3,6 @@
 from functools import partial
 from html import escape
 from importlib.resources import files
-from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
@@ -23,7 +22,8 @@ def environment() -> Environment:
     made = _Environment(
         loader=PackageLoader("ntpaudit.reports"),
         autoescape=True,
-        finalize=_printable,
+        # spaces for control characters of any text, bidi ones too; what is markup already stays
+        finalize=lambda value: one_line(value) if type(value) is str else value,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -32,7 +32,7 @@ def environment() -> Environment:
     made.filters |= {
         "breakable": breakable,
         "direction": direction,
-        "exact": _exact,
+        "exact": lambda microseconds: f"{microseconds / 1e6:,.6f} s".replace("-", "\N{MINUS SIGN}"),
         "grouped": "{:,}".format,
         "many": many,
         "one_decimal": "{:.1f}".format,
@@ -44,11 +44,6 @@ def environment() -> Environment:
         "utc": format_utc,
     }
     return made
-
-
-def _printable(value: Any) -> Any:
-    """Replace control characters of any text, bidi ones too, by spaces; what is markup already stays."""
-    return value if type(value) is not str or value.isprintable() else one_line(value)
 
 
 def verbatim(name: str) -> Markup:
@@ -64,7 +59,3 @@ def breakable(name: str) -> Markup:
 def many(count: int, noun: str) -> str:
     """Write a count with its noun, such as `1 host` or `10,000 hosts`."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
-
-
-def _exact(microseconds: int) -> str:
-    return f"{microseconds / 1e6:,.6f} s".replace("-", "\N{MINUS SIGN}")

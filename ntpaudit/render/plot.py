@@ -46,10 +46,7 @@ ASCII = Glyphs("*", ":", "-", "|", "+", "+", "-", "+", "^", "v")
 
 
 class Point(NamedTuple):
-    """What is known of the clock from `begin_ns` to `end_ns`: extremes of the estimate and of the interval, in seconds.
-
-    All four are None when nothing was measured.
-    """
+    """The clock from `begin_ns` to `end_ns`: extremes of estimate and interval in seconds, None if not measured."""
 
     begin_ns: int
     end_ns: int
@@ -181,10 +178,7 @@ def _most(*values: float | None) -> float | None:
 
 
 class _Scale(NamedTuple):
-    """An axis with the labels of its values, zero first.
-
-    `base_s` is what the numbers beside the axis are counted from, where that is not zero.
-    """
+    """An axis with the labels of its values, zero first, which count from `base_s`."""
 
     axis: Axis
     rows: int
@@ -222,7 +216,9 @@ def _linear(low: float, high: float, rows: int) -> _Scale:
     low, high = low - margin, high + margin
     largest = max(abs(low - base_s), abs(high - base_s))
     scale, unit = next((entry for entry in UNITS if largest >= 2 * entry[0]), UNITS[-1])
-    step = _nice((high - low) / scale / max(2, rows // 3))
+    rough = (high - low) / scale / max(2, rows // 3)
+    power = 10.0 ** floor(log10(rough))
+    step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * 0.9)
     decimals = max(0, -floor(log10(step) + 1e-9))
     ticks = []
     for number in range(ceil((low - base_s) / scale / step), floor((high - base_s) / scale / step) + 1):
@@ -230,11 +226,6 @@ def _linear(low: float, high: float, rows: int) -> _Scale:
         way = direction(number) if base_s == 0 else "more" if number * base_s > 0 else "less"
         ticks.append((base_s + number * step * scale, _label(size, way) if number else "0"))
     return _Scale(Axis(low, high, None), rows, ticks, base_s)
-
-
-def _nice(rough: float) -> float:
-    power = 10.0 ** floor(log10(rough))
-    return next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * 0.9)
 
 
 def _label(size: str, way: str) -> str:

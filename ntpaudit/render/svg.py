@@ -111,10 +111,7 @@ class Stack(NamedTuple):
 
 
 def over_time(tallies: Sequence[SeverityCounts], hosts: int, frame: "Frame") -> Stack:
-    """Return how many hosts were worse than ok, span by span, stacked worst first from the ground up.
-
-    Above them are those of `hosts` that had no point at all.
-    """
+    """Return hosts worse than ok over time, stacked worst first, and above them those of `hosts` without a point."""
     layers = [*WORST_FIRST[:-1], None]
     heights = [[*(tally.hosts[s] for s in WORST_FIRST[:-1]), max(0, hosts - sum(tally.hosts))] for tally in tallies]
     top = max([1, *(sum(column) for column in heights)])

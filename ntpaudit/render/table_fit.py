@@ -55,10 +55,7 @@ def _size(column: Column[_Item], items: Sequence[_Item]) -> int:
 
 
 def shorten(names: Sequence[str], room: int) -> list[str | None]:
-    """Cut names that are longer than the room, so that they stay apart; None for those that would not.
-
-    First the domain that they share is removed, then their middle.
-    """
+    """Cut names longer than the room, first a shared domain, then the middle; None for those that would be alike."""
     domain = _domain([name for name in names if len(name) > room])
     if not domain:
         return _cut_alike(names, room)

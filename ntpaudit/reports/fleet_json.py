@@ -1,13 +1,13 @@
 """A fleet as one JSON object, for programs; and the order of events on two hosts."""
 
-import json
 from collections.abc import Sequence
 from math import isfinite
 from typing import Any
 
-from ntpaudit.core.fleet.model import Fleet, HostStatus, Offset, Order, Site, max_error_s
+from ntpaudit.core.fleet.model import Fleet, HostStatus, Order, Site, max_error_s
 from ntpaudit.core.policy import Severity
 from ntpaudit.core.units import direction, format_utc
+from ntpaudit.formats.json_record import json_line
 from ntpaudit.reports.fleet_summary import sentence
 
 SCHEMA = "ntpaudit.fleet/1"
@@ -16,47 +16,39 @@ ORDER_SCHEMA = "ntpaudit.fleet-order/1"
 
 def render(fleet: Fleet, shown: Sequence[HostStatus] | None = None, notes: Sequence[str] = ()) -> str:
     """Write a fleet with the hosts `shown`, else all; `notes` are about the reading of the database."""
-    return _line(
-        {
-            "schema": SCHEMA,
-            "time": {"utc": format_utc(fleet.now_ns)},
-            "severity": fleet.severity.word,
-            "summary": sentence(fleet),
-            "notes": list(notes),
-            "counts": _counts(fleet.whole) | {"silent": sum(one.silent_s is not None for one in fleet.members)},
-            "coverage": fleet.coverage,
-            "unlisted": fleet.unlisted,
-            "ambiguity": fleet.whole.ambiguity,
-            "findings": fleet.findings,
-            "sites": [
-                {"site": site.name, "counts": _counts(site), "ambiguity": site.ambiguity} for site in fleet.sites
-            ],
-            "hosts": [host_data(one) for one in (fleet.members if shown is None else shown)],
-        }
-    )
+    data = {
+        "schema": SCHEMA,
+        "time": {"utc": format_utc(fleet.now_ns)},
+        "severity": fleet.severity.word,
+        "summary": sentence(fleet),
+        "notes": list(notes),
+        "counts": _counts(fleet.whole) | {"silent": sum(one.silent_s is not None for one in fleet.members)},
+        "coverage": fleet.coverage,
+        "unlisted": fleet.unlisted,
+        "ambiguity": fleet.whole.ambiguity,
+        "findings": fleet.findings,
+        "sites": [{"site": site.name, "counts": _counts(site), "ambiguity": site.ambiguity} for site in fleet.sites],
+        "hosts": [host_data(one) for one in (fleet.members if shown is None else shown)],
+    }
+    return json_line(_plain(data))
 
 
 def render_absence(reason: str, remedy: str = "", schema: str = SCHEMA) -> str:
     """Write that the fleet could not be read, with the reason and the fix: in the summary, and separately."""
     data = {"schema": schema, "severity": Severity.UNKNOWN.word, "summary": f"{reason}; {remedy}" if remedy else reason}
-    return _line({**data, "reason": reason, "remedy": remedy or None, "hosts": None})
+    return json_line({**data, "reason": reason, "remedy": remedy or None, "hosts": None})
 
 
 def render_order(order: Order, estimates: Sequence[float], now_ns: int, severity: Severity) -> str:
     """Write how events on two hosts can be ordered at a time; `estimates` are their offsets in seconds."""
-    return _line(
-        {
-            "schema": ORDER_SCHEMA,
-            "time": {"utc": format_utc(now_ns)},
-            "severity": severity.word,
-            **order._asdict(),
-            "estimates_s": list(estimates),
-        }
-    )
-
-
-def _line(data: Any) -> str:
-    return json.dumps(_plain(data), allow_nan=False, separators=(",", ":")) + "\n"
+    data = {
+        "schema": ORDER_SCHEMA,
+        "time": {"utc": format_utc(now_ns)},
+        "severity": severity.word,
+        **order._asdict(),
+        "estimates_s": list(estimates),
+    }
+    return json_line(_plain(data))
 
 
 def _plain(value: Any) -> Any:
@@ -90,6 +82,8 @@ def host_data(one: HostStatus) -> dict[str, Any]:
         "forgotten": one.is_expired,
     }
     if (host := one.host) is not None:
+        offset = host.offset
+        way = direction(offset.estimate_s) if offset and offset.estimate_s else None
         known |= {
             "env": host.env,
             "last_seen": format_utc(host.last_ns),
@@ -97,7 +91,7 @@ def host_data(one: HostStatus) -> dict[str, Any]:
             "reported": host.severity.word,
             "disputed_s": one.disputed_s,
             "verdict": host.verdict,
-            "offset": None if host.offset is None else _offset(host.offset),
+            "offset": None if offset is None else offset._asdict() | {"bound_s": max_error_s(offset), "direction": way},
             "age_s": host.age_s,
             "frequency_ppm": host.frequency_ppm,
             "usable": host.usable,
@@ -109,8 +103,3 @@ def host_data(one: HostStatus) -> dict[str, Any]:
         for alarm in one.alarms
     ]
     return known | {"alarms": alarms, "suspected": list(one.suspected)}
-
-
-def _offset(offset: Offset) -> dict[str, Any]:
-    way = direction(offset.estimate_s) if offset.estimate_s else None
-    return offset._asdict() | {"bound_s": max_error_s(offset), "direction": way}

@@ -11,10 +11,7 @@ _CUT = "~"
 
 
 def sentence(fleet: Fleet, named: int = 0) -> str:
-    """Describe a fleet in one sentence, without the severity; the worst comes first.
-
-    `named` is the number of worst hosts to name; if all hosts are ok, of those of the worst finding.
-    """
+    """Describe a fleet in a sentence, worst first; it names `named` hosts, those of the worst finding if all are ok."""
     total = len(fleet.members)
     if not total:
         return "no host has reported within the look-back time"

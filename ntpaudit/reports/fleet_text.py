@@ -35,10 +35,7 @@ def render(
     width: int | None = None,
     colour: bool = False,
 ) -> str:
-    """Write a fleet as text, with a table of the hosts `shown`, else of the worst.
-
-    `is_flagged`: only flagged hosts were requested. `width` None means no terminal: no ordinary name is cut.
-    """
+    """Write a fleet as text, with the hosts `shown`, else the worst; for `width` None no ordinary name is cut."""
     paint, prose = painter(colour), min(width or PROSE_WIDTH, PROSE_WIDTH)
     chosen = first_rows(fleet.members) if shown is None else shown
     return page(

@@ -1,7 +1,6 @@
 """A history as tables, CSV (RFC 4180) and JSON Lines, written line by line; so columns have a fixed width."""
 
 import csv
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from textwrap import wrap
 from typing import Any, NamedTuple
@@ -9,6 +8,7 @@ from typing import Any, NamedTuple
 from ntpaudit.core.events import Event
 from ntpaudit.core.policy import Severity
 from ntpaudit.core.units import direction, format_duration, format_utc
+from ntpaudit.formats.json_record import json_line
 from ntpaudit.render.terminal import SEVERITY_COLOURS, Paint
 from ntpaudit.render.text_safety import csv_cell, decimal, one_line
 from ntpaudit.store.queries import Audit, Hour, StoredEvent
@@ -108,7 +108,7 @@ def hour_json(hours: Iterable[Hour]) -> Iterator[str]:
         data = hour._asdict() | {"severity": hour.severity.word}
         data["seconds"] = None if hour.spans is None else hour.spans._asdict()
         del data["time_ns"], data["spans"]
-        yield _json({"schema": HOUR_SCHEMA, "time": {"utc": format_utc(hour.time_ns)}} | data)
+        yield json_line({"schema": HOUR_SCHEMA, "time": {"utc": format_utc(hour.time_ns)}} | data)
 
 
 def event_csv(events: Iterable[StoredEvent]) -> Iterator[str]:
@@ -130,7 +130,7 @@ def event_json(events: Iterable[StoredEvent]) -> Iterator[str]:
     for event, boot_id in events:
         utc = None if event.utc_ns is None else format_utc(event.utc_ns)
         time = {"utc": utc, "host": format_utc(event.host_ns), "boottime_ns": event.boottime_ns}
-        yield _json({"schema": EVENT_SCHEMA, "time": time} | _event_data(event, boot_id))
+        yield json_line({"schema": EVENT_SCHEMA, "time": time} | _event_data(event, boot_id))
 
 
 def _event_data(event: Event, boot_id: str | None) -> dict[str, Any]:
@@ -152,10 +152,6 @@ class _Echo:
     def write(self, text: str) -> str:
         """Return the text."""
         return text
-
-
-def _json(data: Any) -> str:
-    return json.dumps(data, allow_nan=False, separators=(",", ":")) + "\n"
 
 
 def _numbers(data: Mapping[str, Any]) -> dict[str, Any]:

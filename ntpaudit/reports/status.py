@@ -9,6 +9,7 @@ from ntpaudit.core.policy import Severity
 from ntpaudit.core.record import Health
 from ntpaudit.core.staleness import AgentStatus, RunningAgent, Wait
 from ntpaudit.core.units import DAY_S, format_duration, format_utc, plural
+from ntpaudit.formats.json_record import json_line
 from ntpaudit.formats.nagios import performance, plugin_line
 from ntpaudit.formats.summary import summary
 from ntpaudit.formats.text import SOURCE_COLUMNS, facts, finding_lines
@@ -101,7 +102,7 @@ def _json(status: AgentStatus, stored: Mapping[str, Any]) -> str:
         "breach": None if breach is None else breach._asdict(),
         "agent": status.agent._asdict() | {"up_s": status.agent_up_s},
     }
-    return json.dumps(data, allow_nan=False, separators=(",", ":")) + "\n"
+    return json_line(data)
 
 
 def _polled_before_s(status: AgentStatus) -> float | None:

@@ -213,10 +213,7 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
 
 @contextmanager
 def unsynced_transaction(connection: sqlite3.Connection) -> Iterator[None]:
-    """Run one transaction without waiting for the disk: until the next one, a power failure undoes it.
-
-    A crash of the process does not. Raises StoreError as `transaction` does.
-    """
+    """Run one transaction that a power failure, but no crash of the process, can undo. StoreError as `transaction`."""
     with reading(connection):
         connection.execute("PRAGMA synchronous=NORMAL")
         try:

@@ -13,7 +13,7 @@ from ntpaudit.core.events import Event
 from ntpaudit.core.ntp.rate_limit import Instant
 from ntpaudit.core.policy import VERDICTS, Severity, Verdict
 from ntpaudit.core.record import Record
-from ntpaudit.core.staleness import AgentStatus, HostNow, RunningAgent, agent_status, read_agent_state
+from ntpaudit.core.staleness import AgentStatus, HostNow, RunningAgent, agent_status
 from ntpaudit.core.units import HOUR_S, NS_PER_S
 from ntpaudit.errors import StoreError
 from ntpaudit.probes import service
@@ -25,6 +25,7 @@ from ntpaudit.store.outbox import backlog
 from ntpaudit.store.readonly import open_readonly
 from ntpaudit.store.rows import ROW_ERRORS, Damage, parse_json, read_record, read_rows
 from ntpaudit.store.saved_state import load_state
+from ntpaudit.store.serialization import revive
 
 _BY_AGENT = "kind IN ('network', 'local') AND record IS NOT NULL"
 
@@ -229,10 +230,7 @@ class History:
         return window
 
     def _first_at(self, low: int, high: int, time_ns: int) -> int:
-        """Return the first id in [low, high) from which on no audit is known to be before a time, else `high`.
-
-        Corrected times grow with the ids, so it is found by halving, without an index or a scan.
-        """
+        """Return the first id in [low, high) from which no audit is before a time; by halving, as times grow."""
         while low < high:
             middle = (low + high) // 2
             row = self._connection.execute(
@@ -300,6 +298,16 @@ class History:
     def dead_letters(self) -> Iterator[DeadLetter]:
         """Return every dead letter, the oldest first."""
         return read_dead_letters(self._connection)
+
+
+def read_agent_state(data: Any) -> RunningAgent:
+    """Read what an agent stored about itself; the defaults if it is not valid. Keys of other versions are ignored."""
+    known = {key: part for key, part in data.items() if key in RunningAgent._fields} if isinstance(data, dict) else {}
+    try:
+        agent = revive(RunningAgent, known)
+    except (TypeError, ValueError):
+        return RunningAgent()
+    return agent if all(0 < interval_s < 1e9 for interval_s in agent[:3]) else RunningAgent()
 
 
 def _record_text(row: tuple[Any, ...]) -> tuple[int, str]:

@@ -70,7 +70,9 @@ def no_record(path: str) -> str:
 
 def _no_history(path: str) -> str:
     if agent_runs(path):
-        return f"an agent runs but has stored nothing in {path}; check {service.examine()}"
+        reason, fix = why_unusable(path, FileNotFoundError())
+        why = f" ({reason})" if fix else ""
+        return f"an agent runs but has stored nothing in {path}{why}; check {service.examine()}"
     return no_record(path)
 
 

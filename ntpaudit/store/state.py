@@ -44,10 +44,7 @@ _Work = Callable[Concatenate[sqlite3.Connection, _P], _Done]
 
 
 class StateStore:
-    """The state of one agent; each problem is logged once. Several threads may use it.
-
-    File and memory have separate row ids, so an id alone identifies nothing once the state has moved.
-    """
+    """The state of one agent, for several threads; problems are logged once. Row ids of file and memory differ."""
 
     def __init__(self, path: str, *, retry_s: float = RETRY_S) -> None:
         self._path = path

@@ -31,7 +31,7 @@ def test_bounds_grow_at_50_ppm() -> None:
 
 def test_realtime_minus_raw() -> None:
     """What the host has added to its oscillator is REALTIME - RAW (B6)."""
-    assert ClockReading(1_000, 70, 30, 90, 1).realtime_minus_raw_ns == 970
+    assert correction_ns(ClockReading(0, 0, 0, 0, 1), ClockReading(1_000, 70, 30, 90, 1)) == 970
 
 
 @pytest.mark.parametrize("step", [-3 * S, -1, 0, 1, 3 * S])

@@ -6,8 +6,9 @@ from hypothesis import strategies as st
 
 from ntpaudit.core.ntp.rate_limit import Instant
 from ntpaudit.core.policy import Severity
-from ntpaudit.core.staleness import HostNow, RunningAgent, agent_status, read_agent_state, wait_of
+from ntpaudit.core.staleness import HostNow, RunningAgent, agent_status, wait_of
 from ntpaudit.core.units import NS_PER_S
+from ntpaudit.store.queries import read_agent_state
 from tests.records import CASES
 
 RECORD = CASES["beyond, behind"]

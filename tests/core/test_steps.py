@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from ntpaudit.core.checks.steps import rule_of
 from ntpaudit.core.clock.readings import ClockReading
-from ntpaudit.core.clock.steps import MIN_STEP_NS, Step, find_step, find_suspend, level_ns
+from ntpaudit.core.clock.steps import MIN_STEP_NS, Step, find_step, find_suspend
 from tests.core.hosts import LivingHost
 from tests.core.worlds import DAY, ERA_1, HOUR, MS, NOON, US, YEAR, S
 
@@ -153,5 +153,7 @@ def test_a_gap_is_said_to_be_one() -> None:
 
 
 def test_the_level_is_realtime_minus_boottime() -> None:
-    """The level is what setting the clock alone changes (J1)."""
-    assert level_ns(ClockReading(50, 1, 2, 30, 9)) == 20
+    """Only what moves REALTIME against BOOTTIME is a step (J1)."""
+    found = find_step(ClockReading(0, 0, 0, 0, 9), ClockReading(50 * MS, 1, 2, 30 * MS, 9))
+    assert found is not None
+    assert found.size_ns == 20 * MS

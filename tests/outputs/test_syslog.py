@@ -13,11 +13,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ntpaudit.config.load import read_table
 from ntpaudit.config.schema import SyslogConfig
 from ntpaudit.core.events import Event
 from ntpaudit.core.policy import Severity
 from ntpaudit.core.record import Record
-from ntpaudit.errors import OutputError
+from ntpaudit.errors import ConfigError, OutputError
 from ntpaudit.formats.log_entries import VERDICT_CHANGED
 from ntpaudit.outputs.syslog import SD_ID, open_output
 from ntpaudit.probes.resolve import Endpoint
@@ -300,10 +301,15 @@ def test_a_restarted_server_gets_the_next_message(tmp_path: Path) -> None:
     output.close()
 
 
-def test_a_name_that_does_not_resolve_is_an_error() -> None:
+def test_a_name_that_does_not_resolve_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     """A name without an address is an error."""
-    output = open_output(SyslogConfig(f"{'a' * 64}.example"))
-    with pytest.raises(OutputError, match=r"^a.* takes no message: "):
+
+    def unknown(*_: object, **__: object) -> None:
+        raise socket.gaierror(socket.EAI_NONAME, "unknown")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    output = open_output(SyslogConfig("logs.example"))
+    with pytest.raises(OutputError, match=r"^logs.example takes no message: "):
         output.emit(SAME, [])
     output.close()
 
@@ -312,9 +318,10 @@ def test_a_name_that_does_not_resolve_is_an_error() -> None:
     "address", ["", ":514", "[::1", "[::1]514", "host:", "host:0", "host:65536", "host:syslog", "[]"]
 )
 def test_an_address_that_can_be_none_is_refused(address: str) -> None:
-    """An invalid address is refused when the output is opened; the error shows how to write one."""
-    with pytest.raises(OutputError, match="write a path, HOST"):
-        open_output(SyslogConfig(address))
+    """An invalid address is refused when the configuration is read; the error shows how to write one."""
+    fix = "write HOST, HOST:PORT|the port is a number from 1 to 65535|neither a name nor an address"
+    with pytest.raises(ConfigError, match=rf"^syslog\.address: .*({fix})"):
+        read_table("syslog", {"address": address})
 
 
 @pytest.mark.parametrize("address", ["logs", "logs.example.net:6514", "192.0.2.1", "2001:db8::1", "[2001:db8::1]"])

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from ntpaudit.formats.log_entries import status_line
 from ntpaudit.outputs.systemd import Notifier
 from tests.outputs.agent import SAME
 from tests.records import CASES
@@ -70,8 +71,8 @@ def test_a_refused_reload_stays_in_the_status(manager: socket.socket) -> None:
 def test_the_status_is_the_verdict(manager: socket.socket) -> None:
     """What `systemctl status` shows is the severity and the summary, cut if it is endless."""
     notifier = Notifier(manager.getsockname())
-    notifier.audited(SAME)
-    notifier.audited(CASES["unmeasured, no reply"])
+    notifier.status(status_line(SAME))
+    notifier.status(status_line(CASES["unmeasured, no reply"]))
     notifier.status("x" * 5000)
     notifier.close()
     fine, unmeasured, long = received(manager)

@@ -7,9 +7,10 @@ import pytest
 from ntpaudit.core.observation import Daemon
 from ntpaudit.probes.daemons import KINDS, openntpd
 from ntpaudit.probes.daemons.files import Files
-from ntpaudit.probes.daemons.kind import DISCIPLINES, Process, Role
+from ntpaudit.probes.daemons.kind import Process, Role
 from ntpaudit.probes.daemons.others import hyper_v
 
+DISCIPLINES = Role(True)
 CARD = Role(False, "disciplines the clock of a network card")
 SHARED_MEMORY = Role(False, "hands its time to another daemon by shared memory (ntpshm)")
 

@@ -11,12 +11,12 @@ import pytest
 from ntpaudit.core.clock.readings import ClockReading
 from ntpaudit.core.ntp.measurement import Measurement
 from ntpaudit.core.observation import SourceFailure
-from ntpaudit.demo.server import Behaviour, Datagram, Header, NtpServer
+from ntpaudit.demo.server import Behaviour, Header, NtpServer
 from ntpaudit.probes.clock import SystemClock
 from ntpaudit.probes.ntp import ExchangeResult, exchange_all
 from ntpaudit.probes.resolve import Endpoint
 from tests.world.clocks import ShiftedClock
-from tests.world.rogue import BOGUS_FLOOD, MISBEHAVIOURS, RogueServer, extension, late, tail
+from tests.world.rogue import BOGUS_FLOOD, MISBEHAVIOURS, Datagram, RogueServer, extension, late, tail
 from tests.world.servers import chronyd, free_port
 
 MEASURED = "measured"

@@ -14,6 +14,7 @@ import pytest
 from ntpaudit.errors import StoreError
 from ntpaudit.probes import service
 from ntpaudit.store.database import VERSION, open_database
+from ntpaudit.store.lock import AgentLock
 from ntpaudit.store.paths import FILE_NAME
 from ntpaudit.store.queries import open_history
 from ntpaudit.store.readonly import open_readonly
@@ -52,6 +53,19 @@ def test_reading_changes_nothing(file: Path) -> None:
     with pytest.raises(StoreError), open_readonly(str(file)) as connection:
         connection.execute("DELETE FROM audits")
     assert file.read_bytes() == before
+
+
+def test_an_agent_that_may_not_write_its_folder_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If an agent runs and its state folder cannot be written, the message names the folder and why."""
+    lock = AgentLock(str(tmp_path))
+    try:
+        assert "may not write" not in trouble(tmp_path / FILE_NAME)
+        monkeypatch.setattr(os, "access", lambda *_, **__: False)
+        reported = trouble(tmp_path / FILE_NAME)
+    finally:
+        lock.release()
+    assert f"an agent runs but has stored nothing in {tmp_path / FILE_NAME} (user " in reported
+    assert f"may not write to folder {tmp_path} (owner " in reported
 
 
 @pytest.mark.needs("root")

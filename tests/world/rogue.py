@@ -4,9 +4,18 @@ import hashlib
 import socket
 import struct
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
-from ntpaudit.demo.server import Behaviour, Datagram, Header, NtpServer
+from ntpaudit.demo.server import Behaviour, Header, NtpServer
+
+
+class Datagram(NamedTuple):
+    """A reply, sent that much later than the network's delay."""
+
+    payload: bytes
+    delay_s: float = 0.0
+    from_another_port: bool = False
+
 
 Misbehaviour = Callable[[Header], list[Datagram]]
 """What to send, given the honest answer."""
@@ -32,23 +41,21 @@ class RogueServer(NtpServer):
     """
 
     def __init__(
-        self,
-        misbehaviour: str | Misbehaviour,
-        behaviour: Behaviour | None = None,
-        address: str = "127.0.0.1",
-        port: int = 0,
+        self, misbehaviour: str | Misbehaviour, behaviour: Behaviour | None = None, address: str = "127.0.0.1"
     ) -> None:
-        super().__init__(behaviour, address, port)
+        super().__init__(behaviour, address)
         self.misbehaviour = misbehaviour
 
-    def reply(self, request: bytes, received_ns: int, now_ns: int) -> list[Datagram]:
-        """The misbehaviour's answer to what an honest server would answer."""
-        if not super().reply(request, received_ns, now_ns):
-            return []
-        misbehave = self.misbehaviour
-        if isinstance(misbehave, str):
-            misbehave = MISBEHAVIOURS[misbehave]
-        return misbehave(self.header(request, received_ns, now_ns))
+    def reply(self, header: Header, client: tuple[Any, ...]) -> None:
+        """Send the misbehaviour's answer instead of the honest one."""
+        misbehave = MISBEHAVIOURS[self.misbehaviour] if isinstance(self.misbehaviour, str) else self.misbehaviour
+        for datagram in misbehave(header):
+            if datagram.from_another_port:
+                with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
+                    other.bind((self.address, 0))
+                    other.sendto(datagram.payload, client)
+            else:
+                self.send(datagram.payload, client, datagram.delay_s)
 
 
 def changed(**fields: Any) -> Misbehaviour:

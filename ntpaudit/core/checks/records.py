@@ -196,12 +196,6 @@ def check_time_disputed(context: AuditContext) -> Raised | None:
     )
 
 
-def _has_new_date(context: AuditContext, _: Raised | None) -> bool:
-    """Each reply of the database is one sample; without one, nothing disputes the servers' time."""
-    date = context.earlier.database
-    return date is None or (context.disputed_s is not None and date.is_new)
-
-
 TIME_DISPUTED = Rule(
     "time-disputed",
     check_time_disputed,
@@ -217,7 +211,10 @@ TIME_DISPUTED = Rule(
     ),
     message_id="2d47e4ee908b42278a9305e63c656091",
     basis="database",
-    has_sample=_has_new_date,
+    # each reply of the database is one sample; without one, nothing disputes the servers' time
+    has_sample=lambda context, _: (
+        context.earlier.database is None or (context.disputed_s is not None and context.earlier.database.is_new)
+    ),
     needs_agent=True,
     value_s=lambda context: context.disputed_s,
 )

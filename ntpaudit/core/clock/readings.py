@@ -11,21 +11,13 @@ MAX_KERNEL_PPM = 500.0  # the largest frequency that a kernel corrects (MAXFREQ 
 
 
 class ClockReading(NamedTuple):
-    """The clocks at one moment, in nanoseconds.
-
-    `width_ns` is how long the reading took: the realtime and raw values are simultaneous to within that.
-    """
+    """The clocks at one moment, in ns; the realtime and raw values are simultaneous to within `width_ns`."""
 
     realtime_ns: int
     monotonic_ns: int
     raw_ns: int
     boottime_ns: int
     width_ns: int
-
-    @property
-    def realtime_minus_raw_ns(self) -> int:
-        """The host's corrections of its free-running oscillator, steps and slews together (B6)."""
-        return self.realtime_ns - self.raw_ns
 
 
 def step_ns(before: ClockReading, after: ClockReading) -> int:
@@ -37,8 +29,8 @@ def step_ns(before: ClockReading, after: ClockReading) -> int:
 
 
 def correction_ns(before: ClockReading, after: ClockReading) -> int:
-    """Return the correction of the host's clock against its own oscillator between two readings (B6)."""
-    return after.realtime_minus_raw_ns - before.realtime_minus_raw_ns
+    """Return the host's corrections of its free-running oscillator between two readings, steps and slews (B6)."""
+    return (after.realtime_ns - before.realtime_ns) - (after.raw_ns - before.raw_ns)
 
 
 def suspended_ns(before: ClockReading, after: ClockReading) -> int:

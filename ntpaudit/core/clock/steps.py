@@ -28,14 +28,12 @@ class Step(NamedTuple):
         return self.size_ns < 0
 
 
-def level_ns(reading: ClockReading) -> int:
-    """Return REALTIME - BOOTTIME, which only a step changes, not a slew or a suspend (J1)."""
-    return reading.realtime_ns - reading.boottime_ns
-
-
 def find_step(before: ClockReading, after: ClockReading, *, is_gap: bool = False) -> Step | None:
-    """Return the step between two readings of one boot, if there was one; several steps give their sum."""
-    size_ns = level_ns(after) - level_ns(before)
+    """Return the step between two readings of one boot, if there was one; several steps give their sum.
+
+    Only a step changes REALTIME - BOOTTIME, not a slew or a suspend (J1).
+    """
+    size_ns = (after.realtime_ns - after.boottime_ns) - (before.realtime_ns - before.boottime_ns)
     if abs(size_ns) <= MIN_STEP_NS + before.width_ns + after.width_ns:
         return None
     return Step(size_ns, after.realtime_ns - size_ns, after.realtime_ns, after.boottime_ns, is_gap)

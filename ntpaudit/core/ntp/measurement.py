@@ -43,10 +43,7 @@ class Measurement(NamedTuple):
 
 
 def measure(reply: Reply, timestamps: ExchangeTimestamps) -> Measurement | UnusableReply:
-    """Return the interval of the true offset by one exchange, without assuming a symmetric delay (B1 to B4).
-
-    Refuses with the codes of V12, V13 and V14.
-    """
+    """Return the interval of the true offset by one exchange, for any delay (B1 to B4), or a code of V12 to V14."""
     served_ns = difference_ns(reply.transmitted, reply.received)
     elapsed_ns = timestamps.arrived_ns - timestamps.sent_ns
     delay_ns = elapsed_ns - served_ns
@@ -85,10 +82,7 @@ def root_distance_ns(reply: Reply) -> int:
 
 
 def carry_measurement(sample: Measurement, now: ClockReading, drift_ppm: float = MAX_DRIFT_PPM) -> Interval:
-    """Carry the interval of one exchange to another moment, for a drift of at most `drift_ppm` (R4).
-
-    The measurement assumed `MAX_DRIFT_PPM`; for a larger drift the interval is widened.
-    """
+    """Carry the interval of one exchange to another moment, widened if `drift_ppm` exceeds `MAX_DRIFT_PPM` (R4)."""
     before, after = sample.timestamps.before, sample.timestamps.after
     elapsed_ns = after.raw_ns - before.raw_ns
     excess_ns = max(0, growth_ns(elapsed_ns, drift_ppm) - growth_ns(elapsed_ns))

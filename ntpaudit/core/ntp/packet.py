@@ -18,10 +18,7 @@ _MIN_LAST_EXTENSION = 28
 
 
 class Reply(NamedTuple):
-    """A server's reply that passed every check of the packet itself, with T2 and T3 as 64-bit NTP timestamps.
-
-    `warnings` are the codes of V15 and V16, which do not refuse the reply.
-    """
+    """A server's reply that passed every check; `warnings` are V15 and V16. T2 and T3 are 64-bit NTP timestamps."""
 
     leap: int
     stratum: int

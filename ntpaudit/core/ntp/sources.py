@@ -57,7 +57,7 @@ def parse_source(text: str) -> Source:
             f"{text}: NTS is not supported by this version; write it without nts:// to query it unauthenticated"
         )
     _check_is_one_server(text)
-    host, port = _split_port(text)
+    host, port = split_port(text)
     if is_pool_name(host):
         if port != NTP_PORT:
             raise ValueError(f"{text}: the pool replies on port {NTP_PORT} only")
@@ -114,7 +114,8 @@ def is_port(text: str) -> bool:
     return text.isascii() and text.isdecimal() and len(text) <= 5 and 1 <= int(text) <= 65_535
 
 
-def _split_port(text: str) -> tuple[str, int]:
+def split_port(text: str, default: int = NTP_PORT) -> tuple[str, int]:
+    """Split `HOST[:PORT]` or `[IPv6]:PORT`; a missing port is `default`. ValueError gives the fix."""
     if text.startswith("["):
         host, bracket, rest = text[1:].partition("]")
         port = rest.removeprefix(":")
@@ -123,7 +124,7 @@ def _split_port(text: str) -> tuple[str, int]:
         # ::1:123 is an address too, of a range that no host has (RFC 4291, 2.5.5.1)
         if (meant := _as_port(text)) is not None and (meant.startswith("[::1]") or not _is_ipv6(text)):
             raise ValueError(f"{text!r} is no address with a port: write {meant}")
-        return _checked(text, text), NTP_PORT
+        return _checked(text, text), default
     else:
         host, colon, port = text.partition(":")
         valid = not colon or bool(port)
@@ -131,7 +132,7 @@ def _split_port(text: str) -> tuple[str, int]:
         raise ValueError(f"{text!r} is no server: write HOST, HOST:PORT or [IPV6]:PORT")
     if port and not is_port(port):
         raise ValueError(f"{text[:80]!r}: the port is a number from 1 to 65535")
-    return _checked(host, text), int(port) if port else NTP_PORT
+    return _checked(host, text), int(port) if port else default
 
 
 def doubtful_port(name: str) -> str | None:

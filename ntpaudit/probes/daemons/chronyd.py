@@ -5,16 +5,7 @@ from collections.abc import Collection, Iterator, Sequence
 
 from ntpaudit.core.ntp.sources import NTP_PORT
 from ntpaudit.probes.daemons.files import Files, read_port
-from ntpaudit.probes.daemons.kind import (
-    DISCIPLINES,
-    ConfiguredServer,
-    DaemonKind,
-    Options,
-    Process,
-    Role,
-    configuration,
-    read_options,
-)
+from ntpaudit.probes.daemons.kind import ConfiguredServer, DaemonKind, Options, Process, Role, config_path, read_options
 
 _OPTIONS = "46df:F:hl:L:mnpP:qQrRst:u:Uvx"
 _DEFAULTS = ("/etc/chrony/chrony.conf", "/etc/chrony.conf")
@@ -26,7 +17,7 @@ _PATHS = ("include", "confdir", "sourcedir")
 def _role(process: Process, _files: Files) -> Role:
     given = _options(process)
     found = [name for name in ("-x", "-Q") if given.has(name)]  # to serve only; to print an offset and end
-    return Role(False, f"started with {found[0]}") if found else DISCIPLINES
+    return Role(False, f"started with {found[0]}") if found else Role(True)
 
 
 def _options(process: Process) -> Options:
@@ -41,7 +32,7 @@ def _servers(process: Process, files: Files) -> Iterator[ConfiguredServer]:
     if given.words:
         are_whole = any(" " in word or "\t" in word for word in given.words)
         start = [("", line) for line in (given.words if are_whole else _directives(given.words, files))]
-    elif path := configuration(process, files, given, "-f", _DEFAULTS):
+    elif path := config_path(process, files, given, "-f", _DEFAULTS):
         start = files.lines_once(path, is_needed=True)
     else:
         return

@@ -5,7 +5,7 @@ import os
 import stat
 from collections.abc import Callable, Collection, Iterable, Iterator
 
-from ntpaudit.core.ntp.sources import NTP_PORT
+from ntpaudit.core.ntp.sources import NTP_PORT, is_port
 
 _LONGEST = 4 << 20  # no configuration is as long as this many octets, nor is a daemon's program
 _MAX_DEPTH = 10  # of files that include files: chronyd's own limit; ntpd stops at five
@@ -13,10 +13,7 @@ Line = tuple[str, str]  # the path of a file, and a line of it
 
 
 class Files:
-    """The files under a root, by the absolute paths they have on the host that it is the root of.
-
-    `problems` says which of them could not be read, and why: what they hold is not known.
-    """
+    """The files under a root, by their paths there; `problems` says which could not be read, and why."""
 
     def __init__(self, root: str = "") -> None:
         self.root = root.rstrip("/")
@@ -92,7 +89,4 @@ def split_port(text: str) -> tuple[str, int | None]:
 
 def read_port(words: list[str]) -> int | None:
     """Read a port number; None if it is missing or cannot be one."""
-    match words:
-        case [word] if word.isascii() and word.isdecimal() and len(word) <= 5 and 1 <= int(word) <= 65_535:
-            return int(word)
-    return None
+    return int(words[0]) if len(words) == 1 and is_port(words[0]) else None

@@ -11,16 +11,10 @@ from ntpaudit.probes.daemons.files import Files
 
 
 class Role(NamedTuple):
-    """Whether a daemon disciplines the system clock, by its arguments and files; None: that cannot be seen.
-
-    `reason` says why it does not, or why it cannot be seen.
-    """
+    """Whether a daemon disciplines the system clock; None: that cannot be seen. `reason` says why it is not True."""
 
     disciplines: bool | None
     reason: str | None = None
-
-
-DISCIPLINES = Role(True)
 
 
 class Process(NamedTuple):
@@ -59,11 +53,7 @@ class Process(NamedTuple):
 
 
 class ConfiguredServer(NamedTuple):
-    """A server that a daemon is configured with.
-
-    `pool`: the name stands for several servers. `nts`: the daemon asks it with NTS; `port` is NTP's all the same, never
-    that of the key exchange.
-    """
+    """A server of a daemon. `pool`: several servers. `nts`: queried with NTS; `port` is not its key exchange's."""
 
     host: str
     port: int = NTP_PORT
@@ -97,7 +87,7 @@ class DaemonKind(NamedTuple):
 
 def always(_process: Process, _files: Files) -> Role:
     """Discipline the clock, whatever the arguments."""
-    return DISCIPLINES
+    return Role(True)
 
 
 class Options(NamedTuple):
@@ -125,11 +115,8 @@ def read_options(process: Process, short: str, long: Sequence[str] = ()) -> Opti
     return Options(tuple(found), tuple(words))
 
 
-def configuration(process: Process, files: Files, given: Options, name: str, defaults: Sequence[str]) -> str | None:
-    """Return the path of the file that an option names, else the first default that exists.
-
-    None where it cannot be found out; then `files.problems` says why.
-    """
+def config_path(process: Process, files: Files, given: Options, name: str, defaults: Sequence[str]) -> str | None:
+    """Return the file that an option names, else the first default that exists; None, and a problem, if unknown."""
     if not given.is_understood or not process.words:
         files.problems.append(f"its command line is not understood: {' '.join(process.words)}")
         return None

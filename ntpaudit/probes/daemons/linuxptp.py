@@ -1,7 +1,7 @@
 """linuxptp: phc2sys, ptp4l and timemaster, which starts them together with chronyd or ntpd."""
 
 from ntpaudit.probes.daemons.files import Files
-from ntpaudit.probes.daemons.kind import DISCIPLINES, DaemonKind, Options, Process, Role
+from ntpaudit.probes.daemons.kind import DaemonKind, Options, Process, Role
 
 _PHC2SYS_TAKES = frozenset("cdfsEPISFRNOLMiunzltD")  # options that take a value
 _PTP4L_TAKES = frozenset("fipl")
@@ -41,7 +41,7 @@ def _ptp4l(process: Process, files: Files) -> Role:
 
 
 def _unless_unseen(files: Files) -> Role:
-    return Role(None, files.problems[0]) if files.problems else DISCIPLINES
+    return Role(None, files.problems[0]) if files.problems else Role(True)
 
 
 def _options(process: Process, takes: frozenset[str]) -> Options:

@@ -5,15 +5,7 @@ import os.path
 from collections.abc import Collection, Iterator
 
 from ntpaudit.probes.daemons.files import Files, split_port
-from ntpaudit.probes.daemons.kind import (
-    DISCIPLINES,
-    ConfiguredServer,
-    DaemonKind,
-    Process,
-    Role,
-    configuration,
-    read_options,
-)
+from ntpaudit.probes.daemons.kind import ConfiguredServer, DaemonKind, Process, Role, config_path, read_options
 
 _OPTIONS = "46aAbc:dD:f:gGhi:I:k:l:LmMnNp:P:qQr:Rs:t:u:U:vVw:xzZ"
 _LONG_OPTIONS = (
@@ -30,7 +22,7 @@ def _role(process: Process, _files: Files) -> Role:
     """BusyBox's -w only queries the servers. The -w of the others is a number of seconds."""
     given = read_options(process, _BUSYBOX_OPTIONS)
     is_busybox = bool(_busybox_peers(process)) or not read_options(process, _OPTIONS, _LONG_OPTIONS).is_understood
-    return Role(False, "started with -w") if is_busybox and given.has("-w") else DISCIPLINES
+    return Role(False, "started with -w") if is_busybox and given.has("-w") else Role(True)
 
 
 def _servers(process: Process, files: Files) -> Iterator[ConfiguredServer]:
@@ -41,7 +33,7 @@ def _servers(process: Process, files: Files) -> Iterator[ConfiguredServer]:
         return
     given = read_options(process, _OPTIONS, _LONG_OPTIONS)
     yield from map(ConfiguredServer, given.words)
-    main = configuration(process, files, given, "-c --configfile", _DEFAULTS)
+    main = config_path(process, files, given, "-c --configfile", _DEFAULTS)
     if main is None:
         return
     is_needed = not given.words or given.has("-c", "--configfile")

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from ntpaudit.probes.daemons.files import Files, split_port
-from ntpaudit.probes.daemons.kind import ConfiguredServer, DaemonKind, Process, always, configuration, read_options
+from ntpaudit.probes.daemons.kind import ConfiguredServer, DaemonKind, Process, always, config_path, read_options
 
 _OPTIONS = "c:l:hv"
 _LONG_OPTIONS = ("config=", "log-level=", "help", "version")
@@ -12,7 +12,7 @@ _DEFAULTS = ("/etc/ntpd-rs/ntp.toml", "/etc/ntp.toml")
 
 def _servers(process: Process, files: Files) -> Iterator[ConfiguredServer]:
     given = read_options(process, _OPTIONS, _LONG_OPTIONS)
-    path = configuration(process, files, given, "-c --config", _DEFAULTS)
+    path = config_path(process, files, given, "-c --config", _DEFAULTS)
     text = files.text(path, is_needed=True) if path is not None else ""
     if path is None or not text:
         return

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from ntpaudit.probes.daemons.files import Files
-from ntpaudit.probes.daemons.kind import ConfiguredServer, DaemonKind, Process, always, configuration, read_options
+from ntpaudit.probes.daemons.kind import ConfiguredServer, DaemonKind, Process, always, config_path, read_options
 
 _OPTIONS = "df:np:P:sSv"
 _DEFAULTS = ("/etc/openntpd/ntpd.conf", "/etc/ntpd.conf")
@@ -19,7 +19,7 @@ def is_openntpd(process: Process) -> bool:
 
 def _servers(process: Process, files: Files) -> Iterator[ConfiguredServer]:
     """`server` is one address of a name, `servers` all of them (ntpd.conf(5))."""
-    path = configuration(process, files, read_options(process, _OPTIONS), "-f", _DEFAULTS)
+    path = config_path(process, files, read_options(process, _OPTIONS), "-f", _DEFAULTS)
     if path is None:
         return
     for line in files.text(path, is_needed=True).replace("\\\n", " ").split("\n"):

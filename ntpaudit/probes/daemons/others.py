@@ -2,7 +2,7 @@
 
 from ntpaudit.core.observation import Daemon
 from ntpaudit.probes.daemons.files import Files
-from ntpaudit.probes.daemons.kind import DISCIPLINES, DaemonKind, Process, Role, always
+from ntpaudit.probes.daemons.kind import DaemonKind, Process, Role, always
 
 _TIME_SYNC = "{9527e630-d0ae-497b-adce-e80ab0175caf}"  # the class of Hyper-V's device (drivers/hv, HV_TS_GUID)
 
@@ -13,7 +13,7 @@ def _vboxservice(process: Process, _files: Files) -> Role:
     if "--disable-timesync" in words:
         return Role(False, "started with --disable-timesync")
     only = [word for word in words if word.startswith("--only-")]
-    return Role(False, f"started with {only[0]}") if only and "--only-timesync" not in only else DISCIPLINES
+    return Role(False, f"started with {only[0]}") if only and "--only-timesync" not in only else Role(True)
 
 
 # whether these two follow the hypervisor's clock is a setting of the virtual machine

@@ -21,10 +21,7 @@ _SERVICE = re.compile(
 
 
 def time_processes(names: Collection[str]) -> tuple[list[tuple[str, Process]], str | None]:
-    """Return the processes that have one of these names, each with its name and its helpers.
-
-    The second value says why there may be others that are hidden from us.
-    """
+    """Return the processes of these names, with their helpers, and why there may be others that are hidden."""
     try:
         named, hidden = _named(names)
     except OSError as error:
@@ -86,10 +83,7 @@ def _process(pid: int, status: str, helpers: Collection[int]) -> Process:
 
 
 def _words(pid: int) -> tuple[str, ...]:
-    """Return a command line; nothing where it is hidden from us.
-
-    A process that wrote a title over it (setproctitle(3)) has a single text there, split at spaces here.
-    """
+    """Return a command line, nothing if it is hidden; a title written over it (setproctitle(3)) is split at spaces."""
     words = _read_or_empty(pid, "cmdline").removesuffix("\0").split("\0")
     return tuple(words[0].split() if len(words) == 1 else words)
 
@@ -154,10 +148,7 @@ def _read_or_empty(pid: int | str, name: str) -> str:
 
 
 class WatchedProcesses:
-    """Whether known time daemons still run: cheap enough for every local audit (R12).
-
-    A process id that another process has since is an end too.
-    """
+    """Whether known time daemons still run (R12); a process id that another process has since is an end too."""
 
     def __init__(self) -> None:
         self._processes: dict[int, psutil.Process | None] = {}
