@@ -58,6 +58,11 @@ def post(store: StateStore, *entries: OutboxEntry) -> None:
     in_store(store, work)
 
 
+def until_left(store: StateStore, count: int = 0) -> None:
+    """Wait until the outbox has `count` entries, as long as some leave it."""
+    until(lambda: store.read(outbox.backlog)[0] == count, progress=lambda: store.read(outbox.backlog))
+
+
 def dead_letters(store: StateStore) -> list[tuple[str, str]]:
     """Return the dead letters, each with the reason."""
     return in_store(store, lambda connection: connection.execute("SELECT lines, reason FROM set_aside").fetchall())
@@ -209,7 +214,7 @@ def test_every_entry_arrives_once(
     post(store, *map(entry, range(200)))
     timeout_s = 0.5 if fault in WAITED_OUT else WITHIN_S
     with worker_for(store, database.url, timeout_s=timeout_s) as worker:
-        until(lambda: store.read(outbox.backlog)[0] == 0)
+        until_left(store)
         until(lambda: worker.health.failures == 0)
         assert worker.delivered == 200
     assert clock_points(influxdb) == expected(range(200))
@@ -234,7 +239,7 @@ def test_a_server_that_refuses_connections(store: StateStore, database: FlakyDat
         )
         post(store, entry(2500))
         database.listen()
-        until(lambda: store.read(outbox.backlog)[0] == 0)
+        until_left(store)
     assert clock_points(influxdb) == expected(range(2501))
     assert len(logged) == 2
     assert "2501 records waited" in logged[1]
@@ -254,7 +259,7 @@ def test_a_history_deleted_in_an_outage_loses_nothing(tmp_path: Path, database: 
             for part in path.parent.iterdir():
                 part.unlink()
         database.listen()
-        until(lambda: store.read(outbox.backlog)[0] == 0)
+        until_left(store)
     store.close()
     assert clock_points(influxdb) == expected(range(200))
     assert sum("was removed or replaced" in note for note in notes) == 4
@@ -265,7 +270,7 @@ def test_a_backlog_goes_in_its_order_and_in_batches(store: StateStore, database:
     large = [entry(number, entry(number).lines.replace("ü", "ü" * 3000)) for number in range(1000)]
     post(store, *large, *map(entry, range(1000, 5000)))
     with worker_for(store, database.url, timeout_s=WITHIN_S):
-        until(lambda: store.read(outbox.backlog)[0] == 0)
+        until_left(store)
     stamps = [int(line.rsplit(" ", 1)[1]) for request in database.requests for line in request.lines.splitlines()]
     assert stamps == sorted(stamps)
     assert len(stamps) == 10_000
@@ -290,7 +295,7 @@ def test_what_is_new_is_delivered_at_once(
             until(lambda: worker.drain(1.0))
             post(store, entry(number))
             worker.wake()
-            until(lambda: store.read(outbox.backlog)[0] == 0)
+            until_left(store)
     assert clock_points(influxdb) == expected(range(5))
     assert database.connections == 1
 
@@ -304,7 +309,7 @@ def test_an_entry_without_a_time_is_waited_for(store: StateStore, database: Flak
         (undated,) = store.read(outbox.unstamped)
         store.write(outbox.stamp_entries, [undated._replace(stamp_ns=START_NS)], [], "")
         worker.wake()
-        until(lambda: store.read(outbox.backlog)[0] == 0)
+        until_left(store)
     assert clock_points(influxdb) == expected(range(2))
 
 
@@ -344,7 +349,7 @@ def test_what_an_operator_must_fix_loses_nothing(
     assert fix in logged[0]
     database.choose = lambda request: FORWARD
     with worker_for(store, database.url):
-        until(lambda: store.read(outbox.backlog)[0] == 0)
+        until_left(store)
     assert clock_points(influxdb) == expected(range(20))
 
 
@@ -408,16 +413,16 @@ def test_a_refused_entry_becomes_a_dead_letter_and_blocks_nothing(
     entries[999] = entry(999, CONFLICT)
     post(store, entries[0])
     with worker_for(store, database.url, timeout_s=WITHIN_S, rand=any_other()) as worker:
-        until(lambda: store.read(outbox.backlog)[0] == 0)
+        until_left(store)
         post(store, *entries[1:])
         worker.wake()
-        until(lambda: store.read(outbox.backlog)[0] == 1)
+        until_left(store, 1)
         assert worker.dead_letters == 3
         until(lambda: worker.health.failures)
         assert worker.health.refusals > 1
         assert worker.dead_letters == 3  # the last one may as well be the database's fault
         post(store, entry(1000))  # which takes another one
-        until(lambda: store.read(outbox.backlog)[0] == 0)
+        until_left(store)
         assert worker.dead_letters == 4
         assert worker.health.refusals == 0
         assert worker.health.failures == 0
@@ -475,20 +480,20 @@ def test_a_proxy_that_strips_the_encoding_costs_no_record(
     logged = DeliveryLog()
     post(store, entry(0))
     with worker_for(store, database.url, timeout_s=WITHIN_S) as worker:
-        until(lambda: store.read(outbox.backlog)[0] == 0)
+        until_left(store)
         post(store, entry(1))
         worker.wake()
-        until(lambda: store.read(outbox.backlog)[0] == 0)
+        until_left(store)
         assert database.requests[-1].headers["content-encoding"] == "gzip"
         database.strips_encoding = True
         post(store, *map(entry, range(2, 75)))
         worker.wake()
-        until(lambda: store.read(outbox.backlog)[0] == 0)
+        until_left(store)
         assert [request.headers.get("content-encoding") for request in database.requests[-4:]].count("gzip") <= 2
         before = len(database.requests)
         post(store, *map(entry, range(75, 80)))
         worker.wake()
-        until(lambda: store.read(outbox.backlog)[0] == 0)
+        until_left(store)
         assert [request.headers.get("content-encoding") for request in database.requests[before:]] == [None]
     assert clock_points(influxdb) == expected(range(80))
     assert dead_letters(store) == []
@@ -501,10 +506,10 @@ def test_a_proxy_that_strips_the_encoding_in_front_of_victoria_metrics(store: St
     with victoria_metrics() as url, FlakyDatabase(url) as database:
         database.strips_encoding = True
         with worker_for(store, database.url, timeout_s=WITHIN_S) as worker:
-            until(lambda: store.read(outbox.backlog)[0] == 0)
+            until_left(store)
             post(store, *map(entry, range(20, 40)))
             worker.wake()
-            until(lambda: store.read(outbox.backlog)[0] == 0)
+            until_left(store)
         assert samples(url) == 40
 
 
@@ -512,11 +517,11 @@ def test_lines_that_a_server_took_without_a_check_are_sent_again(store: StateSto
     """Where another server answers 204 to compressed lines than the one that was known, it may have misread them."""
     post(store, entry(0))
     with worker_for(store, database.url, timeout_s=WITHIN_S) as worker:
-        until(lambda: store.read(outbox.backlog)[0] == 0)
+        until_left(store)
         database.choose = lambda request: Answer(204)
         post(store, entry(1))
         worker.wake()
-        until(lambda: store.read(outbox.backlog)[0] == 0)
+        until_left(store)
     assert [request.headers.get("content-encoding") for request in database.requests] == [None, "gzip", None]
 
 
@@ -596,7 +601,7 @@ def test_an_entry_that_breaks_the_server_becomes_a_dead_letter(
 
     worker = DeliveryWorker(store, lambda: InfluxTransport(InfluxConfig(database.url), None), chance)
     worker.start()
-    until(lambda: store.read(outbox.backlog)[0] == 0)
+    until_left(store)
     worker.stop(1.0)
     assert worker.crash is None
     assert [lines for lines, _ in dead_letters(store)] == [entries[30].lines]
@@ -614,7 +619,7 @@ def test_a_request_that_is_too_large_is_split(store: StateStore, database: Flaky
     entries[250] = entry(250, entry(250).lines.replace("ü", "x" * 6000))
     post(store, *entries)
     with worker_for(store, database.url):
-        until(lambda: store.read(outbox.backlog)[0] == 0)
+        until_left(store)
     assert [lines for lines, _ in dead_letters(store)] == [entries[250].lines]
     assert len(clock_points(influxdb)) == 499
 
@@ -644,7 +649,7 @@ def test_a_hanging_request_does_not_hold_the_agent(store: StateStore, database: 
     assert store.read(outbox.backlog)[0] == 10
     database.choose = lambda request: FORWARD
     with worker_for(store, database.url):
-        until(lambda: store.read(outbox.backlog)[0] == 0)
+        until_left(store)
     assert clock_points(influxdb) == expected(range(10))
     assert logged == []
 
@@ -721,7 +726,7 @@ def test_each_kind_of_failure_is_logged_once(store: StateStore, database: FlakyD
     database.choose = lambda request: next(answers, FORWARD)
     post(store, entry(0))
     with worker_for(store, database.url):
-        until(lambda: store.read(outbox.backlog)[0] == 0)
+        until_left(store)
     assert len(logged) == 4
     assert logged[3].endswith("1 record waited")
 
@@ -754,7 +759,7 @@ def test_tls_is_verified(store: StateStore, influxdb: str) -> None:
         assert "ca_file" in logged[0]
         assert good.requests == wrong.requests == []
         with worker_for(store, good.url, ca_file=str(trusted)):
-            until(lambda: store.read(outbox.backlog)[0] == 0)
+            until_left(store)
         assert good.requests[0].headers["authorization"] == f"Token {TOKEN}"
 
 
@@ -765,7 +770,7 @@ def test_a_drip_through_tls_is_cut(store: StateStore, influxdb: str) -> None:
         database.choose = lambda request: next(answers, FORWARD)
         post(store, entry(0))
         with worker_for(store, database.url, ca_file=str(trusted)):
-            until(lambda: store.read(outbox.backlog)[0] == 0)
+            until_left(store)
 
 
 # --- by configuration, and to VictoriaMetrics ---------------------------------------------------------------------
@@ -829,12 +834,12 @@ def test_victoria_metrics(flags: tuple[str, ...], copies: int, store: StateStore
     post(store, *map(entry, range(500)))
     with victoria_metrics(*flags) as url, FlakyDatabase(url) as database:
         with worker_for(store, url):
-            until(lambda: store.read(outbox.backlog)[0] == 0)
+            until_left(store)
         assert samples(url) == 500
         answers: Iterator[Fault] = iter([Reset("after")])
         database.choose = lambda request: next(answers, FORWARD)
         post(store, *map(entry, range(500, 510)))
         with worker_for(store, database.url):
-            until(lambda: store.read(outbox.backlog)[0] == 0)
+            until_left(store)
         until(lambda: samples(url) >= 500 + 10 * copies)
         assert samples(url) == 500 + 10 * copies
