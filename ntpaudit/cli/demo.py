@@ -44,9 +44,7 @@ FLEET_LABEL = "demonstration: hosts, clocks and servers are simulated, some of t
 
 UDP_HOSTS = 100  # up to this number of hosts, audits go over UDP by default
 TIMEOUT_S = 30.0  # the timeout of a write: a busy database may take this long for a batch
-
 _URL = parsed("URL", parse_url)
-
 LEAST_HOURS, MOST_HOURS = 6.0, 8784.0
 
 

@@ -56,7 +56,6 @@ class RelativeTime(NamedTuple):
 
 
 _LAST_NS = 2**63 - 1
-
 _UNITS = {"sec": "s", "second": "s", "min": "m", "minute": "m", "hour": "h", "day": "d", "year": "y"}
 
 

@@ -14,7 +14,6 @@ from ntpaudit.core.schedule import CONFIRM_S, POOL_RETRY_S, PUT_OFF_S, earliest_
 from ntpaudit.core.units import NS_PER_S, format_duration
 
 HOST_CONTEXT_EVERY_NS = 300 * NS_PER_S  # local audits search for time daemons this often, and if one has ended
-
 PRUNE_EVERY_NS = 3600 * NS_PER_S
 
 TRUSTED_DIFFERENCE_NS = 86_400 * NS_PER_S

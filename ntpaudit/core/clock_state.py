@@ -18,7 +18,6 @@ STEP_LISTED_NS = 3600 * NS_PER_S  # how long a step stays listed
 DROPPED_LISTED_NS = 3600 * NS_PER_S  # how long dropped records stay a finding
 _MAXERROR_RATE = 500e-6  # the kernel adds this to its maximum error each second, until a time daemon updates it (A4)
 _MAXERROR_TOLERANCE_S = 2 * _MAXERROR_RATE  # readings may differ by 1 s more or less than the time between; doubled
-
 _MAX_STEPS = 64
 
 

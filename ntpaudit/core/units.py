@@ -7,11 +7,8 @@ from typing import Literal
 
 NS_PER_S = 1_000_000_000
 HOUR_S = 3600
-
 DAY_S = 86_400.0
-
 DOCS = "/opt/ntpaudit/share/doc/ntpaudit/docs"  # where the packages install the documentation
-
 _UNIX_EPOCH = datetime(1970, 1, 1)  # naive on purpose: only ever used as arithmetic on UTC
 
 
@@ -61,9 +58,7 @@ def format_duration(seconds: float, *, rounding: Rounding = "near") -> str:
 
 
 _SUFFIXES = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1, "m": 60, "h": 3600, "d": 86_400, "y": 31_557_600}
-
 MAX_DIGITS = 30  # a longer number is refused: thousands of digits are infinite as a float, and an error as an integer
-
 _BRIEF = 60
 
 

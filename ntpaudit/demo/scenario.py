@@ -106,7 +106,6 @@ class Fault(NamedTuple):
 
 
 _H = 3600.0
-
 HEALTHY = Fault("healthy", Severity.OK)
 
 FAULTS = (

@@ -26,9 +26,7 @@ from ntpaudit.store.unsaved import Unsaved, UnsavedFile
 
 logger = LazyLogger(__name__)
 
-RETRY_S = (
-    30.0  # the first retry delay for a file that cannot be used; each failure doubles it, to ten times as long at most
-)
+RETRY_S = 30.0  # the first retry delay for a file that cannot be used; each failure doubles it, to 300 s at most
 LOCKED_RETRY_S = 1.0  # the same for a locked file: most locks end soon, and records in memory are at risk
 WAIT_S = 0.5  # how long to wait for a lock: the agent's loop must feed the watchdog
 CLOSE_WAIT_S = 1.0  # the same when the agent stops and would lose the records in memory

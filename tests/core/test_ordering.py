@@ -8,7 +8,7 @@ from hypothesis import given
 
 from ntpaudit.core.fleet.model import Host
 from ntpaudit.core.fleet.ordering import Measured, group_of, order, orderable
-from tests.core.fleets import SPANS, WIDTHS, host, offset, worlds
+from tests.core.fleets import NOW_NS, SPANS, WIDTHS, host, offset, worlds
 
 
 def measured(world: Iterable[tuple[Host, float]]) -> list[Measured]:
@@ -20,7 +20,7 @@ def measured(world: Iterable[tuple[Host, float]]) -> list[Measured]:
 def test_two_events_are_never_ordered_wrongly(world: list[tuple[Host, float]], t_a: float, t_b: float) -> None:
     """Wherever the true offsets lie in their intervals: what is called first happened first, by either stamp."""
     (a, theta_a), (b, theta_b) = world
-    said = order(a, b)
+    said = order(a, b, a.last_ns)
     assert said is not None
     assert a.offset is not None
     assert b.offset is not None
@@ -41,7 +41,7 @@ def test_two_events_are_never_ordered_wrongly(world: list[tuple[Host, float]], t
 def test_no_less_would_do_to_order_two_events(world: list[tuple[Host, float]]) -> None:
     """The limits are sharp: with the true offsets at the ends of their intervals, events that far apart coincide."""
     (a, _), (b, _) = world
-    said = order(a, b)
+    said = order(a, b, a.last_ns)
     assert said is not None
     assert a.offset is not None
     assert b.offset is not None
@@ -54,21 +54,21 @@ def test_no_less_would_do_to_order_two_events(world: list[tuple[Host, float]]) -
 
 def test_hosts_that_were_not_measured_cannot_be_ordered() -> None:
     """Nothing is claimed about a clock whose offset is unknown."""
-    assert order(host("a", None), host("b")) is None
-    assert order(host("a"), host("b", None)) is None
+    assert order(host("a", None), host("b"), NOW_NS) is None
+    assert order(host("a"), host("b", None), NOW_NS) is None
 
 
 @given(worlds())
 def test_the_ambiguity_of_several_hosts_is_that_of_their_worst_pair(world: list[tuple[Host, float]]) -> None:
     """The worst of all pairs is found without looking at all pairs."""
     hosts = [one for one, _ in world]
-    every = [said.within_s for a, b in combinations(hosts, 2) if (said := order(a, b)) is not None]
+    every = [said.within_s for a, b in combinations(hosts, 2) if (said := order(a, b, a.last_ns)) is not None]
     worst = group_of(measured(world)).ambiguity
     assert worst is not None
     assert worst.within_s == pytest.approx(max(every))
     pair = {one.name: one for one in hosts}
     first, second = worst.hosts
-    said = order(pair[first], pair[second])
+    said = order(pair[first], pair[second], NOW_NS)
     assert said is not None
     assert said.within_s == worst.within_s
 

@@ -74,7 +74,7 @@ def test_a_failed_reading_is_reported_too() -> None:
 
 def test_the_order_of_two_hosts() -> None:
     """The limits of both kinds of stamps, and the larger ones of them."""
-    said = order(HOSTS[0], HOSTS[2])
+    said = order(HOSTS[0], HOSTS[2], HOSTS[0].last_ns)
     assert said is not None
     report = json.loads(render_order(said, [37.0012, -0.0004], NOW_NS, Severity.WARNING))
     assert (report["schema"], report["severity"], report["hosts"]) == (
@@ -94,7 +94,7 @@ def test_seconds_end_at_the_nanosecond() -> None:
     )
     alarms = (ALARMS[0]._replace(value_s=1 / 3),)
     report = render(judge_fleet(SNAPSHOT._replace(hosts=(odd, *HOSTS[1:]), alarms=alarms), FleetPolicy()))
-    order_of = order(odd, HOSTS[2])
+    order_of = order(odd, HOSTS[2], odd.last_ns)
     assert order_of is not None
     for text in (report, render_order(order_of, [1 / 3, 0.1 + 0.2], NOW_NS, Severity.OK)):
         assert re.findall(r"[0-9]\.[0-9]{10,}", text) == []
@@ -103,7 +103,7 @@ def test_seconds_end_at_the_nanosecond() -> None:
 def test_every_key_is_documented() -> None:
     """docs/fleet.md names all of them."""
     report = json.loads(render(FLEET))
-    said = order(HOSTS[0], HOSTS[2])
+    said = order(HOSTS[0], HOSTS[2], HOSTS[0].last_ns)
     assert said is not None
     keys = {*report, *report["findings"][0], *report["hosts"][0], *report["hosts"][0]["offset"], *report["sites"][0]}
     keys |= {*json.loads(render_absence("no way"))}

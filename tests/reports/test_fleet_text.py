@@ -164,7 +164,7 @@ def test_names_reach_no_terminal_as_they_are() -> None:
         duplicate_hosts=(DuplicateHost(evil, (evil, None)),),
     )
     fleet = judge_fleet(read, FleetPolicy(ambiguity_s=1e-6))
-    said = order(one, read.hosts[1])
+    said = order(one, read.hosts[1], one.last_ns)
     assert said is not None
     texts = [render(fleet, width=width) for width in (40, 100, None)] + [render_order(said, [2.0, 2.0], NOW_NS, OK)]
     for line in "".join(texts).splitlines():
@@ -296,7 +296,7 @@ def test_a_correction_that_widens_is_not_called_enough() -> None:
     )
     shifted = other._replace(offset=Offset(-0.0002, -0.0078, 0.0076))
     for pair in ((one, other), (one, shifted)):
-        said = order(*pair)
+        said = order(*pair, NOW_NS)
         assert said is not None
         assert said.corrected_within_s >= said.within_s
         text = " ".join(render_order(said, [0.0, 0.0], NOW_NS, WARNING).split())
@@ -307,7 +307,7 @@ def test_a_correction_that_widens_is_not_called_enough() -> None:
 def test_the_order_of_two_hosts_is_said_for_stamps_as_they_are_and_corrected() -> None:
     """Also where an event came first although its stamp is later."""
     web, db = HOSTS[0], HOSTS[2]
-    said = order(web, db)
+    said = order(web, db, web.last_ns)
     assert said is not None
     text = " ".join(render_order(said, [37.0012, -0.0004], NOW_NS, WARNING, width=80).split())
     assert text.startswith(

@@ -11,7 +11,6 @@ from ntpaudit.core.selection import BEFORE_RELEASE, ClassifiedSource, independen
 from ntpaudit.core.units import DAY_S, DOCS, NS_PER_S, format_duration, format_utc, joined, plural
 
 SPOOFED_DATAGRAMS = 3  # this many replies with a wrong origin timestamp are an attack (V5, RFC 8633 §5.3)
-
 REASONS_PAGE = f"{DOCS}/record.md"
 
 _FIX_DISAGREE = "find out which server is wrong, and replace it; 4 independent servers outvote one wrong server"
@@ -274,18 +273,17 @@ def check_unreachable_sources(context: AuditContext) -> Raised | None:
     unsent = [classified for classified in unreachable if classified.reason in ("forbidden", "net-unreachable")]
     silent = [classified for classified in unreachable if classified not in (*unresolved, *refused, *unsent)]
     total = len(context.selection.sources)
-    parts = []
-    if silent:
-        parts.append(f"{_of_all(len(silent), total)} did not reply: {_listed(silent)}")
-    if refused:
-        verb = "refuses" if len(refused) == 1 else "refuse"
-        parts.append(f"{_of_all(len(refused), total)} {verb} the query: {_listed(refused)}")
-    if unsent:
-        parts.append(f"{_of_all(len(unsent), total)} could not be queried: {_listed(unsent)}")
-    if unresolved:
-        have = "has" if len(unresolved) == 1 else "have"
-        parts.append(f"{_of_all(len(unresolved), total)} {have} no known address: {_listed(unresolved)}")
-    level: Level = "medium" if 2 * len(unreachable) >= len(context.selection.sources) else "low"
+    parts = [
+        f"{_of_all(len(group), total)} {one if len(group) == 1 else several}: {_listed(group)}"
+        for group, one, several in (
+            (silent, "did not reply", "did not reply"),
+            (refused, "refuses the query", "refuse the query"),
+            (unsent, "could not be queried", "could not be queried"),
+            (unresolved, "has no known address", "have no known address"),
+        )
+        if group
+    ]
+    level: Level = "medium" if 2 * len(unreachable) >= total else "low"
     return Raised(level, "; ".join(parts), remedy=_fix_by_reason(unreachable, UNREACHABLE_SOURCES.remedy))
 
 

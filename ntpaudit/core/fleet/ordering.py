@@ -31,11 +31,10 @@ def as_of(members: Iterable[HostStatus], now_ns: int) -> list[Measured]:
     return [Measured(one.name, one.site, _drifted(host, offset, now_ns)) for one, host, offset in measured(members)]
 
 
-def order(a: Host, b: Host, now_ns: int | None = None) -> Order | None:
+def order(a: Host, b: Host, now_ns: int) -> Order | None:
     """Return how far apart the timestamps of two hosts must be for a certain order; None if one has no offset.
 
-    The result is for events at `now_ns`: the clocks may have drifted since the hosts' last points. Without `now_ns` it
-    is for the times of those points.
+    The result is for events at `now_ns`: the clocks may have drifted since the hosts' last points.
 
     An event with timestamp t_a on host a happened at t_a + theta_a, where earliest_a <= theta_a <= latest_a; the same
     holds for b. It certainly came before b's event if its latest true time is before the earliest of the other: t_a +
@@ -44,9 +43,7 @@ def order(a: Host, b: Host, now_ns: int | None = None) -> Order | None:
     """
     if a.offset is None or b.offset is None:
         return None
-    known_a, known_b = (
-        offset if now_ns is None else _drifted(host, offset, now_ns) for host, offset in ((a, a.offset), (b, b.offset))
-    )
+    known_a, known_b = _drifted(a, a.offset, now_ns), _drifted(b, b.offset, now_ns)
     limits = known_a.latest_s - known_b.earliest_s, known_b.latest_s - known_a.earliest_s
     one, two = _residual(known_a), _residual(known_b)
     corrected = one.latest_s - two.earliest_s, two.latest_s - one.earliest_s

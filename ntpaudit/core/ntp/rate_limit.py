@@ -12,9 +12,7 @@ from ntpaudit.core.units import NS_PER_S
 POOL_INTERVAL_S = 1800  # the pool's terms of service: not more than once in thirty minutes (P2)
 SERVER_INTERVAL_S = 15  # a client MUST NOT query a server more often than every 15 s (RFC 4330 §10)
 MAX_BACKOFF_S = 8192  # the longest interval after RATE kiss-o'-deaths, unless longer by itself (K2, RFC 8633 §5.4)
-MAX_TIMEOUT_BACKOFF_S = (
-    1024  # the longest after timeouts of a site's own server: hours would be too long after an outage
-)
+MAX_TIMEOUT_BACKOFF_S = 1024  # the longest after timeouts of a site's own server: after an outage, hours are too long
 DENIAL_S = 86_400  # how long a server that sent DENY or RSTR is not queried (K3)
 MAX_POOL_SERVERS = 4  # of the public pool (P4)
 MAX_TIMEOUTS = 3  # a pool's server is replaced after this many timeouts in a row (P8)

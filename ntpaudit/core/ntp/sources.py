@@ -4,7 +4,6 @@ from typing import NamedTuple
 
 POOL_DOMAIN = "pool.ntp.org"
 DEFAULT_ZONE = POOL_DOMAIN  # the source of a one-shot check without configuration; a granted vendor zone goes here (P1)
-
 NTP_PORT = 123
 
 CONTINENTS = {

@@ -7,7 +7,6 @@ that believes it is 1970 needs a special case. A timestamp on the wire is an `in
 from ntpaudit.core.units import NS_PER_S
 
 UNIX_EPOCH_S = 2_208_988_800  # seconds from the NTP epoch (1900-01-01) to the Unix epoch (RFC 5905 §6)
-
 ERA_S = 1 << 32
 
 PIVOT_UNIX_S = 1_761_955_200
