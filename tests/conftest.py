@@ -82,7 +82,7 @@ LONGEST = (
 )
 """The files that take longest, first: begun last, each would keep one worker busy when the others have ended."""
 
-TRACED_EXAMPLES = 30
+TRACED_EXAMPLES = 10
 """Coverage is measured of this many examples of a property."""
 
 LACKED = pytest.StashKey[dict[str, str]]()

@@ -13,6 +13,8 @@ import pytest
 
 from tests.world.packages import REPOSITORY
 
+pytestmark = pytest.mark.untraced  # tools build and test a copy of the program
+
 URL = "https://example.org/ntpaudit"
 NOT_SOURCES = re.compile(r"(^|/)(\.(?!ci/|gitignore)[^/]*|build|dist|__pycache__|[^/]*\.egg-info)(/|$)|^\.gitignore$")
 """Files of a checkout that are made by its tools, by their paths in it."""

@@ -41,8 +41,13 @@ def revive(kind: type[_Value], data: Any) -> _Value:
     return value
 
 
+@cache
+def _form(kind: Any) -> tuple[Any, tuple[Any, ...]]:
+    return get_origin(kind), get_args(kind)
+
+
 def _revive(kind: Any, data: Any) -> Any:
-    origin, parts = get_origin(kind), get_args(kind)
+    origin, parts = _form(kind)
     if origin in (Union, UnionType):
         for part in parts:
             try:

@@ -121,8 +121,8 @@ class LivingHost(SimulatedHost):
 
     def read(self, *, width_ns: int = 60, lean: float = 0.0) -> ClockReading:
         """Read all clocks; RAW is read `lean` (-1 to 1) half widths away from the moment REALTIME is."""
-        raw_ns = floor((self.raw_zs + Fraction(lean) * width_ns * ZS_PER_NS / 2) / ZS_PER_NS)
-        return self.reading._replace(raw_ns=raw_ns, width_ns=width_ns)
+        lean_zs = floor(Fraction(lean) * width_ns * ZS_PER_NS / 2) if lean else 0
+        return self.reading._replace(raw_ns=(self.raw_zs + lean_zs) // ZS_PER_NS, width_ns=width_ns)
 
     def read_kernel(self) -> KernelState | Unavailable:
         """Ask the kernel."""

@@ -1123,6 +1123,7 @@ def test_an_outvoted_reply_is_no_gap_and_ends_a_raised_one() -> None:
     assert gap.message == "no measurement for 2.08 h before this one"
 
 
+@pytest.mark.untraced
 def test_a_gap_is_raised_after_three_intervals_and_is_high_after_a_day() -> None:
     """While nothing is measured, evidence is missing after three intervals; after a day that is high; then it ends."""
     watch = measured()
@@ -1526,6 +1527,7 @@ def test_a_bad_sample_after_the_clock_was_lost_sight_of_is_unknown(deed: str) ->
 # --- over restarts, and always ------------------------------------------------------------------------------------
 
 
+@pytest.mark.untraced
 def test_an_agent_that_is_restarted_concludes_the_same() -> None:
     """An agent that ends and restarts after each audit raises and clears what one does that keeps running."""
 

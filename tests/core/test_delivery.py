@@ -328,6 +328,7 @@ def test_a_server_that_always_fails_makes_no_dead_letter(count: int, chances: ra
     assert outcome.confirmed == list(range(count))
 
 
+@pytest.mark.untraced
 @pytest.mark.parametrize("seed", range(60))
 @pytest.mark.parametrize("failure", [Refused(500, ""), RESET, Refused(400, "?")])
 def test_a_database_that_flaps_loses_no_entry(seed: int, failure: DeliveryFailure) -> None:

@@ -664,6 +664,7 @@ def test_beyond_the_last_horizon_errors_are_taken_to_grow() -> None:
     assert (drift_of(samples, tolerance_s=beyond, back_test=ratios).breach.pessimistic_s or inf) < 0.9 * far
 
 
+@pytest.mark.untraced
 def test_the_calibrated_band_holds_the_truth_of_a_wandering_oscillator() -> None:
     """Where the nominal band of a day's forecast holds the truth in less than half, the calibrated one does in 85 %."""
     history = observe(World(wander=1e-9, spikes=0.1), 40 * 48, Random(11))

@@ -72,7 +72,7 @@ def test_steps_and_slews_are_distinguished(span: int, slew_ppm: int, drift_ppm: 
     after = host.read()
     slewed = span * slew_ppm / 10**6
     assert abs(step_ns(before, after) - step) <= 1
-    assert abs(correction_ns(before, after) - (step + slewed)) <= 2
+    assert abs(correction_ns(before, after) - step - slewed) <= 2  # their sum could be too large for a float
 
 
 @pytest.mark.parametrize(

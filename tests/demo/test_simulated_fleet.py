@@ -12,6 +12,7 @@ from ntpaudit.demo.network import query_without_udp
 from ntpaudit.demo.scenario import Scenario, StopAgent, build_scenario
 from ntpaudit.demo.simulated_agent import SimulatedAudit
 from tests.bench.load import main
+from tests.tracing import untraced
 from tests.world.flaky import Answer, FlakyDatabase
 
 END_NS = 1_795_000_000 * NS_PER_S
@@ -55,10 +56,12 @@ class Enough(Exception):  # noqa: N818 - raised by a test, caught by it
 def make(scenario: Scenario, writer: Kept, written_ns: Mapping[str, int] | None = None) -> SimulatedFleet:
     """Return a fleet that is queried without UDP, at the end of its history."""
     fleet = SimulatedFleet(scenario, query_without_udp, writer, written_ns)
-    fleet.run(scenario.end_ns)
+    with untraced():
+        fleet.run(scenario.end_ns)
     return fleet
 
 
+@pytest.mark.untraced
 def test_each_host_reports_that_it_has_arrived() -> None:
     """A fleet counts its points, and calls back once for each host."""
     scenario = build_scenario(4, 6.0, 5, END_NS)

@@ -175,6 +175,7 @@ def test_nothing_goes_while_there_is_room(memory: sqlite3.Connection) -> None:
     assert (len(ids(memory)), saved_state.dropped(memory)) == (10, 0)
 
 
+@pytest.mark.untraced
 @pytest.mark.parametrize("is_delivered", [True, False])
 def test_a_file_stays_within_its_size(is_delivered: bool, tmp_path: Path) -> None:
     """Over a simulated fortnight of minutes the file on the disk is no larger than it may be and an hour more."""
@@ -265,6 +266,7 @@ MINUTE: dict[str, Step] = {
 }
 
 
+@pytest.mark.untraced
 @pytest.mark.parametrize("name", MINUTE)
 def test_no_step_takes_longer_for_a_long_backlog(name: str) -> None:
     """What SQLite has to do in a minute of the agent's does not grow with the entries that wait."""

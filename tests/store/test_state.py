@@ -4,6 +4,7 @@ import fcntl
 import os
 import random
 import resource
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -27,7 +28,7 @@ from ntpaudit.store.unsaved import Unsaved, UnsavedFile
 from tests.abilities import ANOTHER_USER
 from tests.logs import Messages
 from tests.store.audits import audit, deliver, entry, event, find, in_store, keep, number_of, once, stamp_entry
-from tests.waiting import until
+from tests.waiting import is_running, until
 from tests.world.another_user import let_others_in
 from tests.world.packages import REPOSITORY
 
@@ -61,7 +62,11 @@ def python(*words: str, path: Path | None = None) -> "subprocess.Popen[str]":
     """Start a Python process; where a path is given, wait until it says that it is ready."""
     untraced = {key: value for key, value in os.environ.items() if not key.startswith("COVERAGE_")}  # it is killed
     child = subprocess.Popen(
-        [sys.executable, *words], env=untraced | {"PYTHONPATH": str(REPOSITORY)}, stdout=subprocess.PIPE, text=True
+        [sys.executable, *words],
+        env=untraced | {"PYTHONPATH": str(REPOSITORY)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     )
     if path is not None:
         assert child.stdout is not None
@@ -88,19 +93,25 @@ def locked(path: Path) -> Iterator[None]:
         child.communicate()
 
 
+@pytest.mark.untraced
 def test_an_audit_is_kept_whole_or_not_at_all_when_the_process_is_killed(path: Path, tmp_path: Path) -> None:
     """After each of many kill -9 the file is sound, and every audit has its record, hour, event and entry once."""
     delivered = tmp_path / "delivered"
     rand = random.Random(3)
     pending = kills = last = 0
+    starter = python("-m", "tests.store.writer", str(path), str(delivered))
+    assert starter.stdin is not None
+    assert starter.stdout is not None
     while kills < KILLS or last <= 5 * KILLS or pending == 0:
         longer = 4 ** (kills // KILLS)  # a busy machine needs more kills, and more time between them, to come as far
         kills += 1
         assert kills <= 8 * KILLS
-        child = python("-m", "tests.store.writer", str(path), str(delivered), path=path)
+        starter.stdin.write("\n")
+        starter.stdin.flush()
+        writer = int(starter.stdout.readline())
         time.sleep(longer * rand.uniform(0.0, 0.06))
-        child.kill()
-        child.communicate()
+        os.kill(writer, signal.SIGKILL)
+        until(lambda writer=writer: not is_running(writer), "the end of the process")  # type: ignore[misc]
         found = find(path)
         last = found.states.get("clock", 0)
         every = list(range(1, last + 1))
@@ -111,6 +122,7 @@ def test_an_audit_is_kept_whole_or_not_at_all_when_the_process_is_killed(path: P
         assert sorted(once(found.outbox) | arrived) == every
         assert found.unjudged in ([], [last + 1])
         pending += len(found.unjudged)  # or the test would not show that they are found
+    starter.communicate()
 
 
 def test_a_kill_after_a_confirmation_does_not_undo_it(path: Path) -> None:

@@ -85,6 +85,7 @@ def test_a_reload_checks_the_agent_s_own_file(words: list[str], checked: str, tm
     assert (tmp_path / "count").read_text() == f"{3 if words else 2}\n"
 
 
+@pytest.mark.untraced
 def test_make_install_twice_and_uninstall(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     """It installs below DESTDIR, again over itself, for a place of its own; and takes away what it brought."""
     where = [f"DESTDIR={tmp_path}", "PREFIX=/srv/audit"]
@@ -132,6 +133,7 @@ def _data_files(folder: Path) -> set[str]:
     }
 
 
+@pytest.mark.untraced
 def test_nothing_is_installed_that_is_not_in_the_lock(tmp_path: Path) -> None:
     """A file with another hash ends `make install`, before anything of it runs as root."""
     for name in ("packaging", "ntpaudit", "systemd"):
@@ -153,6 +155,7 @@ def test_nothing_is_installed_that_is_not_in_the_lock(tmp_path: Path) -> None:
     assert not list((tmp_path / "root").rglob("bin/ntpaudit"))
 
 
+@pytest.mark.untraced
 def test_the_bill_of_materials_is_the_lock(tmp_path: Path) -> None:
     """Every pinned package is in it with its hashes; what only builds is marked as such; two writings are the same."""
     written = []

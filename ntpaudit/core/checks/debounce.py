@@ -218,13 +218,15 @@ def _decide(
         else:
             severity = max(severity, Severity.UNKNOWN)
             findings = _counted_as_unknown(findings, context, can_confirm=can_confirm)
-    needs_samples = any(rule.basis == "network" and after.of(rule.id).needs_samples for rule in RULES)
+    needs_samples = kind == "network" and any(
+        rule.basis == "network" and after.of(rule.id).needs_samples for rule in RULES
+    )
     is_undecided = not confirmed and (kind == "network" or context.offset_severity is Severity.CRITICAL)
     return Decision(
         worst_first(findings),
         severity,
         confirmed,
-        is_undecided or (kind == "network" and needs_samples),
+        is_undecided or needs_samples,
         tuple(_changes(context, before, after)),
         after,
     )
@@ -329,8 +331,10 @@ def _overdue(condition: ConditionState, now_ns: int) -> str:
 def _changes(context: AuditContext, before: DebounceState, after: DebounceState) -> Iterator[tuple[Finding, bool]]:
     for rule in RULES:
         old, new = before.of(rule.id), after.of(rule.id)
+        if rule.has_own_events or not (old.raised or new.raised):
+            continue
         old_rank, new_rank = _listed_rank(rule, before), _listed_rank(rule, after)
-        if rule.has_own_events or old_rank == new_rank:
+        if old_rank == new_rank:
             continue
         last = new if new_rank else old
         message = last.message if new_rank else f"{_why_cleared(rule, context, after)}: {last.message}"
