@@ -12,6 +12,7 @@ from typing import Any, Literal, NamedTuple
 from grafana.links import DOCS_URL
 from grafana.panels import uid
 from grafana.queries import (
+    AHEAD_S,
     ALL_HOSTS,
     KNOWN,
     SILENT_AFTER_S,
@@ -122,9 +123,9 @@ STATE_RULES = (
         "rules miss its events. If it is ahead, its events are delayed, refused or hidden.",
         "First save the records of each host, which are needed to correct its logs: `sudo ntpaudit history --since "
         "90d --format json > FILE`. Then run `sudo ntpaudit status`: do the fix of a finding that names the cause "
-        "(time zone or hardware clock, servers, time daemon). If none does, check the servers of the time daemon and "
-        "restart it. If the clock is ahead, this sets it back and timestamps repeat: first stop applications that "
-        "cannot bear this.",
+        "(time zone or hardware clock, servers, time daemon). If none does: if the clock is ahead, first stop "
+        "applications that cannot bear repeated timestamps (databases, schedulers), because the repair sets it back. "
+        "Then check the servers of the time daemon and restart it.",
         "ntpaudit fleet --flagged",
         "fleet",
         "Worst hosts",
@@ -239,7 +240,8 @@ STATE_RULES = (
         "Otherwise check whether the server is broken or compromised. Until it is repaired, remove it from the time "
         "daemon of each host, and then from `sources.servers` of ntpaudit. If the command prints nothing for this "
         "server, its errors differ between the hosts, or it agrees again: `sudo ntpaudit fleet` shows hosts with a "
-        "falseticker in the column `sources` (`1 false`), and `sudo ntpaudit status` there names the server.",
+        "falseticker in the column `sources` (`1 false`), and `sudo ntpaudit status` there names the server. The "
+        "command needs `jq`; without it, see this finding in the output of `sudo ntpaudit fleet`.",
         "ntpaudit fleet --format json | "
         f"jq '.findings[] | select(.id == \"{SHARED_FALSETICKER.id}\") | .source, .hosts'",
         "fleet",
@@ -301,6 +303,19 @@ def _query_of(kind: str) -> tuple[str, str]:
     return of_kind(kind), _by_site(ALL_HOSTS.also("", f'kind="{kind}"'))
 
 
+_RAISED = (
+    "Agents raised this finding at medium level or higher and have not cleared it. docs/findings.md (see runbook_url) "
+    "explains it.",
+    "Follow docs/findings.md. `sudo ntpaudit status` on each host shows its message and fix.",
+)
+_DISPUTED = (
+    "The timestamps of these hosts and the database's clock contradict each other: by the `Date` header of its "
+    f"replies, or because a point is stamped more than {AHEAD_S} s ahead of it. One of the two clocks is wrong.",
+    "The command names the hosts, the difference and the fix. If most hosts are listed, check the clock of the "
+    "database's host first. `sudo ntpaudit status` on a host shows the finding only if its agent raised it.",
+)
+"""The meaning of an alert about a finding, and what to do: in general, and for `time-disputed`."""
+
 OWN_RULE = (OFFSET_OUT.id, *STEP_KINDS)
 """Findings that `critical` and `step-back` cover, and one that does not change the order of logs."""
 
@@ -312,9 +327,7 @@ FINDING_RULES = (
             rule.id,
             f"Finding {rule.id}",
             *_query_of(rule.id),
-            "Agents raised this finding at medium level or higher and have not cleared it. docs/findings.md (see "
-            "runbook_url) explains it.",
-            "Follow docs/findings.md. `sudo ntpaudit status` on each host shows its message and fix.",
+            *(_DISPUTED if rule.id == TIME_DISPUTED.id else _RAISED),
         )
         for rule in CHECKS
         if rule.id not in OWN_RULE and set(rule.raised_when) != {"low"}

@@ -572,8 +572,8 @@ def _now(language: Language) -> PanelRow:
     silent = stat(
         "Silent",
         f"Hosts with a point in the last day but none in the last {SILENT_AFTER_S // 60} minutes. Their clocks are "
-        "unknown. Only an inventory shows hosts that have been silent for more than a day: ntpaudit fleet "
-        "--inventory FILE.",
+        "unknown. After a day only `ntpaudit fleet` shows them, and with --inventory FILE also after the database has "
+        "deleted their points.",
         SILENCE_NOW,
         language,
         steps=[step("green"), step(SILENT, 1)],
@@ -583,7 +583,7 @@ def _now(language: Language) -> PanelRow:
     coverage = stat(
         "Coverage",
         "The share of all known hosts, silent ones included, that is measured now; with at least two usable sources "
-        "(CIS Controls v8, 8.4); with at least three, so that one falseticker can be identified (v7, 6.1).",
+        "(CIS Controls v8, 8.4); with at least three (v7, 6.1). Four are needed to outvote one falseticker.",
         COVERAGE_NOW,
         language,
         unit="percentunit",

@@ -487,7 +487,8 @@ def _sources(language: Language) -> tuple[PanelRow, ...]:
     statuses = timeline(
         "Status of each source",
         "agreeing: its interval contains the agreed offset; falseticker: it does not; distant: its maximum error is "
-        "too large to help; rejected: its reply is not usable; unreachable: no reply; skipped: not queried.",
+        "too large to help; rejected: its reply is not usable; unreachable: no reply; skipped: not queried. If no "
+        "majority agrees, every source is called a falseticker, also those that are right (reason no-majority).",
         STATUSES_OVER_TIME,
         language,
         SAYINGS,
@@ -563,8 +564,9 @@ def _drift(language: Language) -> tuple[PanelRow, ...]:
         gap_ms=7_200_000,
     )
     forecasts = table(
-        "Forecast",
-        "How long an undisciplined clock stays within its tolerance at its present rate.",
+        "Findings breach-forecast",
+        "When an agent raised or cleared the finding breach-forecast: in what time an undisciplined clock exceeds its "
+        "critical tolerance at its present rate.",
         FORECASTS,
         language,
         overrides=[
@@ -574,7 +576,7 @@ def _drift(language: Language) -> tuple[PanelRow, ...]:
             *text_column(language),
         ],
         sort=[("when", True)],
-        absent="No forecast was raised or cleared in this range.",
+        absent="No breach-forecast was raised or cleared in this range.",
     )
     kernel = graph(
         "Kernel maximum error",

@@ -476,7 +476,7 @@ def test_check_says_what_an_agent_would_do(tmp_path: Path) -> None:
     assert (ran.status, ran.err) == (0, "")
     assert ran.out == (
         f"ok: {file}: polls 2 servers and the time daemon's servers every 5 min, nl.pool.ntp.org every 60 min, profile "
-        "finra-cat (25 ms, 50 ms), delivers to http://127.0.0.1:8086, bucket ntpaudit, token set "
+        "finra-cat (warning 25 ms, critical 50 ms), delivers to http://127.0.0.1:8086, bucket ntpaudit, token set "
         f"(from {token}), journal if systemd runs the agent; servers and outputs were not contacted\n"
     )
     assert run("check", "--config", file, state=tmp_path).out == ran.out
@@ -513,7 +513,7 @@ def test_check_names_every_output_and_says_that_none_was_tried(tmp_path: Path) -
             for name in ("openmetrics", "jsonl")
         ]
         assert (ran.status, ran.err) == (0, "".join(notes) if text == outputs else "")
-        assert ran.out.endswith(f"(100 ms, 1 s), {words}")
+        assert ran.out.endswith(f"(warning 100 ms, critical 1 s), {words}")
 
 
 WARNED = {

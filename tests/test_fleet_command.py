@@ -358,7 +358,7 @@ def test_a_web_page_is_recognised_by_its_title(state: Path) -> None:
     with FlakyDatabase(choose=lambda request: Answer(404, page)) as database:
         ran = fleet("--url", database.url, "--format", "nagios", state=state)
     assert ran.status == 3
-    assert f"{database.url}: queried in InfluxQL, answers 404: a web page, 'Error response'; check --url" in ran.out
+    assert f"{database.url}: queried in InfluxQL, replies 404: a web page, 'Error response'; check --url" in ran.out
     assert "<" not in ran.out
 
 

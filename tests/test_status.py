@@ -545,7 +545,7 @@ UNCALIBRATED = Breach(None, None, None, 19_000.0, free_running=True, calibrated=
         (DRIFT._replace(frequency_ppm=None, samples=1), "drift not known yet (1 sample)"),
         (
             DRIFT._replace(frequency_ppm=None, breach=UNCALIBRATED),
-            "forecast from now: no forecast yet, the drift is not known (within 1 s: guaranteed for 5.27 h)",
+            "forecast from now: none yet, because the drift is not known (within 1 s: guaranteed for 5.27 h)",
         ),
         (
             DRIFT,

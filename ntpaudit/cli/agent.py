@@ -26,9 +26,9 @@ Examples:
 SIGHUP reloads the configuration (an invalid one is rejected, the old one stays), SIGUSR1 audits now, SIGTERM stops.
 
 \b
-Exit status: 0 stopped by a signal; with --once as `ntpaudit status` (a bad offset that is not confirmed yet: 3 if
-nothing was known before), and 3 instead of 0 and 1 if the state could not be stored; 64 usage, 75 another agent uses
-the same state, 78 configuration.
+Exit status: 0 stopped by a signal, 64 usage, 75 another agent uses the same state, 78 configuration. With --once:
+0 to 3 as `ntpaudit status`; also 3 if the first offset is bad and so not confirmed yet, or if the state could not be
+stored and the clock is not critical.
 """
 
 

@@ -38,7 +38,8 @@ Examples:
 Without SERVER, the servers of the configuration file are queried: --config, or ntpaudit/ntpaudit.toml in
 $XDG_CONFIG_HOME (~/.config), or /etc/ntpaudit/ntpaudit.toml; without one, pool.ntp.org.
 
-Exit status: 0 ok, 1 warning, 2 critical, 3 unknown (not measured), 64 usage, 78 configuration, 130 interrupted.
+Exit status: 0 ok, 1 warning, 2 critical, 3 unknown (not measured, or FILE cannot be
+written), 64 usage, 78 configuration, 130 interrupted.
 """
 
 
@@ -55,7 +56,7 @@ def _timeout(text: str) -> float:
     "--pool", "pools", multiple=True, type=parsed("ZONE", pool), help="Query this pool, such as nl.pool.ntp.org."
 )
 @click.option(
-    "--region", "regions", multiple=True, type=parsed("NAME", region), help="Query the pool of a continent or country."
+    "--region", "regions", multiple=True, type=parsed("NAME", region), help="Query this pool, such as nl or europe."
 )
 @click.option("--from-host", is_flag=True, help="Query the servers that the running time daemon was started with.")
 @config_option
@@ -71,7 +72,7 @@ def _timeout(text: str) -> float:
 @format_option()
 @click.option("--output", type=click.Path(dir_okay=False), help="Write to this file, replaced atomically.")
 @click.option("--record", is_flag=True, help="Also store the audit in the history (state folder).")
-@click.option("--force", is_flag=True, help="Query again inside the minimum interval. Never use this in a timer.")
+@click.option("--force", is_flag=True, help="Query again within 15 s (a pool: 30 min). Never use this in a timer.")
 @verbosity_options
 def check(
     servers: tuple[Source, ...],

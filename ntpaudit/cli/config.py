@@ -34,7 +34,7 @@ Examples:
   ntpaudit config init --influx-url https://influx.example.net:8086 --org soc ntp1 ntp2 ntp3 ntp4
 
 \b
-The file lists every key. Keys that you did not set are comments with their defaults. It goes to
+The file lists every key. Keys that you did not set are comments, with the default or an example. It goes to
 /etc/ntpaudit/ntpaudit.toml for root, else to ntpaudit/ntpaudit.toml in $XDG_CONFIG_HOME (~/.config). A token is never
 written into it: put it into a file of mode 0600 and name that with --token-file, or let systemd pass it on
 (/etc/ntpaudit/token; restart the service after you change it).
@@ -88,7 +88,7 @@ INIT_KEYS = {
 @config.command(epilog=INIT_EPILOG)
 @click.argument("servers", nargs=-1, metavar="[SERVER]...", type=parsed("SERVER", parse_source))
 @click.option("--pool", type=parsed("ZONE", pool), help="Query this pool, such as nl.pool.ntp.org.")
-@click.option("--region", type=parsed("NAME", region), help="Query the pool of a continent or country.")
+@click.option("--region", type=parsed("NAME", region), help="Query this pool, such as nl or europe.")
 @click.option("--from-host", is_flag=True, help="Query the servers that the running time daemon was started with.")
 @click.option("--influx-url", "url", metavar="URL", help="Deliver to this InfluxDB, such as http://127.0.0.1:8086.")
 @click.option("--bucket", metavar="NAME", help="The bucket, or the database.  [default: ntpaudit]")
@@ -227,7 +227,7 @@ def _summary(found: Config) -> str:
     others += ["the time daemon's servers"] if found.sources.from_host else []
     groups = ((others, found.schedule.network_s), (pools, found.schedule.pool_s))
     polled = [f"{' and '.join(names)} every {format_duration(every_s)}" for names, every_s in groups if names]
-    tolerances = f"{format_duration(profile.warning_s)}, {format_duration(profile.critical_s)}"
+    tolerances = f"warning {format_duration(profile.warning_s)}, critical {format_duration(profile.critical_s)}"
     database = "no database"
     if influxdb is not None:
         token = describe_token(influxdb, os.environ)

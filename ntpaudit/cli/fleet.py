@@ -40,7 +40,8 @@ The database is that of [fleet] in the configuration, else that of [influxdb]. "
 FILE of --inventory has one host per line, or a host, a comma and its site; - is standard input.
 
 \b
-Exit status: 0 ok, 1 warning, 2 critical, 3 unknown or not readable, 64 usage, 78 configuration, 130 interrupted.
+Exit status: 0 ok, 1 warning, 2 critical, 3 unknown or not readable, 64 usage (also the FILE of --inventory),
+78 configuration (also fleet.inventory), 130 interrupted.
 With --format nagios an error in the configuration or in a file also exits with 3, and the line describes it.
 """
 
@@ -191,8 +192,8 @@ def _order(host_a: str, host_b: str, options: FleetOptions) -> Severity:
     found = order_of(one, other, snapshot.now_ns)
     if found is None or one.offset is None or other.offset is None:
         unmeasured = one.name if one.offset is None else other.name
-        command = fleet_reading.command_line(options)
-        raise ReadError(f"the clock of {unmeasured} was not measured", f"find the cause with `{command}`")
+        fix = f"run `sudo ntpaudit status` on {unmeasured}, or give a time when it was measured, such as --at '4h ago'"
+        raise ReadError(f"the clock of {unmeasured} was not measured", fix)
     estimates = one.offset.estimate_s, other.offset.estimate_s
     severity = Severity.OK if found.within_s <= terms.ambiguity_s else Severity.WARNING
     if options.format_name == "json":

@@ -202,7 +202,7 @@ def find_host(snapshot: Snapshot, name: str, terms: FleetPolicy, source: str, op
     host = known.get(name)
     if host is None:
         fix = suggest(name, known, "hosts", options)
-        raise ReadError(f"{source} has no point of a host {name} within --look-back", fix)
+        raise ReadError(f"{source} has no point of a host {name!r} within --look-back", fix)
     if name in (duplicate.name for duplicate in snapshot.duplicate_hosts):
         raise ReadError(
             f"several machines report under the name {name}, so its points are not of one clock",

@@ -113,7 +113,7 @@ class SourcesConfig(NamedTuple):
     region: Annotated[
         Pool | None,
         Key(
-            "the pool of a continent or country, by name or two-letter code",
+            "the pool of a continent (by name, such as europe) or a country (by two-letter code)",
             values.of_text(parse_region),
             values.write_region,
             example="nl",

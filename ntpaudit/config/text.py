@@ -16,7 +16,8 @@ from ntpaudit.store.paths import FILE_NAME, state_folder
 Tables = Mapping[str, Mapping[str, Any]]  # of a file: keys with strings, lists of strings and booleans
 
 HEADER = """\
-# Configuration of ntpaudit. A line without # sets a value; a line with # shows the default, or an example.
+# Configuration of ntpaudit. A line without # sets a value; a line with # shows the default, or an example
+# if the comment above it ends with the default.
 # After a change: ntpaudit config check, then systemctl reload ntpaudit (without systemd: send SIGHUP to the agent).
 # Durations: 100ms 64s 30m 12h 90d 7y. Sizes: 512MiB 1GiB.
 """
@@ -31,11 +32,12 @@ def write_file(given: Tables, why: str = "") -> str:
         if table == "sources":
             lines += [f"# {line}" for line in why.splitlines()]
         for name, key in keys.items():
-            unset = f"; default: {key.unset}" if key.unset else ""
+            default = key.unset or ("none" if key.default is None else "")
+            comment = f"{key.meaning}; default: {default}" if default else key.meaning
             example = tolerances[name] if table == "policy" else key.example
             chosen = given.get(table, {}).get(name)
             line = f"# {name} = {literal(example)}" if chosen is None else f"{name} = {literal(chosen)}"
-            lines += [f"# {key.meaning}{unset}", line]
+            lines += [f"# {comment}", line]
         lines.append("")
     return "\n".join(lines)
 

@@ -198,6 +198,8 @@ def describe(failure: DeliveryFailure) -> str:
         case Refused(status=status, reason=reason):
             error = f"{status}: {reason}" if reason else str(status)
             fix = _FIXES.get(status) or ("write the final URL in influxdb.url" if 300 <= status <= 399 else None)
+            if "type conflict" in reason:
+                fix = "another program writes this field with another type: find it, or use another bucket"
             if status == 404 and reason.startswith(NO_SUCH_PATH):
                 fix = _FIX_INFLUXDB if "InfluxDB" in reason else _FIX_PATH
             return f"{error}; {fix}" if fix else error
@@ -209,7 +211,7 @@ FIX_401 = (
     "check the token (/etc/ntpaudit/token, influxdb.token_file, or INFLUXDB_V2_TOKEN), then `systemctl restart "
     "ntpaudit`: a reload may keep the old token"
 )
-_SEE = f"({DOCS}/delivery.md, 'InfluxDB before 1.8')"
+_SEE = f"(docs/delivery.md, 'InfluxDB before 1.8'; installed in {DOCS})"
 _FIX_INFLUXDB = f"it has no /api/v2/write: upgrade it to InfluxDB 1.8 or later, or put a proxy before it {_SEE}"
 _FIX_PATH = f"check influxdb.url; an InfluxDB before 1.8 takes points only through a proxy {_SEE}"
 _FIXES = {
@@ -246,7 +248,7 @@ def _after_refusal(
     While no other entry is accepted, the database refuses everything. The others of a batch may already be stored.
     """
     count, is_size = attempt.entries, kind == "size"
-    if count > 1 and (is_size or reason.rpartition(" dropped=")[2] != str(attempt.lines)):
+    if count > 1 and (is_size or f" dropped={attempt.lines};" not in f"{reason};"):
         most = count // 2 if is_size else state.most
         return state._replace(size=count // 2, most=most, suspects=0, confirmations=0), Split()
     if is_size:

@@ -258,10 +258,10 @@ class DemoReader(Reader):
         from ntpaudit.fleet.suggestion import nearest
 
         if site is None:
-            return ReadError(f"{self._path} knows no host", self._again)
+            return ReadError(f"{self._path} has no host", self._again)
         near = nearest(site, self.sites())
-        fix = f"did you mean {near}?" if near else "check the name of the site"
-        return ReadError(f"{self._path} knows no host of site {site!r}", fix)
+        fix = f"did you mean {near}?" if near else f"the sites are {', '.join(sorted(self.sites()))}"
+        return ReadError(f"{self._path} has no host of site {site!r}", fix)
 
     def close(self) -> None:
         """Close the file."""

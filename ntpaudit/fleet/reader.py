@@ -270,7 +270,7 @@ class DatabaseReader(Reader):
         from ntpaudit.fleet.suggestion import nearest
 
         if site is not None and (near := nearest(site, self.sites())) is not None:
-            return ReadError(f"{self.place} knows no host of site {site!r}", f"did you mean {near}?")
+            return ReadError(f"{self.place} has no host of site {site!r}", f"did you mean {near}?")
         named = {word: name for word, name in (("site", site), ("environment", self.env)) if name is not None}
         whose = " and ".join(f"{word} {name!r}" for word, name in named.items())
         names = f"check the name{'s' * (len(named) > 1)} of the {' and the '.join(named)}, " if named else ""

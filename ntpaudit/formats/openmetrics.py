@@ -30,7 +30,7 @@ def _gauges(record: Record) -> Iterator[Gauge]:
         condition = "if at most max_falsetickers of the queried servers are wrong."
         yield ("offset_earliest_seconds", f"Earliest true offset {condition}", offset.earliest_s)
         yield ("offset_latest_seconds", f"Latest true offset {condition}", offset.latest_s)
-        yield ("bound_seconds", "How wrong the clock can be at most, on the same condition.", offset.bound_s)
+        yield ("bound_seconds", f"Maximum error of the clock, {condition}", offset.bound_s)
     yield ("severity", "0 ok, 1 warning, 2 unknown, 3 critical.", int(record.severity))
     verdicts: Samples = {(verdict,): int(verdict == record.verdict) for verdict in VERDICTS}
     yield ("verdict verdict", "1 for the verdict on the critical tolerance, 0 for the others.", verdicts)
@@ -50,9 +50,9 @@ def _gauges(record: Record) -> Iterator[Gauge]:
     statuses: Samples = {(one.name, status): int(status == one.status) for one in record.sources for status in STATUSES}
     yield ("source_status source status", "1 for the status of a source, 0 for the others.", statuses)
     findings: Samples = {(finding.id, finding.level): 1 for finding in record.findings}
-    yield ("finding id level", "1 for each thing found wrong.", findings)
+    yield ("finding id level", "1 for each finding.", findings)
     maxerror_s = record.kernel.get("maxerror_s")
-    yield ("kernel_maxerror_seconds", "What the kernel holds to be the clock's greatest error.", maxerror_s)
+    yield ("kernel_maxerror_seconds", "The kernel's own maximum error of the clock.", maxerror_s)
     yield from _of_agent(record)
     time_s = None if record.utc_ns is None else record.utc_ns / NS_PER_S
     yield ("time_seconds", "Corrected time of the audit, in seconds since 1970.", time_s)
@@ -62,14 +62,14 @@ def _gauges(record: Record) -> Iterator[Gauge]:
 def _of_agent(record: Record) -> Iterator[Gauge]:
     if (health := record.health) is not None:
         yield ("age_seconds", "Age of the last replies of servers that the offset is based on.", record.age_s)
-        yield ("missed_audits", "Audits of servers that were due and did not come.", health.missed)
+        yield ("missed_audits", "Network audits that were due and did not take place.", health.missed)
         yield ("backlog_records", "Records not delivered to the database yet.", health.backlog)
         yield ("backlog_age_seconds", "Age of the oldest record not delivered yet.", health.oldest_s)
         yield ("delivery_failures", "Attempts to deliver that failed since the last good one.", health.failures)
         yield ("set_aside_records", "Records that the database refused, kept as dead letters.", health.set_aside)
     if (drift := record.drift) is not None:
         yield ("frequency_ppm", "Rate of the offset: positive falls further behind.", drift.frequency_ppm)
-        yield ("skew_ppm", "Error of the fit over its own span, no limit for now.", drift.skew_ppm)
+        yield ("skew_ppm", "Error of the fit over its own span; the present rate may differ by more.", drift.skew_ppm)
         pessimistic = "Time until the critical tolerance is reached at the near end of a back-tested 95 % band."
         yield ("breach_pessimistic_seconds", pessimistic, drift.breach.pessimistic_s)
         guaranteed = "Time within which the critical tolerance cannot be reached, in the worst case."

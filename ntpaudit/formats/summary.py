@@ -2,29 +2,25 @@
 
 from collections import Counter
 
-from ntpaudit.core.observation import Status
 from ntpaudit.core.policy import Severity
 from ntpaudit.core.record import OffsetRecord, Record
 from ntpaudit.core.units import format_duration, plural
 
-_OTHERS: dict[Status, tuple[str, str]] = {
+_OTHERS = {
     "falseticker": ("disagrees", "disagree"),
     "distant": ("is too distant", "are too distant"),
     "rejected": ("was rejected", "were rejected"),
     "unreachable": ("did not reply", "did not reply"),
     "skipped": ("was skipped", "were skipped"),
+    "refused": ("refused the query", "refused the query"),
+    "forbidden": ("could not be queried", "could not be queried"),
+    "net-unreachable": ("could not be queried", "could not be queried"),
+    **dict.fromkeys(("name-failed", "name-timeout", "name-unknown"), ("has no known address", "have no known address")),
 }
-"""Words for one server, and for several, that do not agree."""
-
-_UNREACHABLE = {
-    "refused": "refused the query",
-    "forbidden": "could not be queried",
-    "net-unreachable": "could not be queried",
-}
-"""Words for the only server, unless it did not reply."""
+"""Words for one server, and for several, that do not agree; by the status, or the reason of an unreachable one."""
 
 _REASONS = {
-    "before-release": "their time is earlier than this version accepts",
+    "before-release": "time too early",
     "interval": "polled too recently",
     "name-failed": "name lookup failed",
     "name-timeout": "DNS timeout",
@@ -63,9 +59,10 @@ def _measured(record: Record, offset: OffsetRecord, since: str) -> tuple[str, Se
             return f"{text} (estimate {estimate}; {counts})", Severity.CRITICAL
         case "unproven" if not record.agreement.guaranteed:
             text = f"{position} (estimate), not proven: too few servers gave a usable reply"
+        case "unproven" if abs(offset.estimate_s) <= profile.critical_s:
+            text = f"{position} (estimate), at most {bound} wrong: not proven to be within {critical}"
         case "unproven":
-            side = "within" if abs(offset.estimate_s) <= profile.critical_s else "beyond"
-            text = f"{position} (estimate), at most {bound} wrong: not proven to be {side} {critical}"
+            text = f"{position} (estimate), at most {bound} wrong: neither within nor beyond {critical} is proven"
         case _ if (abs(offset.estimate_s) if by_estimate else offset.bound_s) <= profile.warning_s:
             return f"{position}, at most {bound} wrong {premise} ({counts})", Severity.OK
         case _ if by_estimate:
@@ -105,8 +102,8 @@ def _counts(record: Record) -> str:
     agreeing = f"{counts.agreeing} of {counts.sources} servers agree"
     if counts.usable == 1:
         agreeing = f"only 1 of {counts.sources} servers was usable"
-    found = Counter(source.status for source in record.sources)
-    others = (f"{found[status]} {words[found[status] > 1]}" for status, words in _OTHERS.items() if found[status])
+    found = Counter(_OTHERS.get(one.reason or "", _OTHERS.get(one.status)) for one in record.sources)
+    others = (f"{found[words]} {words[found[words] > 1]}" for words in dict.fromkeys(_OTHERS.values()) if found[words])
     return ", ".join([agreeing, *others])
 
 
@@ -128,7 +125,7 @@ def _why_unmeasured(record: Record) -> str:
     if sources == 1:
         result = "was not usable"
         if statuses == {"unreachable"}:
-            result = _UNREACHABLE.get(record.sources[0].reason or "", "did not reply")
+            result, _ = _OTHERS.get(record.sources[0].reason or "", _OTHERS["unreachable"])
         return f"the only server {result} ({_reasons(record)})"
     result = "replied" if statuses == {"unreachable"} else "was usable"
     return f"none of {sources} servers {result} ({_reasons(record)})"

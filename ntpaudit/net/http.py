@@ -265,7 +265,7 @@ class DatabaseServer:
                 f"name the right place in {self.keys['url']}",
             )
         body = next(self._parts(answer), b"").decode(errors="replace")
-        why = f"answers {answer.status}: {reason_of(body) or answer.reason}"
+        why = f"replies {answer.status}: {reason_of(body) or answer.reason}"
         fix = self._fix(answer.status)
         return self.strange(why) if fix is None else self.failure(why, fix)
 
@@ -302,7 +302,7 @@ class DatabaseServer:
                     why = f"no reply in {self._timeout_s:g} s, queried in {self._language}"
                     fix = f"check {url} and the load of the database, raise fleet.timeout, or ask for one site: --site"
                 case ConnectionRefusedError():
-                    why, fix = "no connection: refused", f"start the database, or check {url}"
+                    why, fix = "no connection: Connection refused", f"start the database, or check {url}"
                 case OSError():
                     why, fix = f"no connection: {error.strerror or error}", f"check {url}, and the network path to it"
                 case _:

@@ -330,9 +330,9 @@ def _words(summary: Summary, steps: Sequence[Step], frame: Frame) -> Iterator[st
     bound_s = max(abs(whole.earliest_s or 0.0), abs(whole.latest_s or 0.0))
     reach = f"{format_offset(whole.least_s)} to {format_offset(whole.most_s)}"
     most = format_duration(bound_s, rounding="up")
-    yield f"{plural(summary.points, 'point')}: {reach}, at most {most} wrong by the intervals"
+    yield f"{plural(summary.points, 'point')}: {reach}, maximum error {most}"
     line = "dots" if glyphs.line is None else glyphs.line
-    yield f"{line}: estimate   {glyphs.band}: interval that holds the true offset"
+    yield f"{line}: estimate   {glyphs.band}: interval"
     if steps:
         largest = max(steps, key=lambda step: abs(step.size_s))
         way = "forward" if largest.size_s > 0 else "back"

@@ -125,7 +125,7 @@ def _series_words(series: HostSeries, frame: Frame) -> str:
     span_s = frame.span_ns / NS_PER_S
     facts = [
         _extremes(min(o.earliest_s for o in known), max(o.latest_s for o in known)),
-        f"means of {format_duration(span_s)} from {format_duration(least)} {direction(least)} to "
+        f"{format_duration(span_s)} means from {format_duration(least)} {direction(least)} to "
         f"{format_duration(most)} {direction(most)}",
     ]
     moved = jumps(series, frame.span_ns)
@@ -142,10 +142,10 @@ def _extremes(earliest_s: float, latest_s: float) -> str:
     """Return the range of the true offset, each end rounded outwards."""
     most_ahead, most_behind = format_duration(earliest_s, rounding="up"), format_duration(latest_s, rounding="up")
     if earliest_s > 0:
-        return f"Between {format_duration(earliest_s, rounding='down')} and {most_behind} behind at worst"
+        return f"Between {format_duration(earliest_s, rounding='down')} and {most_behind} behind"
     if latest_s < 0:
-        return f"Between {format_duration(latest_s, rounding='down')} and {most_ahead} ahead at worst"
-    return f"Within {most_ahead} ahead and {most_behind} behind at worst"
+        return f"Between {format_duration(latest_s, rounding='down')} and {most_ahead} ahead"
+    return f"Between {most_ahead} ahead and {most_behind} behind"
 
 
 def _jump_words(jump: Jump, frame: Frame) -> str:

@@ -84,9 +84,7 @@ def render_order(
     prose = min(width or PROSE_WIDTH, PROSE_WIDTH)
     first, second = order.hosts
     clocks = (f"{name} is {format_offset(at_s)}" for name, at_s in zip(order.hosts, estimates, strict=True))
-    corrected = (
-        f"correcting the timestamps by these offsets does not help: {_up(order.corrected_within_s)} would be needed"
-    )
+    corrected = f"more than {_up(order.corrected_within_s)} apart: correction by these offsets does not help"
     if order.corrected_within_s < order.within_s:
         corrected = (
             "if you add to the timestamps of a clock what it is behind, or subtract what it is ahead, "

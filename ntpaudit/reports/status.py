@@ -159,8 +159,9 @@ def _drift(drift: Drift) -> str:
     if drift.frequency_ppm is None:
         return f"not known yet ({plural(drift.samples, 'sample')})"
     verb = "loses" if drift.frequency_ppm > 0 else "gains"
+    error_ppm = float(f"{drift.skew_ppm:.2g}")  # written without an exponent
     per_day = format_duration(drift.frequency_ppm * 1e-6 * DAY_S)
-    fit = f"{drift.frequency_ppm:+.3f} ppm, fit error {drift.skew_ppm:.2g} ppm over {format_duration(drift.span_s)}"
+    fit = f"{drift.frequency_ppm:+.3f} ppm, fit error {error_ppm:g} ppm over {format_duration(drift.span_s)}"
     return f"with its present correction the clock {verb} {per_day} per day ({fit}, {plural(drift.samples, 'sample')})"
 
 
@@ -169,7 +170,7 @@ def _forecast(breach: Breach, tolerance: str, age_s: float, *, is_known: bool) -
     if breach.guaranteed_s:
         certain = f"guaranteed for {format_duration(breach.guaranteed_s, rounding='down')}"
     if not is_known:
-        return f"no forecast yet, the drift is not known (within {tolerance}: {certain})"
+        return f"none yet, because the drift is not known (within {tolerance}: {certain})"
     premise = "if synchronisation stopped now, " if breach.free_running else ""
     early_s = breach.pessimistic_s
     # past forecasts prove the 95 % limit (R9)

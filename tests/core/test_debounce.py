@@ -376,7 +376,7 @@ def test_a_suspicion_stands_beside_what_is_raised() -> None:
     assert (both.level, both.severity) == ("low", OK)
     assert both.message == (
         "only 3 servers: 4 are needed to outvote one falseticker (RFC 8633, section 3.2); "
-        "1 of 3 servers disagrees: ntp3.example.net. "
+        "1 of 3 usable servers disagrees: ntp3.example.net. "
         "Pending (1 of 5 samples): raised as medium after 3 such samples of the last 5, or 2 in a row 10 min apart"
     )
     assert "Pending" not in evaluator.network(THREE).findings[0].message

@@ -249,12 +249,12 @@ def test_constants() -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("http://ntp1", "is no server but a URL: write ntp1$"),
+        ("http://ntp1", "is a URL, not a server: write ntp1$"),
         ("https://user@ntp1.example.net:4460/x", ": write ntp1.example.net:4460$"),
         ("ntp://[2001:db8::1]:123", r": write \[2001:db8::1\]:123$"),
-        ("://", "is no server but a URL: write HOST or HOST:PORT$"),
-        ("a,b", "is no server but several: write each by itself, a b$"),
-        ("ntp1; ntp2:1123", "is no server but several: write each by itself, ntp1 ntp2:1123$"),
+        ("://", "is a URL, not a server: write HOST or HOST:PORT$"),
+        ("a,b", "is several servers: write each by itself, a b$"),
+        ("ntp1; ntp2:1123", "is several servers: write each by itself, ntp1 ntp2:1123$"),
         ("a b", "write each by itself, a b$"),
         ("", "is no server: write HOST, HOST:PORT"),
         (" ", "is no server: write HOST, HOST:PORT"),

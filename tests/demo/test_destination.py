@@ -92,7 +92,7 @@ def test_no_wait_is_without_end(
     path = str(tmp_path / "empty")
     with DemoStore(path) as store:
         store.finish(END_NS)
-    with closing(open_reader(path=path)) as empty, pytest.raises(ReadError, match="knows no host"):
+    with closing(open_reader(path=path)) as empty, pytest.raises(ReadError, match="has no host"):
         await_fleet(empty, story, END_NS, None)
 
 

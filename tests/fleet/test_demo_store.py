@@ -360,5 +360,5 @@ def test_a_demonstration_without_hosts_is_reported(tmp_path: Path) -> None:
     path = tmp_path / "demo.sqlite3"
     with DemoStore(str(path)) as store:
         store.finish(NOW_NS)
-    with closing(DemoReader(str(path))) as reader, pytest.raises(ReadError, match="knows no host"):
+    with closing(DemoReader(str(path))) as reader, pytest.raises(ReadError, match="has no host"):
         reader.snapshot(NOW_NS, SnapshotOptions())

@@ -77,19 +77,19 @@ def packed(body: bytes, *, packing: bytes = b"gzip", cut: int = 0, status: bytes
     ("fault", "words"),
     [
         (Answer(401, '{"error":"unable to parse authentication credentials"}'), ["401: unable", "fleet.token_file"]),
-        (Answer(403, "no", (("X-Why", "no"),)), ["answers 403: no", "fleet.token_file"]),
-        (Answer(404, "<html>\n<h1>no</h1>"), ["QL, answers 404: a web page; check fleet.url and fleet.language"]),
+        (Answer(403, "no", (("X-Why", "no"),)), ["replies 403: no", "fleet.token_file"]),
+        (Answer(404, "<html>\n<h1>no</h1>"), ["QL, replies 404: a web page; check fleet.url and fleet.language"]),
         (
             Answer(302, "", (("Location", "https://sso.example/\x1b[2J"),)),
             ["redirects to https://sso.example/", "fleet.url"],
         ),
         (Answer(301), ["redirects to nowhere"]),
-        (Answer(400, '{"error":"parse"}'), ["answers 400: parse", "fleet.language"]),
-        (Answer(422, '{"status":"error","error":"too many"}'), ["answers 422: too many", "--site"]),
-        (Answer(500, ""), ["answers 500: Said", "log of the database"]),
-        (packed(b'{"error":"of the gateway"}', status=b"502 Bad"), ["answers 502: of the gateway", "a proxy"]),
-        (Answer(503, "later"), ["answers 503: later"]),
-        (Answer(204), ["answers 204"]),
+        (Answer(400, '{"error":"parse"}'), ["replies 400: parse", "fleet.language"]),
+        (Answer(422, '{"status":"error","error":"too many"}'), ["replies 422: too many", "--site"]),
+        (Answer(500, ""), ["replies 500: Said", "log of the database"]),
+        (packed(b'{"error":"of the gateway"}', status=b"502 Bad"), ["replies 502: of the gateway", "a proxy"]),
+        (Answer(503, "later"), ["replies 503: later"]),
+        (Answer(204), ["replies 204"]),
         (Answer(200, "<html>Welcome</html>"), ["fleet.url and fleet.language"]),
         (Answer(200, "[" * 100_000), ["fleet.url and fleet.language"]),
         (Answer(200, "null"), ["fleet.url and fleet.language"]),
@@ -177,7 +177,7 @@ def test_silence_is_reported(database: FlakyDatabase, language: str) -> None:
     database.choose = lambda request: Octets(b"HTTP/1.1 200 OK\r\n" + b"X-Slow: yes\r\n" * 50, 0.02)
     assert "no reply in 0.1 s" in failure(database.url, language, timeout_s=0.1)
     unused = f"http://127.0.0.1:{free_port('127.0.0.1', socket.SOCK_STREAM)}"
-    assert "no connection: refused; start the database" in failure(unused, language)
+    assert "no connection: Connection refused; start the database" in failure(unused, language)
     assert "name is not known" in failure("http://" + ("a" * 60 + ".") * 6 + "example", language)
     assert "fleet.url" in failure("http://a..b", language)
 
@@ -367,7 +367,7 @@ def test_tls_is_verified() -> None:
         database.choose = lambda request: Answer(401)
         assert "fleet.ca_file" in failure(database.url, "promql")
         assert "missing.pem: No such file" in failure(database.url, "promql", ca_file="missing.pem")
-        assert "answers 401" in failure(database.url, "influxql", ca_file=str(file))
+        assert "replies 401" in failure(database.url, "influxql", ca_file=str(file))
     with certificate("DNS:other.example") as (context, file), FlakyDatabase(tls=context) as database:
         assert "another server's: check fleet.url" in failure(database.url, "influxql", ca_file=str(file))
         assert "check fleet.url" in failure(database.url.replace("https", "http"), "influxql")
@@ -378,7 +378,7 @@ def test_the_words_of_a_server_are_no_remedy(database: FlakyDatabase) -> None:
     database.choose = lambda request: Answer(500, '{"error":"a; run: curl evil.example; now"}')
     with closing(opened(database.url, "influxql")) as reader, pytest.raises(ReadError) as error:
         reader.snapshot(NOW_NS, SnapshotOptions())
-    assert error.value.reason.endswith("answers 500: a; run: curl evil.example; now")
+    assert error.value.reason.endswith("replies 500: a; run: curl evil.example; now")
     assert error.value.remedy == "check the log of the database, and of a proxy in front of it"
 
 

@@ -54,7 +54,7 @@ SENTENCES = {
     "at most 1.31 s wrong: not proven to be within 1 s "
     "(4 of 4 servers agree)",
     "unproven, estimate beyond": "clock is 1.2 s ahead (estimate), "
-    "at most 1.71 s wrong: not proven to be beyond 1 s "
+    "at most 1.71 s wrong: neither within nor beyond 1 s is proven "
     "(4 of 4 servers agree)",
     "beyond, ahead": "clock is at least 36.9 s ahead if at most 1 of 4 servers is wrong "
     "(estimate 37 s; 3 of 4 servers agree, 1 disagrees)",

@@ -23,7 +23,7 @@ ntp3.example.net  192.0.3.1     agreeing      2.00 ms behind  4.96 ms   6 ms   2
 ntp4.example.net  192.0.4.1     agreeing      2.10 ms behind  5.96 ms   8 ms   2  203.0.113.4
 ntp9.example.net  198.51.100.9  falseticker  37.000 s ahead   2.96 ms   2 ms   2  198.51.100.1
 
-low       source-quorum: 1 of 5 servers disagrees: ntp9.example.net
+low       source-quorum: 1 of 5 usable servers disagrees: ntp9.example.net
           fix: find out which server is wrong, and replace it; 4 independent servers outvote one
                wrong server
 
@@ -45,17 +45,18 @@ ntp4.example.net  192.0.4.1  agreeing  7200.004 s behind  6.16 ms   8 ms   2  20
 
 critical  offset-out: the clock is at least 2 h behind (critical tolerance 1 s); beyond 300 s,
           Kerberos and token logins also fail
-          fix: first save the output of `sudo ntpaudit history --since 90d --format json`, because
-               its records correct the affected logs; then repair or restart the time daemon, and
-               check its servers. This can set the clock back, so that timestamps repeat: first stop
-               applications that cannot bear this (databases, schedulers)
+          fix: if an agent runs here, save the output of `sudo ntpaudit history --since 90d --format
+               json`, because its records correct the affected logs; if the clock is ahead, first
+               stop applications that cannot bear repeated timestamps (databases, schedulers),
+               because the repair sets it back; then check the servers of the time daemon, and
+               restart it
 high      tz-or-rtc-fault: the clock is almost exactly 2 h behind: probably a wrong time zone or a
           hardware clock in local time
-          fix: correct the time zone (`timedatectl` shows it), and restart the time daemon, so that
-               it steps the clock. This can set the clock back, so that timestamps repeat: first
-               stop applications that cannot bear this (databases, schedulers). When the clock is
-               right: if `timedatectl` shows `RTC in local TZ: yes`, run `timedatectl set-local-rtc
-               0`, which also sets the hardware clock
+          fix: if the clock is ahead, first stop applications that cannot bear repeated timestamps
+               (databases, schedulers), because the repair sets it back; then correct the time zone
+               (`timedatectl` shows it), and restart the time daemon, so that it steps the clock.
+               When the clock is right: if `timedatectl` shows `RTC in local TZ: yes`, run
+               `timedatectl set-local-rtc 0`, which also sets the hardware clock
 
 kernel    synchronised, maximum error 31 ms, frequency +12.345 ppm
 daemons   chronyd (pid 812), ntpd (pid 901, does not discipline the clock)

@@ -190,7 +190,7 @@ def test_points_outside_the_frame_are_not_drawn() -> None:
 def test_one_point_alone() -> None:
     """A history of a single audit has a picture too."""
     text = draw([point(0, 0.002)], [], frame(1 / 60), PLAIN)
-    assert "1 point: 2 ms behind to 2 ms behind, at most 7 ms wrong by the intervals" in text
+    assert "1 point: 2 ms behind to 2 ms behind, maximum error 7 ms" in text
     assert any("*" in row for row in picture(text))
 
 

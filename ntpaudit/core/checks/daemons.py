@@ -1,7 +1,7 @@
 """Findings about the time daemon, the kernel's clock, and the hardware clock."""
 
 from ntpaudit.core.checks.context import AuditContext, estimate_s
-from ntpaudit.core.checks.offset import SETS_AT_ONCE
+from ntpaudit.core.checks.offset import STOP_FIRST
 from ntpaudit.core.checks.rule import AU8, ISO, PCI, SC45, Level, Raised, Rule
 from ntpaudit.core.observation import Daemon, KernelState, Unavailable
 from ntpaudit.core.units import DAY_S, NS_PER_S, direction, format_duration, joined
@@ -181,9 +181,9 @@ def check_tz_or_rtc_fault(context: AuditContext) -> Raised | None:
 TZ_OR_RTC_FAULT = Rule(
     "tz-or-rtc-fault",
     check_tz_or_rtc_fault,
-    "correct the time zone (`timedatectl` shows it), and restart the time daemon, so that it steps the clock. "
-    f"{SETS_AT_ONCE}. When the clock is right: if `timedatectl` shows `RTC in local TZ: yes`, run `timedatectl "
-    "set-local-rtc 0`, which also sets the hardware clock",
+    f"{STOP_FIRST}; then correct the time zone (`timedatectl` shows it), and restart the time daemon, so that it steps "
+    "the clock. When the clock is right: if `timedatectl` shows `RTC in local TZ: yes`, run `timedatectl set-local-rtc "
+    "0`, which also sets the hardware clock",
     (AU8, "OWASP ASVS 16.2.2"),
     raised_when={
         "high": "the offset is 15 min to 14 h, and within 15 s of a multiple of 15 min",

@@ -9,9 +9,9 @@ BAD_OSCILLATOR_PPM = 100.0
 
 _FIX_WRONG_CLOCK = "the clock is probably wrong: check the time daemon and its servers; do not change the tolerance"
 _FIX_OSCILLATOR = "check the kernel's clocksource and the hypervisor; if neither is the cause, replace the hardware"
-SETS_AT_ONCE = (
-    "This can set the clock back, so that timestamps repeat: first stop applications that cannot bear this (databases, "
-    "schedulers)"
+STOP_FIRST = (
+    "if the clock is ahead, first stop applications that cannot bear repeated timestamps (databases, schedulers), "
+    "because the repair sets it back"
 )
 
 
@@ -35,8 +35,8 @@ def check_offset_out(context: AuditContext) -> Raised | None:
 OFFSET_OUT = Rule(
     "offset-out",
     check_offset_out,
-    "first save the output of `sudo ntpaudit history --since 90d --format json`, because its records correct the "
-    f"affected logs; then repair or restart the time daemon, and check its servers. {SETS_AT_ONCE}",
+    "if an agent runs here, save the output of `sudo ntpaudit history --since 90d --format json`, because its records "
+    f"correct the affected logs; {STOP_FIRST}; then check the servers of the time daemon, and restart it",
     (ISO, PCI, AU8, "FINRA 4590", "ETSI EN 319 421"),
     raised_when={"critical": "the whole interval is outside the critical tolerance: the clock is certainly wrong"},
     message_id="1643120d7614412ea6edd9a41b2c652f",

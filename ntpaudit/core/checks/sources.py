@@ -11,7 +11,7 @@ from ntpaudit.core.selection import BEFORE_RELEASE, ClassifiedSource, independen
 from ntpaudit.core.units import DAY_S, DOCS, NS_PER_S, format_duration, format_utc, joined, plural
 
 SPOOFED_DATAGRAMS = 3  # this many replies with a wrong origin timestamp are an attack (V5, RFC 8633 §5.3)
-REASONS_PAGE = f"{DOCS}/record.md"
+REASONS_PAGE = f"docs/record.md (installed in {DOCS})"
 
 _FIX_DISAGREE = "find out which server is wrong, and replace it; 4 independent servers outvote one wrong server"
 FIX_SPLIT = (
@@ -78,7 +78,7 @@ def check_source_quorum(context: AuditContext) -> Raised | None:
         return Raised("medium", _before_release(context), remedy=_FIX_BEFORE_RELEASE)
     agreement = context.selection.agreement
     verb = "disagrees" if len(falsetickers) == 1 else "disagree"
-    disagreeing = f"{len(falsetickers)} of {plural(len(usable), 'server')} {verb}: {', '.join(falsetickers)}"
+    disagreeing = f"{len(falsetickers)} of {plural(len(usable), 'usable server')} {verb}: {', '.join(falsetickers)}"
     has_more_falsetickers = agreement is not None and agreement.exceeded_assumption
     if falsetickers and (has_more_falsetickers or 3 * len(falsetickers) >= len(usable)):
         return Raised("medium", disagreeing, remedy=_FIX_DISAGREE)
@@ -162,9 +162,9 @@ SOURCE_QUORUM = Rule(
     raised_when={
         "medium": (
             "servers replied, and no majority agrees",
-            "at least a third of the servers are falsetickers, or the servers cannot all be right and it is unknown "
-            "which is wrong",
-            "at least a third of the servers report a time earlier than this version of ntpaudit accepts",
+            "at least a third of the usable servers are falsetickers, or the servers cannot all be right and it is "
+            "unknown which is wrong",
+            "at least a third of the servers asked report a time earlier than this version of ntpaudit accepts",
             "a server is this host, or follows this host",
             "only one server is usable",
             "so few servers gave a usable reply that all of them may be wrong",
@@ -172,7 +172,8 @@ SOURCE_QUORUM = Rule(
         ),
         "low": (
             "all usable servers share a /24, a /48 or an upstream server",
-            "fewer than a third of the servers are falsetickers or report a time earlier than this version accepts",
+            "fewer than a third of the servers are falsetickers (of the usable ones) or report a time earlier than "
+            "this version accepts (of those asked)",
             "fewer than 4 servers are usable",
         ),
     },
@@ -249,7 +250,7 @@ def _why_unusable(classified: ClassifiedSource) -> str:
 NO_USABLE_SOURCE = Rule(
     "no-usable-source",
     check_no_usable_source,
-    f"look up the reason of each server in {REASONS_PAGE}, or configure other servers",
+    f"check these servers, and replace them if the fault persists; {REASONS_PAGE} explains each reason",
     (PCI, "CIS Controls 8.4"),
     raised_when={
         "medium": "no server can be used, although not all are unreachable: each is distant, rejected, skipped or "

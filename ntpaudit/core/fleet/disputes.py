@@ -54,7 +54,7 @@ def check_time_disputed(context: FleetContext) -> Iterator[Raised]:
             apart = f"{format_duration(worst.disputed_s, rounding='down')} {way} the database's clock"
             message = f"the timestamps of {worst.name} are {apart}"
             if group[1:]:
-                message = f"the timestamps of {len(group)} hosts {at(site)} are up to {apart} ({worst.name})"
+                message = f"the timestamps of {len(group)} hosts {at(site)} are up to {apart} (most: {worst.name})"
             is_critical = abs(worst.disputed_s) > context.policy.critical_s
             yield Raised("high" if is_critical else "medium", message, site, None, names, worst.disputed_s, remedy)
 

@@ -93,7 +93,7 @@ def check_site_moved(context: FleetContext) -> Iterator[Raised]:
             f"{len(shift.moves)} of {shift.compared} hosts {at(site)} {went} within "
             f"{format_duration(max(move.span_s for move in shift.moves), rounding='up')}, each by at least "
             f"{format_duration(shift.least_s, rounding='down')}; "
-            f"a common shift of about {format_duration(shift.amount_s)} fits all of them"
+            f"a common shift of at least {format_duration(shift.amount_s, rounding='down')} fits all of them"
         )
         names = tuple(sorted(move.name for move in shift.moves))
         remedy = _FIX_MOVED_BACK if is_back else None

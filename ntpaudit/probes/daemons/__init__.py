@@ -122,5 +122,5 @@ def _with_sfptpd(running: list[Running]) -> list[Running]:
 def _why_none(others: list[Running], hidden: str | None) -> str:
     if others:
         who = ", ".join(f"{one.daemon.name} (pid {one.daemon.pid})" for one in others)
-        return f"no time daemon runs here that root or systemd started; not asked for its servers: {who}"
+        return f"no time daemon of root or systemd runs here; ignored: {who}"
     return "no time daemon runs here" + ("" if hidden is None else f" in sight: {hidden}")
