@@ -161,7 +161,7 @@ _WORST = {
     "verdict": "verdict",
     "offset": "offset",
     "direction": "direction",
-    "bound": "never more than",
+    "bound": "at most",
     "usable": "sources",
     "age": "age of the measurement",
     "disputed": "time disputed by",
@@ -208,7 +208,7 @@ WORST = Question(
             "Value #B": "verdict",
             "Value #C": "offset",
             "Value #D": "direction",
-            "Value #E": "never more than",
+            "Value #E": "at most",
             "Value #F": "sources",
             "Value #G": "age of the measurement",
             "Value #I": "time disputed by",
@@ -419,7 +419,7 @@ _BY_SITE: dict[str, tuple[str, str]] = {
     "farthest ahead": ('min("offset")', f"min by (site) ({measured('offset_s', CHOSEN, by=_HERE)})"),
     "farthest behind": ('max("offset")', f"max by (site) ({measured('offset_s', CHOSEN, by=_HERE)})"),
     "middle": ('median("offset")', f"quantile by (site) (0.5, {measured('offset_s', CHOSEN, by=_HERE)})"),
-    "order ambiguous within": (
+    "ordered beyond": (
         'max("latest")-min("earliest")',
         f"max by (site) ({measured('latest_s', CHOSEN, by=_HERE)} + on (host, site) {_GROWN}) - "
         f"min by (site) ({measured('earliest_s', CHOSEN, by=_HERE)} - on (host, site) {_GROWN})",
@@ -432,13 +432,13 @@ _OF_HOSTS = {
     "farthest ahead": '"offset"',
     "farthest behind": '"offset"',
     "middle": '"offset"',
-    "order ambiguous within": f'"earliest"-{_GROWN_INFLUX} AS "earliest", "latest"+{_GROWN_INFLUX} AS "latest"',
+    "ordered beyond": f'"earliest"-{_GROWN_INFLUX} AS "earliest", "latest"+{_GROWN_INFLUX} AS "latest"',
 }
 _FIELDS_OF_HOSTS = {
     "farthest ahead": {"offset": "offset_s"},
     "farthest behind": {"offset": "offset_s"},
     "middle": {"offset": "offset_s"},
-    "order ambiguous within": {
+    "ordered beyond": {
         "earliest": "earliest_s",
         "latest": "latest_s",
         "offset": "offset_s",
@@ -627,7 +627,7 @@ def _who(language: Language) -> PanelRow:
             span_column("time disputed by"),
             stamp_column("last seen"),
         ],
-        sort=[("state", True), ("never more than", True)],
+        sort=[("state", True), ("at most", True)],
         absent="No host reports a state other than ok. Clocks now shows how many hosts report.",
     )
     return PanelRow(9, (Cell(24, worst),))
@@ -712,9 +712,9 @@ def _where(language: Language) -> tuple[PanelRow, ...]:
             offset_column("farthest ahead", 125),
             offset_column("farthest behind", 125),
             offset_column("middle"),
-            bound_column("order ambiguous within", 210),
+            bound_column("ordered beyond", 210),
         ],
-        sort=[("order ambiguous within", True)],
+        sort=[("ordered beyond", True)],
         absent=f"{NO_HOST.capitalize()}.",
     )
     spread = bars(

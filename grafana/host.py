@@ -121,13 +121,13 @@ REPORTS = Question(
 OFFSET = Question(
     (
         Influx(
-            'SELECT "offset", "offset" AS "direction", "bound" AS "never more than" FROM '
+            'SELECT "offset", "offset" AS "direction", "bound" AS "at most" FROM '
             + by_host(ONE_HOST, {"offset": "offset_s", "bound": "bound_s"})
         ),
     ),
     tuple(
         Prom(measured(field, ONE_HOST), name)
-        for name, field in (("offset", "offset_s"), ("direction", "offset_s"), ("never more than", "bound_s"))
+        for name, field in (("offset", "offset_s"), ("direction", "offset_s"), ("at most", "bound_s"))
     ),
 )
 STATE = Question(
@@ -419,10 +419,10 @@ def _now(language: Language) -> PanelRow:
         overrides=[
             column("offset", thresholds=from_grey(OFFSET_STEPS)),
             column("direction", mappings=DIRECTIONS),
-            column("never more than", thresholds=from_grey(BOUND_STEPS)),
+            column("at most", thresholds=from_grey(BOUND_STEPS)),
         ],
         absent="not known",
-        names=["offset", "direction", "never more than"],
+        names=["offset", "direction", "at most"],
     )
     sources = stat(
         "Sources",

@@ -147,7 +147,7 @@ AT_RISK = Question(
             "site": "site",
             "offset": "offset",
             "direction": "direction",
-            "bound": "never more than",
+            "bound": "at most",
         },
         ("Time",),
     ),
@@ -157,12 +157,12 @@ AT_RISK = Question(
             "site": "site",
             "Value #A": "offset",
             "Value #B": "direction",
-            "Value #C": "never more than",
+            "Value #C": "at most",
         },
         ("Time",),
     ),
 )
-_ORDER = "order ambiguous within"
+_ORDER = "ordered beyond"
 
 
 def _complete(chosen: str) -> tuple[Json, ...]:
@@ -286,7 +286,7 @@ INTERVALS = Question(
                 "earliest": "earliest",
                 "offset": "offset",
                 "latest": "latest",
-                "bound": "never more than",
+                "bound": "at most",
                 "Time": "last seen",
             },
         ),
@@ -299,7 +299,7 @@ INTERVALS = Question(
             "Value #B": "earliest",
             "Value #C": "offset",
             "Value #D": "latest",
-            "Value #E": "never more than",
+            "Value #E": "at most",
             "Value #F": "last seen",
         },
         ("Time",),
@@ -548,7 +548,7 @@ def _order(language: Language) -> tuple[PanelRow, ...]:
         absent="unknown",
     )
     ambiguity = graph(
-        "Ambiguity of order between the selected hosts",
+        "Order ambiguity of the selected hosts",
         "Events of the selected hosts that are stamped further apart than this happened in the order of their "
         "timestamps; events closer together may not. It is the largest latest_s minus the smallest earliest_s of "
         "all selected hosts; no pair exceeds it. A gap means that one of them was not measured, so the order is "
@@ -626,7 +626,7 @@ def _ingestion(language: Language) -> tuple[PanelRow, ...]:
         AT_RISK,
         language,
         overrides=[host_column(language), site_column(), offset_column(), direction_column(), bound_column()],
-        sort=[("never more than", True)],
+        sort=[("at most", True)],
         absent="No measured clock is beyond these limits.",
     )
     return PanelRow(9, (Cell(12, ahead), Cell(12, behind))), PanelRow(6, (Cell(24, hosts),))

@@ -662,7 +662,7 @@ def direction_column(name: str = "direction") -> Json:
     return column(name, mappings=DIRECTIONS, custom_width=90)
 
 
-def bound_column(name: str = "never more than", width: int = 140) -> Json:
+def bound_column(name: str = "at most", width: int = 140) -> Json:
     """Return a column of worst cases."""
     return column(
         name,

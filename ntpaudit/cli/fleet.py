@@ -72,7 +72,7 @@ _READ_OPTIONS = (
     click.option(
         "--ambiguity",
         type=_DURATION,
-        help="The order of events further apart than this must be certain.  [default: 1s]",
+        help="Ordering limit: the order of events further apart must be certain.  [default: 1s]",
     ),
 )
 

@@ -330,7 +330,7 @@ class FleetConfig(NamedTuple):
         FleetPolicy().silent_after_s
     )
     ambiguity_s: Annotated[
-        float, _duration("events on hosts of one site must be orderable if further apart than this")
+        float, _duration("ordering limit: events on hosts of one site must be orderable if further apart than this")
     ] = FleetPolicy().ambiguity_s
     inventory: Annotated[
         str | None, _path("file with the hosts that must report, one per line", "/etc/ntpaudit/inventory")

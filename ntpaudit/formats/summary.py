@@ -13,8 +13,7 @@ _OTHERS = {
     "unreachable": ("did not reply", "did not reply"),
     "skipped": ("was skipped", "were skipped"),
     "refused": ("refused the query", "refused the query"),
-    "forbidden": ("could not be queried", "could not be queried"),
-    "net-unreachable": ("could not be queried", "could not be queried"),
+    **dict.fromkeys(("forbidden", "net-unreachable"), ("could not be queried", "could not be queried")),
     **dict.fromkeys(("name-failed", "name-timeout", "name-unknown"), ("has no known address", "have no known address")),
 }
 """Words for one server, and for several, that do not agree; by the status, or the reason of an unreachable one."""

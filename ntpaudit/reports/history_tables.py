@@ -37,7 +37,7 @@ class _Column(NamedTuple):
 
 def audit_table(audits: Iterable[Audit], width: int, paint: Paint) -> Iterator[str]:
     """Write audits as a table of at most `width` columns."""
-    return _table(_AUDIT, audits, width, paint, {"?": _HOST_TIME}, lambda audit: audit.findings)
+    return _table(_AUDIT, audits, width, paint, {"?": _HOST_TIME}, _findings)
 
 
 def hour_table(hours: Iterable[Hour], width: int, paint: Paint) -> Iterator[str]:
@@ -187,6 +187,10 @@ def _shortened(findings: Sequence[str], room: int) -> str:
             return text
     others = f" +{len(findings) - 1}" if len(findings) > 1 else ""
     return _fit(_Column("", room - len(others), str), findings[0]).rstrip() + others if findings else ""
+
+
+def _findings(audit: Audit) -> list[str]:
+    return [f"(low) {finding}" if finding in audit.minor else finding for finding in audit.findings]
 
 
 def _when(utc_ns: int | None, host_ns: int) -> str:

@@ -42,7 +42,7 @@ class Audit(NamedTuple):
     """One audit of the history, in brief. Offsets in seconds, None when unmeasured; positive is behind.
 
     `time_ns` is the corrected time; if it is not known (not `is_dated`), the host's time, `host_ns`.
-    `kind` is `check` for a one-shot audit. `findings` are their ids.
+    `kind` is `check` for a one-shot audit. `findings` are their ids, `minor` those that do not count: low or pending.
     """
 
     id: int
@@ -57,6 +57,7 @@ class Audit(NamedTuple):
     latest_s: float | None
     age_s: float | None
     findings: tuple[str, ...]
+    minor: frozenset[str] = frozenset()
 
     @property
     def bound_s(self) -> float | None:
@@ -321,10 +322,13 @@ def _audit(row: tuple[Any, ...]) -> Audit:
     audit_id, utc_ns, host_ns, kind, severity, verdict, offset_ns, earliest_ns, latest_ns, value = row
     age_s: float | None = None
     findings: tuple[str, ...] = ()
+    minor: frozenset[str] = frozenset()
     if value is not None:
         text = unpack_text(value)
         age_s = _member(text, '"age_s":')  # within another text the quotes would be escaped
-        findings = tuple(str(finding["id"]) for finding in _member(text, '"findings":'))
+        listed = [(str(finding["id"]), finding["severity"]) for finding in _member(text, '"findings":')]
+        findings = tuple(name for name, _ in listed)
+        minor = frozenset(name for name, severity in listed if severity == Severity.OK.word)
     earliest_s, latest_s = _seconds(earliest_ns), _seconds(latest_ns)
     if earliest_s is not None and latest_s is not None and earliest_s > latest_s:
         raise ValueError("the interval ends before it begins")
@@ -341,6 +345,7 @@ def _audit(row: tuple[Any, ...]) -> Audit:
         latest_s,
         None if age_s is None else float(age_s),
         findings,
+        minor,
     )
 
 

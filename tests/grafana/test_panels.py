@@ -27,7 +27,7 @@ PLAIN = "#ccccdc"
 
 WORST = "Worst hosts"
 ORDER = "Order now"
-AMBIGUITY = "Ambiguity of order between the selected hosts"
+AMBIGUITY = "Order ambiguity of the selected hosts"
 WIDTH = 1600
 
 
@@ -192,8 +192,8 @@ def test_the_fleet_is_counted_as_it_is(language: Language, demo: Screen, filled:
     assert set(shows[WORST].column("host")) == found.critical | found.warning | found.unmeasured
     assert shows[WORST].column("state") == ["critical", "critical", "unknown", "warning", "warning"]
     (unmeasured,) = (row for row in shows[WORST].rows if row["state"].text == "unknown")
-    assert {unmeasured[name].text for name in ("offset", "direction", "never more than")} == {"-"}
-    assert {unmeasured[name].color for name in ("offset", "never more than")} == {CLEAR}
+    assert {unmeasured[name].text for name in ("offset", "direction", "at most")} == {"-"}
+    assert {unmeasured[name].color for name in ("offset", "at most")} == {CLEAR}
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
@@ -384,7 +384,7 @@ def test_an_order_needs_every_chosen_host(language: Language, strange: Screen) -
         if other == "silent":  # until it fell silent both were measured, for 95 minutes
             earlier = strange.show(language, "integrity", hosts=("web.1", other), later_s=-HOUR_S)
             assert 9 <= len(values) <= 11
-            assert values == pytest.approx([earlier[ORDER].values["order ambiguous within"].value] * len(values))
+            assert values == pytest.approx([earlier[ORDER].values["ordered beyond"].value] * len(values))
         else:
             assert not values
             assert (shows[AMBIGUITY].empty or "").startswith("unknown")
@@ -406,13 +406,13 @@ def test_an_order_of_measured_hosts_is_their_hull(language: Language, strange: S
     shows = strange.show(language, "integrity", hosts=("web.1", "seldom"))
     rows = shows["Intervals of the selected hosts"].rows
     hull_s = max(row["latest"].value for row in rows) - min(row["earliest"].value for row in rows)
-    assert shows[ORDER].values["order ambiguous within"].value == pytest.approx(hull_s)
+    assert shows[ORDER].values["ordered beyond"].value == pytest.approx(hull_s)
     (line,) = shows[AMBIGUITY].series.values()
     ((begin, end),) = line.segments
     assert (end - begin) / 1000 >= 1.5 * HOUR_S
     assert all(value is None or value == pytest.approx(hull_s, rel=0.2) for value in line.values)
     hour = strange.show(language, "integrity", hosts=("web.1", "hour-ahead"))
-    assert hour[ORDER].values["order ambiguous within"].text == "1.000 hours"
+    assert hour[ORDER].values["ordered beyond"].text == "1.000 hours"
     assert all(value is None or value > 3600 for line in hour[AMBIGUITY].series.values() for value in line.values)
 
 

@@ -63,8 +63,10 @@ def test_no_line_is_wider_than_the_page(width: int, past: tuple[list[Audit], lis
 
 def test_a_line_says_what_the_audit_said() -> None:
     """Time to the second, offset in words, the bound rounded up, how old the servers' word was, findings."""
-    line = list(audit_table([audit(findings=("unsynced",), severity=Severity.WARNING)], 140, PLAIN))[1]
-    assert " ".join(line.split()) == "2026-11-18 11:06:40 local warning within 1.9 ms behind 5 ms 60 s ago unsynced"
+    listed = audit(findings=("unsynced", "daemon-count"), minor=frozenset({"daemon-count"}), severity=Severity.WARNING)
+    line = list(audit_table([listed], 140, PLAIN))[1]
+    words = "2026-11-18 11:06:40 local warning within 1.9 ms behind 5 ms 60 s ago unsynced (low) daemon-count"
+    assert " ".join(line.split()) == words
     unmeasured = audit(
         is_dated=False, offset_s=None, earliest_s=None, latest_s=None, age_s=None, verdict="unmeasured", kind="network"
     )

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ntpaudit.core.ntp.rate_limit import Instant
+from ntpaudit.core.policy import Severity
 from ntpaudit.core.record import Record
 from ntpaudit.core.units import HOUR_S, NS_PER_S
 from ntpaudit.store.audits import keep_audit, roll_up
@@ -42,13 +43,14 @@ def test_audits_are_the_records_in_brief(kept: tuple[sqlite3.Connection, list[Re
     audits = list(stored(connection).audits(stored(connection).window()))
     assert len(audits) == len(records) == MINUTES
     offsets = list(stored(connection).audits(stored(connection).window(), in_full=False))
-    assert offsets == [audit._replace(age_s=None, findings=()) for audit in audits]
+    assert offsets == [audit._replace(age_s=None, findings=(), minor=frozenset()) for audit in audits]
     for audit, record in zip(audits, records, strict=True):
         assert record.offset
         assert (audit.time_ns, audit.host_ns, audit.is_dated) == (record.utc_ns, record.host_ns, True)
         assert (audit.kind, audit.severity, audit.verdict) == (record.kind, record.severity, record.verdict)
         assert audit.age_s == record.age_s
         assert audit.findings == tuple(finding.id for finding in record.findings)
+        assert audit.minor == {finding.id for finding in record.findings if finding.severity is Severity.OK}
         for ours, theirs in (
             (audit.offset_s, record.offset.estimate_s),
             (audit.earliest_s, record.offset.earliest_s),
