@@ -64,7 +64,7 @@ def read_setup(path: str | None, environment: Mapping[str, str]) -> AgentSetup:
         raise ConfigError("the agent needs a configuration that names servers; create one with `ntpaudit config init`")
     config = with_environment(load_config(path), environment)
     if not config.sources.named and not config.sources.from_host:
-        raise ConfigError("it names no servers; set sources.servers, pool, region or from_host", "sources")
+        raise ConfigError(f"{path}: names no servers; set sources.servers, pool, region or from_host", "sources")
     token = None if config.influxdb is None else find_token(config.influxdb, environment).text
     return AgentSetup(config, environment, path, token)
 

@@ -61,7 +61,7 @@ def check_not_demonstrable(context: AuditContext) -> Raised | None:
         "medium",
         f"the verdict is unproven: the clock is not proven to be within {format_duration(context.profile.critical_s)}, "
         f"and may be up to {format_duration(max_error_s(agreement.interval), rounding='up')} wrong "
-        f"(estimate: {format_offset(estimate_s)})",
+        f"(estimate: {format_offset(estimate_s) if estimate_s else 'exact'})",
         remedy=_FIX_WRONG_CLOCK if is_wrong else None,
     )
 
