@@ -42,7 +42,7 @@ def check_evidence_gap(context: AuditContext) -> Raised | None:
     gap = earlier.gap
     if gap is None or gap.intervals <= GAP_INTERVALS:
         return None
-    when = "before this one" if gap.has_ended else f"({gap.intervals:.3g} polling intervals)"
+    when = "before this one" if gap.has_ended else f"({round(gap.intervals, 1):g} polling intervals)"
     message = f"no measurement for {format_duration(gap.span_s)} {when}"
     level: Level = "high" if gap.span_s > DAY_S else "medium"
     return Raised(level, message, remedy=_FIX_GAP_ENDED if gap.has_ended else None)
