@@ -11,10 +11,10 @@ _OTHERS = {
     "distant": ("is too distant", "are too distant"),
     "rejected": ("was rejected", "were rejected"),
     "unreachable": ("did not reply", "did not reply"),
-    "skipped": ("was skipped", "were skipped"),
     "refused": ("refused the query", "refused the query"),
     **dict.fromkeys(("forbidden", "net-unreachable"), ("could not be queried", "could not be queried")),
     **dict.fromkeys(("name-failed", "name-timeout", "name-unknown"), ("has no known address", "have no known address")),
+    "skipped": ("was skipped", "were skipped"),
 }
 """Words for one server, and for several, that do not agree; by the status, or the reason of an unreachable one."""
 

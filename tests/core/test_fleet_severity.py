@@ -209,7 +209,7 @@ def test_most_hosts_against_one_database() -> None:
     hosts = [host(f"h{n}", ago_s=3 * HOUR_S)._replace(disputed_s=-3 * HOUR_S) for n in range(5)]
     fleet = judge_fleet(present(*hosts, host("b")), FleetPolicy())
     finding = only(fleet, "time-disputed")
-    apart = "up to 3 h behind the database's clock (h4)"
+    apart = "up to 3 h behind the database's clock (most: h4)"
     assert finding.message == f"the timestamps of 5 hosts at ams are {apart}"
     assert finding.remedy.startswith("check the clock of the database's host first")
 

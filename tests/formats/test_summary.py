@@ -85,7 +85,7 @@ SENTENCES = {
     "unmeasured, backed off": f"{UNMEASURED}all servers were skipped (1 kod:DENY, 1 no reply last time)",
     "unmeasured, two daemons": f"{UNMEASURED}there is no server to query",
     "every status": "clock is 1.9 ms behind, at most 5.86 ms wrong if at most 2 of 9 servers are wrong "
-    "(4 of 9 servers agree, 1 disagrees, 1 is too distant, 1 was rejected, 1 did not reply, "
+    "(4 of 9 servers agree, 1 disagrees, 1 is too distant, 1 was rejected, 1 has no known address, "
     "1 was skipped); finding: kiss-of-death",
     "long names": "clock is 1.95 ms behind, at most 4.76 ms wrong if at most 1 of 6 servers is wrong "
     "(4 of 6 servers agree, 1 disagrees, 1 was rejected)",

@@ -233,4 +233,4 @@ def test_colours_move_nothing() -> None:
 def test_the_summary_is_rounded_outwards() -> None:
     """The words below claim no more than was measured."""
     text = draw([point(0, 0.0012345, 0.1), point(1, 0.0012345, 0.1)], [], frame(1), PLAIN)
-    assert f"at most {format_duration(0.1012345, rounding='up')} wrong" in text
+    assert f"maximum error {format_duration(0.1012345, rounding='up')}" in text

@@ -103,7 +103,7 @@ def _check_is_one_server(text: str) -> None:
         server = rest.partition("/")[0].rpartition("@")[2]
         raise ValueError(f"{text!r} is a URL, not a server: write {server or 'HOST or HOST:PORT'}")
     if len(several := text.replace(",", " ").replace(";", " ").split()) > 1:
-        raise ValueError(f"{text!r} is several servers: write each by itself, {' '.join(several)}")
+        raise ValueError(f"{text!r} is no server but several: write each by itself, {' '.join(several)}")
     if not text.strip():
         raise ValueError(f"{text!r} is no server: write HOST, HOST:PORT or [IPV6]:PORT")
 
