@@ -40,8 +40,7 @@ The database is that of [fleet] in the configuration, else that of [influxdb]. "
 FILE of --inventory has one host per line, or a host, a comma and its site; - is standard input.
 
 \b
-Exit status: 0 ok, 1 warning, 2 critical, 3 unknown or not readable, 64 usage (also the FILE of --inventory),
-78 configuration (also fleet.inventory), 130 interrupted.
+Exit status: 0 ok, 1 warning, 2 critical, 3 unknown or not readable, 64 usage, 78 configuration, 130 interrupted.
 With --format nagios an error in the configuration or in a file also exits with 3, and the line describes it.
 """
 
