@@ -172,7 +172,7 @@ def test_the_plot_shows_the_day(day: tuple[Path, list[Record]]) -> None:
     assert "1 s behind" in ran.out
     assert re.search(r"▲ ▼ clock set forward, back: 2 times, largest 2\.5 s (back|forward)", ran.out)
     assert "x no record: 1 gap, longest 100 min" in ran.out
-    assert re.search(r"\d+ points: (1\.9\d|2) ms ahead to 2\.5 s behind, at most 2\.5\d? s wrong", ran.out)
+    assert re.search(r"\d+ points: (1\.9\d|2) ms ahead to 2\.5 s behind, maximum error 2\.5\d? s", ran.out)
     hourly = history("--plot", "--hourly", "--since", "2d", state=folder)
     assert re.search(r"2\d points: ", hourly.out)
 
