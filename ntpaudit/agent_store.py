@@ -56,17 +56,17 @@ class AgentStore:
         """
         for pending in self._store.write(audits.pending_observations):
             match self._store.read(saved_state.load_state, _RECOVERING):
-                case [pending.id, int(attempts)] if attempts >= MAX_ATTEMPTS:
-                    logger.warning(
-                        f"audit {pending.id} is skipped: the agent ended each time it judged this audit; "
-                        "its observation stays in the history"
-                    )
-                    self._store.write(audits.give_up, pending.id)
-                    continue
                 case [pending.id, int(attempts)]:
                     pass
                 case _:
                     attempts = 0
+            if attempts >= MAX_ATTEMPTS:
+                logger.warning(
+                    f"audit {pending.id} is skipped: the agent ended each time it judged this audit; "
+                    "its observation stays in the history"
+                )
+                self._store.write(audits.give_up, pending.id)
+                continue
             self._store.write(saved_state.save_state, _RECOVERING, [pending.id, attempts + 1])
             try:
                 judge(pending)
