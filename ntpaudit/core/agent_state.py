@@ -64,7 +64,7 @@ class AgentState(NamedTuple):
 
     @property
     def past_ns(self) -> int:
-        """The later of the last measured time and this release's time: both are certainly past."""
+        """The later of the last measured time and the pivot, a year before this release: both are certainly past."""
         return max(self.clock.measured_utc_ns or 0, PIVOT_UNIX_S * NS_PER_S)
 
     @property

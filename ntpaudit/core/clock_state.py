@@ -52,7 +52,7 @@ class SeenDaemon(NamedTuple):
 
 
 class Poll(NamedTuple):
-    """The latest network audit: its uptime, its numbers of sources, and the polling interval at that time."""
+    """The latest audit that polled a source: its uptime, its numbers of sources, and the polling interval then."""
 
     polled_ns: int
     counts: SourceCounts

@@ -100,7 +100,7 @@ class Health(NamedTuple):
 
 
 class LastPoll(NamedTuple):
-    """The latest network audit, `age_s` ago: its numbers of sources, of usable and of agreeing ones.
+    """The latest audit that polled a source, `age_s` ago: its numbers of sources, of usable and of agreeing ones.
 
     The latter two are 0 if it is older than its interval and grace: whether a source replies is then unknown.
     """
@@ -117,9 +117,10 @@ AuditKind = Literal["network", "local"]
 class Record(NamedTuple):
     """One judged audit. `utc_ns` is the corrected time, None if unmeasured; `host_ns` is the host's clock.
 
-    A `network` audit polled servers; a `local` one carried the offset of the last network audit, `age_s` ago, forward.
-    `health` is None in a one-shot check, `last_poll` before the first poll, and `database_clock` without a recent reply
-    of the database. While not `confirmed`, the offset is worse than the severity: more samples must confirm a finding.
+    `age_s` is the age of the measurement that the offset is based on: 0 if this audit made it. `health` is None in a
+    one-shot check, `last_poll` before the first poll, and `database_clock` without a recent reply of the database.
+    While not `confirmed`, the severity of the offset alone is worse than that of the raised findings about it: more
+    samples must confirm one.
     """
 
     version: str
@@ -149,7 +150,7 @@ class Record(NamedTuple):
 
     @property
     def coverage(self) -> LastPoll:
-        """The sources by the latest network audit; zeros before the first."""
+        """The sources by the latest audit that polled one; zeros before the first."""
         return self.last_poll or LastPoll(0.0, 0, 0, 0)
 
     def to_dict(self) -> dict[str, Any]:

@@ -151,13 +151,12 @@ def stamp_audits(connection: sqlite3.Connection, boot_id: str | None, boot_ns: i
         )
 
 
-def count_kept(connection: sqlite3.Connection) -> tuple[int, int]:
-    """Return the number of audits and of outbox entries, for a memory database, whose ids have no gaps."""
-    kept, waiting = connection.execute(
-        "SELECT (SELECT IFNULL(MAX(id) - MIN(id) + 1, 0) FROM audits),"
-        " (SELECT IFNULL(MAX(id) - MIN(id) + 1, 0) FROM outbox)"
+def count_stored(memory: sqlite3.Connection) -> tuple[int, int]:
+    """Return how many audits were ever stored in a memory database, and how many outbox entries it has now."""
+    stored, waiting = memory.execute(  # the ids begin at 1 and have no gaps
+        "SELECT (SELECT IFNULL(MAX(id), 0) FROM audits), (SELECT IFNULL(MAX(id) - MIN(id) + 1, 0) FROM outbox)"
     ).fetchone()
-    return kept, waiting
+    return stored, waiting
 
 
 def find_damaged(connection: sqlite3.Connection, boot_id: str | None, count: int) -> list[int]:

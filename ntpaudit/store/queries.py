@@ -264,7 +264,7 @@ class History:
             window = window._replace(first=rows[-1][0] + 1)
 
     def hours(self, since_ns: int | None, until_ns: int | None, limit: int | None = None) -> list[Hour]:
-        """Return the hours that begin in [since, until), the newest `limit` of them, the oldest first."""
+        """Return the hours that end after `since` and begin before `until`: the newest `limit`, oldest first."""
         rows = self._connection.execute(
             "SELECT * FROM rollups WHERE hour_s >= ? AND hour_s < ? ORDER BY hour_s DESC LIMIT ?",
             (

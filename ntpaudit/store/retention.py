@@ -86,12 +86,12 @@ def _drop_undelivered(connection: sqlite3.Connection) -> int:
     return audits + entries
 
 
-def drop_beyond(connection: sqlite3.Connection, count: int) -> int:
-    """Delete all but the newest `count` audits, with their entries; return how many. Ids must have no gaps."""
+def drop_beyond(connection: sqlite3.Connection, count: int) -> None:
+    """Delete all but the newest `count` audits; count their undelivered entries in `dropped`. Ids must have no gaps."""
     (last,) = connection.execute("SELECT IFNULL(MAX(id), 0) - ? FROM audits", (count,)).fetchone()
-    connection.execute(
+    entries = connection.execute(
         "DELETE FROM outbox WHERE audit_id <= ? AND id IN (SELECT id FROM outbox ORDER BY id LIMIT ?)", (last, MAX_AGED)
-    )
-    for table in ("events", "outbox"):
-        keep_newest(connection, table, 2 * count)
-    return connection.execute("DELETE FROM audits WHERE id <= ?", (last,)).rowcount
+    ).rowcount
+    keep_newest(connection, "events", 2 * count)
+    count_dropped(connection, entries + keep_newest(connection, "outbox", 2 * count))
+    connection.execute("DELETE FROM audits WHERE id <= ?", (last,))

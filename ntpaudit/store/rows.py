@@ -82,9 +82,10 @@ def marks(values: Sequence[Any]) -> str:
     return ", ".join("?" * len(values))
 
 
-def keep_newest(connection: sqlite3.Connection, table: str, count: int) -> None:
-    """Delete all rows but about the newest `count`."""
-    connection.execute(f"DELETE FROM {table} WHERE id <= (SELECT MAX(id) FROM {table}) - ?", (count,))  # noqa: S608
+def keep_newest(connection: sqlite3.Connection, table: str, count: int) -> int:
+    """Delete all rows but about the newest `count`; return how many."""
+    is_old = f"id <= (SELECT MAX(id) FROM {table}) - ?"  # noqa: S608
+    return connection.execute(f"DELETE FROM {table} WHERE {is_old}", (count,)).rowcount  # noqa: S608
 
 
 def clean_text(text: str) -> str:

@@ -47,12 +47,12 @@ DROPPED = "dropped"
 
 
 def dropped(connection: sqlite3.Connection) -> int:
-    """Return how many records were ever dropped for lack of space."""
+    """Return how many undelivered records were ever dropped for lack of space, or lost with a run that was killed."""
     total = load_state(connection, DROPPED)
     return total if type(total) is int and total > 0 else 0
 
 
 def count_dropped(connection: sqlite3.Connection, count: int) -> None:
-    """Add to the number of dropped records."""
+    """Add to the number of undelivered records that were dropped."""
     if count:
         save_state(connection, DROPPED, dropped(connection) + count)

@@ -154,7 +154,7 @@ class StateStore:
             connection = self._connection_in_use()  # in memory
             with within(connection):
                 done = work(connection)  # if it only reads, the next line finds nothing to drop
-                saved_state.count_dropped(connection, retention.drop_beyond(connection, MAX_MEMORY_RECORDS))
+                retention.drop_beyond(connection, MAX_MEMORY_RECORDS)
             self._unsaved.write(self._unsaved_in(connection))
             return done
 
@@ -186,13 +186,13 @@ class StateStore:
 
     def _unsaved_in(self, memory: sqlite3.Connection) -> Unsaved:
         """Return how many records a crash would lose now, including those of a deleted file and of a killed run."""
-        kept, waiting = audits.count_kept(memory)
-        dropped, removed = self._dropped_of(memory), 0
+        stored, waiting = audits.count_stored(memory)
+        removed = 0
         if self._removed is not None:
             with suppress(sqlite3.Error):
                 removed = outbox.backlog(self._removed)[0]
-        more = dropped + removed
-        return Unsaved(self._left.records + kept + more, self._left.undelivered + waiting + more)
+        undelivered = waiting + self._dropped_of(memory) + removed
+        return Unsaved(self._left.records + stored + removed, self._left.undelivered + undelivered)
 
     def _remember_files(self) -> None:
         self._file = _identity(self._path)
@@ -303,7 +303,7 @@ class StateStore:
             self._file_error, self.remedy = str(error), error.remedy
             self._schedule_retry(error, at_once=is_set_aside)
             return
-        dropped = self._dropped_of(memory)
+        dropped = max(0, audits.count_stored(memory)[0] - MAX_MEMORY_RECORDS)
         memory.close()
         lost = f", except {plural(dropped, 'record')} dropped for lack of memory" if dropped else ""
         logger.warning(f"{self._path} works again; the records in memory are saved in it{lost}{carried}")

@@ -236,10 +236,11 @@ def test_what_is_not_over_yet_says_that_samples_contradict_it() -> None:
     """A finding that holds stands beside sources in order: it says how many samples were, and its event does not."""
     evaluator = evaluating(6, BAD)
     said = messages(evaluator.network(BAD))["offset-out"]
+    when = "cleared after 3 samples in a row below 70 % of the tolerance, or 2 in a row 10 min apart"
     first = messages(evaluator.network(GOOD))["offset-out"]
-    assert first == f"{said}. Improving: cleared after 3 samples in a row below 70 % of the tolerance (1 so far)"
+    assert first == f"{said}. Improving: {when} (1 so far)"
     second = messages(evaluator.network(GOOD))["offset-out"]
-    assert second == f"{said}. Improving: cleared after 3 samples in a row below 70 % of the tolerance (2 so far)"
+    assert second == f"{said}. Improving: {when} (2 so far)"
     assert messages(evaluator.network(BAD))["offset-out"] == said
     for _ in range(2):
         evaluator.network(GOOD)

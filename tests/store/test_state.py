@@ -405,6 +405,22 @@ def test_what_is_dropped_is_counted_for_good(path: Path, monkeypatch: pytest.Mon
     again.close()
 
 
+def test_only_what_was_not_delivered_counts_as_dropped(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Records that memory had no room for are gone from the history; the database has those that it accepted."""
+    monkeypatch.setattr(state_module, "MAX_MEMORY_RECORDS", 5)
+    notes, store = Notes(), StateStore(str(path), retry_s=0.0)
+    with locked(path):
+        for number in range(1, 13):
+            keep(store, number)
+            assert list(deliver(store)) == [number]
+        assert store.read(saved_state.dropped) == 0
+        assert Path(f"{path}-unsaved").read_text().split() == ["12", "0"]
+    assert store.read(saved_state.dropped) == 0
+    assert notes.count_of("except 7 records dropped for lack of memory") == 1
+    store.close()
+    assert find(path).audits == list(range(8, 13))
+
+
 def test_a_total_that_the_stand_in_did_not_know_is_added_to(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the file could not even be read, its total is not replaced by what the stand-in dropped."""
     monkeypatch.setattr(state_module, "MAX_MEMORY_RECORDS", 5)

@@ -20,7 +20,8 @@ HYSTERESIS = 0.7  # a finding is cleared below this share of its tolerance
 OFFSET_GRACE_NS = 600 * NS_PER_S  # this soon after a boot, no finding about the offset is raised
 PATIENCE_NS = 1800 * NS_PER_S  # no finding about the offset is raised for this long while the clock is being corrected
 LEVELS: tuple[Level, ...] = ("low", "medium", "high", "critical")  # by rank, from 1 on; rank 0: nothing is wrong
-_IF_CONFIRMED = f"after {MAJORITY} such samples of the last {SAMPLES}, or 2 in a row {format_duration(DWELL_S)} apart"
+_TWO_APART = f"2 in a row {format_duration(DWELL_S)} apart"
+_IF_CONFIRMED = f"after {MAJORITY} such samples of the last {SAMPLES}, or {_TWO_APART}"
 _COUNTED = 2  # findings from this rank on count; a low one is only listed
 
 
@@ -87,7 +88,8 @@ class DebounceState(NamedTuple):
 class Decision(NamedTuple):
     """The listed findings, the severity, and the changes: each finding just raised (True) or cleared (False).
 
-    `confirmed` is False while the offset is worse than `severity`. `wants_poll`: another poll would decide.
+    `confirmed` is False while the severity of the offset alone is worse than that of the raised findings about it: more
+    samples must confirm one. `wants_poll`: another poll would decide.
     """
 
     findings: tuple[Finding, ...]
@@ -316,7 +318,7 @@ def _improving(rule: HostRule, condition: ConditionState) -> str:
     if not better:
         return ""
     wanted = f"below {100 * HYSTERESIS:g} % of the tolerance" if rule.has_hysteresis else "that are better"
-    return f". Improving: cleared after {MAJORITY} samples in a row {wanted} ({better} so far)"
+    return f". Improving: cleared after {MAJORITY} samples in a row {wanted}, or {_TWO_APART} ({better} so far)"
 
 
 def _overdue(condition: ConditionState, now_ns: int) -> str:

@@ -16,7 +16,7 @@ STOP_FIRST = (
 
 
 def check_offset_out(context: AuditContext) -> Raised | None:
-    """NTPA-01: the whole interval lies outside the critical tolerance, |offset| - bound > T."""
+    """NTPA-01: the whole interval lies outside the critical tolerance: `min_error_s` exceeds it."""
     agreement = context.selection.agreement
     if agreement is None or context.verdict != "beyond":
         return None

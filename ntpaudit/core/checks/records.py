@@ -35,8 +35,8 @@ def check_evidence_gap(context: AuditContext) -> Raised | None:
         was = "was" if earlier.dropped_records == 1 else "were"
         return Raised(
             "high",
-            f"{plural(earlier.dropped_records, 'record')} {was} lost before delivery: the history was full, or "
-            "could not be written when the agent was killed",
+            f"{plural(earlier.dropped_records, 'record')} {was} lost before delivery: the history was full or "
+            "could not be written",
             remedy=_FIX_LOST,
         )
     gap = earlier.gap

@@ -6,11 +6,9 @@ from typing import NamedTuple
 from ntpaudit.core.checks.host import RULES
 from ntpaudit.core.checks.steps import STEP_KINDS
 from ntpaudit.core.fleet.members import by_site, measured
-from ntpaudit.core.fleet.model import Bounded, Host, HostStatus, Offset, Snapshot, max_error_s, min_error_s
+from ntpaudit.core.fleet.model import MIN_HOSTS, Bounded, Host, HostStatus, Offset, Snapshot, max_error_s, min_error_s
 from ntpaudit.core.policy import Severity
 from ntpaudit.core.units import NS_PER_S
-
-MANY = 3  # fewest hosts of a site that can shift
 
 _EXPLAINING = frozenset(rule.id for rule in RULES if rule.explains_shift)
 
@@ -98,7 +96,7 @@ def moved_sites(shifts: Iterable[ClockShift], least_s: float) -> Iterator[tuple[
     """Yield the sites where most hosts certainly moved by at least `least_s`, and one amount fits all of them."""
     for site, compared in by_site(shifts):
         moves, amount_s = max_overlap([move for move in compared if move.least_s and abs(move.least_s) >= least_s])
-        if site is not None and len(compared) >= MANY and 2 * len(moves) > len(compared):
+        if site is not None and len(compared) >= MIN_HOSTS and 2 * len(moves) > len(compared):
             yield site, SiteShift(moves, len(compared), amount_s)
 
 

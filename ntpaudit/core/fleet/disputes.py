@@ -3,10 +3,9 @@
 from collections.abc import Iterator
 
 from ntpaudit.core.checks.rule import AU8, ISO, NIS2, PCI, SC45, Level, Raised, Rule
-from ntpaudit.core.fleet.clock_shift import MANY
 from ntpaudit.core.fleet.context import FleetContext, at
 from ntpaudit.core.fleet.members import by_site
-from ntpaudit.core.fleet.model import FleetPolicy, HostStatus, max_error_s, min_error_s
+from ntpaudit.core.fleet.model import MIN_HOSTS, FleetPolicy, HostStatus, max_error_s, min_error_s
 from ntpaudit.core.fleet.severity import tolerances_s
 from ntpaudit.core.policy import Severity
 from ntpaudit.core.units import direction, format_duration, format_offset
@@ -43,7 +42,7 @@ def check_time_disputed(context: FleetContext) -> Iterator[Raised]:
     """The timestamps of a host's points and the database's clock contradict each other: one of the two is wrong."""
     disputed = [one for one in context.members if one.disputed_s and one.silent_s is None]
     reporting = sum(one.silent_s is None for one in context.members)
-    remedy = _FIX_DATABASE_CLOCK if 2 * len(disputed) > reporting >= MANY else None
+    remedy = _FIX_DATABASE_CLOCK if 2 * len(disputed) > reporting >= MIN_HOSTS else None
     for site, hosts in by_site(disputed):
         ahead, behind = [one for one in hosts if one.disputed_s > 0], [one for one in hosts if one.disputed_s < 0]
         for way, group in (("ahead of", ahead), ("behind", behind)):

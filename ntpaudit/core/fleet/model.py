@@ -9,6 +9,7 @@ from ntpaudit.core.checks.rule import Level
 from ntpaudit.core.clock.readings import MAX_DRIFT_PPM
 from ntpaudit.core.policy import Severity, Verdict
 
+MIN_HOSTS = 3  # fewer hosts prove nothing about what they share
 STEP_S = 3600.0  # how long a step counts as raised
 _MS = 1_000_000
 

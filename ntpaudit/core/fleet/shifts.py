@@ -4,9 +4,10 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 
 from ntpaudit.core.checks.rule import ISO, ISO_GUIDE, PCI, SC45, Raised, Rule
-from ntpaudit.core.fleet.clock_shift import MANY, ClockShift
+from ntpaudit.core.fleet.clock_shift import ClockShift
 from ntpaudit.core.fleet.context import FleetContext, at, listed
 from ntpaudit.core.fleet.members import by_site
+from ntpaudit.core.fleet.model import MIN_HOSTS
 from ntpaudit.core.ntp.sources import is_pool_name
 from ntpaudit.core.policy import Severity
 from ntpaudit.core.units import format_duration, format_offset
@@ -31,7 +32,7 @@ def check_shared_falseticker(context: FleetContext) -> Iterator[Raised]:
     for source, by_host in offsets.items():
         known = {name: offset_s for name, offset_s in by_host.items() if offset_s is not None}
         errors_s = [offset_s - own.estimate_s for name, offset_s in known.items() if (own := hosts[name].offset)]
-        if len(by_host) >= MANY and _do_agree(errors_s, context.policy.warning_s):
+        if len(by_host) >= MIN_HOSTS and _do_agree(errors_s, context.policy.warning_s):
             message = f"{source} is probably wrong: {_rejected(tuple(by_host), errors_s)}"
             value_s = _median(known.values()) if known else None
             yield Raised("high", message, None, source, tuple(by_host), value_s)
