@@ -114,6 +114,12 @@ class PromqlReader(DatabaseReader):
         self, path: str, table: Table, window: Window, hosts: Sequence[str] | None, fields: Sequence[str]
     ) -> list[Any]:
         """Read all fields at once, so that no point arrives between two of them."""
+
+        def read(parts: Iterator[bytes]) -> list[Any]:
+            with self._understanding():
+                samples = (_federated if path == "/federate" else _exported)(_lines(parts))
+                return list(_rows(table, fields, window, samples))
+
         rows: list[Any] = []
         name = "__name__=~" + _quoted(f"{table.name}_(?:{'|'.join(fields)})")
         kinds = [f"kind=~{_quoted('|'.join(table.kinds))}"] if table.kinds else []
@@ -124,10 +130,7 @@ class PromqlReader(DatabaseReader):
                 "end": _seconds(window.end_ns),
                 "deny_partial_response": "1",
             }
-            reply = self.server.ask(path, parameters)
-            with self._understanding():
-                samples = (_federated if path == "/federate" else _exported)(reply.decode())
-                rows += _rows(table, fields, window, samples)
+            rows += self.server.ask_in_parts(path, parameters, read)
         return rows
 
     def several(self, window: Window, hosts: Sequence[str] | None) -> set[str]:
@@ -206,7 +209,7 @@ class PromqlReader(DatabaseReader):
             yield ",".join(fixed)
             return
         parts: list[str] = []
-        for pattern in map(_pattern, hosts):
+        for pattern in (one_line(host).translate(_REGEX_ESCAPES) for host in hosts):
             if parts and len(parts[-1].encode()) + len(pattern.encode()) < _MAX_NAMES_LENGTH:
                 parts[-1] += f"|{pattern}"
             else:
@@ -262,26 +265,31 @@ class PromqlReader(DatabaseReader):
         return reply.get("data")
 
 
-def _lines(reply: str) -> list[str]:
-    """Return the lines of a reply. ValueError if one is longer than that of any series: it is copied several times."""
-    lines = reply.removesuffix("\n").split("\n") if reply else []
-    if max(map(len, lines), default=0) > _MAX_LINE:
-        raise ValueError("a line is too long")
-    return lines
+def _lines(parts: Iterable[bytes]) -> Iterator[str]:
+    """Yield the lines of a reply. ValueError if one is longer than that of any series: it is copied several times."""
+    rest = b""
+    for part in parts:
+        lines, newline, rest = (rest + part).rpartition(b"\n")
+        if newline:
+            yield from lines.decode().split("\n")
+        if len(rest) > _MAX_LINE:
+            raise ValueError("a line is too long")
+    if rest:
+        yield rest.decode()
 
 
-def _federated(reply: str) -> Iterator[Sample]:
+def _federated(lines: Iterable[str]) -> Iterator[Sample]:
     """Yield the samples of a reply in the text format of Prometheus. ValueError for a line of another form."""
-    for line in _lines(reply):
+    for line in lines:
         written, value, stamp = line.rsplit(" ", 2)
         metric, _, labels = written.partition("{")
         if labels:  # a series without labels is of no host
             yield metric, f"{labels} {stamp}", value
 
 
-def _exported(reply: str) -> Iterator[Sample]:
+def _exported(lines: Iterable[str]) -> Iterator[Sample]:
     """Yield the samples of a reply in JSON lines."""
-    for line in _lines(reply):
+    for line in lines:
         one = json.loads(line)
         metric = one["metric"].pop("__name__")
         labels = json.dumps(one["metric"])
@@ -296,13 +304,12 @@ def _rows(table: Table, fields: Sequence[str], window: Window, samples: Iterable
         column = columns[metric]
         if (other := column.setdefault(key, value)) is not value:
             column[key] = max(other, value, key=repr)  # whatever the order of the lines
-    for key in columns[f"{table.name}_{fields[0]}"]:
+    keys = columns[f"{table.name}_{fields[0]}"]
+    for key, *cells in zip(keys, *(map(column.get, keys) for column in columns.values()), strict=True):
         written, _, stamp = key.rpartition(" ")
         stamp_ns = int(stamp) * _MS
         if window.holds(stamp_ns):
-            labels = _labels(written)
-            tags = map(labels.get, table.tags)
-            yield table.row._make((*tags, stamp_ns, *[column.get(key) for column in columns.values()]))
+            yield table.row._make((*map(_labels(written).get, table.tags), stamp_ns, *cells))
 
 
 @lru_cache(maxsize=1 << 17)
@@ -316,7 +323,7 @@ def _labels(written: str) -> Mapping[str, RawValue]:
     found = _LABEL.findall(written)
     if ",".join([f"{name}={quoted}" for name, quoted in found]) + "}" != written:
         raise ValueError("these are no labels")
-    return {name: _DECODE(quoted) for name, quoted in found}
+    return {name: _DECODE(quoted) if "\\" in quoted else quoted[1:-1] for name, quoted in found}
 
 
 def _whole(read: Callable[[], list[ClockRow]]) -> list[ClockRow]:
@@ -339,11 +346,6 @@ def _whole(read: Callable[[], list[ClockRow]]) -> list[ClockRow]:
 def _begin(window: Window) -> str:
     """Write the first millisecond of a window; never 0, which would mean none."""
     return _seconds(max(0, window.begin_ns) + _MS)
-
-
-def _pattern(text: str) -> str:
-    """Write the regular expression that matches only this value of a label."""
-    return one_line(text).translate(_REGEX_ESCAPES)
 
 
 def _quoted(text: str) -> str:

@@ -35,7 +35,6 @@ from ntpaudit.fleet.decode import (
     falseticker_reports_of,
     hosts_of,
     later,
-    names_of,
     offsets_of,
     several_of,
     sites_of,
@@ -327,18 +326,18 @@ class _Query:
         read_fresh = reader.start(lambda: _of(reader.last, CLOCK, self.recent, None, self.options.fields))
         read_disputed = reader.start(self._disputed)
         read_ahead = reader.start(lambda: hosts_of(reader.ahead(self.stamped_ahead)) if self.is_present else {})
-        names = read_names()
-        wanted = None if site is None else names
+        wanted = None if site is None else read_names()
         read_events = reader.start(lambda: self._events(wanted))
         read_several = reader.start(lambda: reader.several(self.reporting, _few(wanted)))
-        read_baseline = reader.start(lambda: _of(reader.last, CLOCK, self.at_baseline, wanted, BOUND_FIELDS))
+        read_baseline = reader.start(
+            lambda: offsets_of(_of(reader.last, CLOCK, self.at_baseline, wanted, BOUND_FIELDS))
+        )
 
-        fresh = read_fresh()
-        unseen = names - names_of(row.name for row in fresh)
-        older = hosts_of(self._late(unseen))
+        names, fresh = read_names(), hosts_of(read_fresh())
+        older = hosts_of(self._late(names - fresh.keys()))
         if older:  # a disputed point of these may have arrived since the first query
             read_disputed = reader.start(self._disputed)
-        stamped = hosts_of(fresh) | {name: host for name, host in older.items() if site in (None, host.site)}
+        stamped = fresh | {name: host for name, host in older.items() if site in (None, host.site)}
         disputed, ahead = read_disputed(), read_ahead()
         hosts = current(stamped, disputed, ahead)
         if not names and not hosts:
@@ -354,7 +353,7 @@ class _Query:
         machines = _of(reader.last, CLOCK, self.reporting._replace(site=site), clashing, CLOCK.fields)
         hosts |= worst_of(machines, clashing, hosts, self.reporting.begin_ns)
 
-        baseline = self._undisputed(offsets_of(read_baseline()), doubted)
+        baseline = self._undisputed(read_baseline(), doubted)
         earlier = {name: one for name, one in baseline.items() if name in hosts and name not in clashing}
         hosts |= self._moved(hosts, earlier)
         future = {name for name, host in hosts.items() if host.last_ns > self.until_ns}

@@ -354,9 +354,9 @@ class _NotingServer(DatabaseServer):
         super().__init__(url, timeout_s=TIMEOUT_S)
         self.asked: list[tuple[str, Mapping[str, str]]] = []
 
-    def ask(self, path: str, parameters: Mapping[str, str]) -> bytes:
+    def ask_in_parts(self, path: str, parameters: Mapping[str, str], take: Callable[[Iterator[bytes]], Any]) -> Any:
         self.asked.append((path, parameters))
-        return super().ask(path, parameters)
+        return super().ask_in_parts(path, parameters, take)
 
 
 def _questions(database: Database, end_ns: int) -> list[tuple[str, Mapping[str, str]]]:

@@ -1,5 +1,6 @@
 """What is made of rows is the same whatever the order that they come in, and steps are kept while they explain."""
 
+import itertools
 import json
 from collections.abc import Sequence
 from random import Random
@@ -30,7 +31,7 @@ from ntpaudit.fleet.decode import (
     steps_of,
     worst_of,
 )
-from ntpaudit.fleet.promql import _federated, _labels, _rows
+from ntpaudit.fleet.promql import _federated, _labels, _lines, _rows
 from ntpaudit.fleet.reader import Window
 from ntpaudit.fleet.suggestion import nearest
 from tests.records import NOW_NS
@@ -146,7 +147,20 @@ METRIC = "ntpaudit_clock_severity"
 
 def severities(lines: str) -> list[ClockRow]:
     """Return the rows of a reply, of the first 8 ms of 1970."""
-    return list(_rows(CLOCK, ("severity",), Window(0, 8_000_000), _federated(lines)))
+    return list(_rows(CLOCK, ("severity",), Window(0, 8_000_000), _federated(_lines([lines.encode()]))))
+
+
+@given(
+    lines=st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\n"))),
+    cuts=st.sets(st.integers(0, 50)),
+    is_ended=st.booleans(),
+)
+def test_a_reply_may_be_cut_anywhere(lines: list[str], cuts: set[int], *, is_ended: bool) -> None:
+    """Its lines are the same, whatever the parts in which it arrives, also within a character."""
+    reply = ("\n".join(lines) + "\n" * is_ended).encode()
+    places = [0, *sorted(cuts), max(cuts, default=0) + len(reply)]
+    parts = [reply[begin:end] for begin, end in itertools.pairwise(places)]
+    assert list(_lines(parts)) == (reply.decode().removesuffix("\n").split("\n") if reply else [])
 
 
 @given(st.permutations([(5, "1"), (7, "2"), (7, "3"), (6, "9"), (9, "4")]))

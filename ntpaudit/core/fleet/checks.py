@@ -25,7 +25,8 @@ def judge_fleet(snapshot: Snapshot, policy: FleetPolicy) -> Fleet:
     site_shifts = dict(moved_sites(compared, SITE_MOVED_SHARE * policy.warning_s))
     others = frozenset(unlisted)
     expected = [one for one in members if one.name not in others]
-    context = FleetContext(snapshot, policy, members, unlisted, expected, groups, compared, site_shifts)
+    coverage = cover(expected)
+    context = FleetContext(snapshot, policy, members, unlisted, expected, coverage, groups, compared, site_shifts)
     sites = tuple(
         Site(site, count(hosts), groups[site].ambiguity if site in groups else None) for site, hosts in by_site(members)
     )
@@ -37,7 +38,7 @@ def judge_fleet(snapshot: Snapshot, policy: FleetPolicy) -> Fleet:
         for rule in RULES
         for raised in rule.check(context)
     )
-    return Fleet(snapshot.now_ns, _suspect(members, findings), findings, cover(expected), sites, whole, unlisted_count)
+    return Fleet(snapshot.now_ns, _suspect(members, findings), findings, coverage, sites, whole, unlisted_count)
 
 
 def _suspect(members: tuple[HostStatus, ...], findings: Iterable[FleetFinding]) -> tuple[HostStatus, ...]:

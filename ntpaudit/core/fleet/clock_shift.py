@@ -46,7 +46,7 @@ class ClockShift(NamedTuple):
     @property
     def least_s(self) -> float:
         """The proved shift: the value of the interval closest to 0; 0 if the clock may not have moved."""
-        return _nearest(self.earliest_s, self.latest_s)
+        return max(self.earliest_s, 0.0) + min(self.latest_s, 0.0)
 
     @property
     def is_away(self) -> bool:
@@ -79,14 +79,14 @@ def compare(snapshot: Snapshot, members: Iterable[HostStatus]) -> list[ClockShif
     for alarm in snapshot.alarms:
         if alarm.kind in STEP_KINDS:
             stepped_ns[alarm.host] = max(alarm.since_ns, stepped_ns.get(alarm.host, alarm.since_ns))
-    compared = []
+    compared, baseline_ns = [], round(snapshot.baseline_s * NS_PER_S)
     for one, host, now in measured(members):
         then = snapshot.baseline.get(one.name)
         is_explained = any(alarm.kind in _EXPLAINING and alarm.severity > Severity.OK for alarm in one.alarms)
         if then is None or one.name in duplicates or one.disputed_s or is_explained:
             continue
         # without the time of the baseline point, it is as old as the baseline
-        since_ns = snapshot.baseline_ns.get(host.name, host.last_ns - round(snapshot.baseline_s * NS_PER_S))
+        since_ns = snapshot.baseline_ns.get(one.name, host.last_ns - baseline_ns)
         stepped = one.name in stepped_ns and stepped_ns[one.name] >= since_ns
         compared.append(ClockShift(one, host, (host.last_ns - since_ns) / NS_PER_S, then, now, stepped))
     return compared
@@ -106,13 +106,9 @@ def max_overlap(moves: Sequence[ClockShift]) -> tuple[tuple[ClockShift, ...], fl
     depth, begin_s, best = 0, 0.0, (0, 0.0, 0.0)
     for end_s, closes in ends:
         if closes:
-            nearest_s = _nearest(begin_s, end_s)
+            nearest_s = max(begin_s, 0.0) + min(end_s, 0.0)
             best = min(best, (-depth, abs(nearest_s), nearest_s))
             depth -= 1
         else:
             depth, begin_s = depth + 1, end_s
     return tuple(move for move in moves if move.earliest_s <= best[2] <= move.latest_s), best[2]
-
-
-def _nearest(earliest_s: float, latest_s: float) -> float:
-    return max(earliest_s, 0.0) + min(latest_s, 0.0)

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from ntpaudit.core.fleet.clock_shift import ClockShift, SiteShift
-from ntpaudit.core.fleet.model import FleetPolicy, HostStatus, Snapshot
+from ntpaudit.core.fleet.model import Coverage, FleetPolicy, HostStatus, Snapshot
 from ntpaudit.core.fleet.ordering import Group
 from ntpaudit.core.units import joined
 
@@ -15,8 +15,8 @@ class FleetContext(NamedTuple):
     """The input of every rule.
 
     `members` are the hosts that count, worst first. `groups` has the measured ones by site. `unlisted` hosts report
-    but are not in the inventory; all others are `expected`. `shifts` are the clocks compared with an earlier time,
-    `site_shifts` the sites that moved.
+    but are not in the inventory; all others are `expected`, which `coverage` counts. `shifts` are the clocks compared
+    with an earlier time, `site_shifts` the sites that moved.
     """
 
     snapshot: Snapshot
@@ -24,6 +24,7 @@ class FleetContext(NamedTuple):
     members: tuple[HostStatus, ...]
     unlisted: tuple[str, ...]
     expected: Sequence[HostStatus]
+    coverage: Coverage
     groups: Mapping[str | None, Group]
     shifts: Sequence[ClockShift]
     site_shifts: Mapping[str, SiteShift]

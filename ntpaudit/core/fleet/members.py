@@ -37,18 +37,20 @@ def build_members(snapshot: Snapshot, policy: FleetPolicy) -> tuple[tuple[HostSt
             if not reports:
                 continue  # it is retired
             unlisted.append(host.name)
-        member = HostStatus(host.name, None, Severity.UNKNOWN, host, silent_s)
-        if reports:
-            member = _reporting(host, snapshot, policy)
         site, raised = _site_of(host, policy), alarms.get(host.name, ())
-        members.append(member._replace(site=site, alarms=raised, seen_s=silent_s))
+        if reports:
+            known, severity, contradicted, wrong_s = _evaluate(host, snapshot, policy)
+            member = HostStatus(host.name, site, severity, known, None, raised, (), silent_s, contradicted, wrong_s)
+        else:
+            member = HostStatus(host.name, site, Severity.UNKNOWN, host, silent_s, raised, (), silent_s)
+        members.append(member)
     members += _silent_members(snapshot, policy, alarms)
     members.sort(key=lambda one: (*rank(one), -max_error_s(one.offset) if one.offset else 0.0, one.name))
     return tuple(members), tuple(sorted(unlisted))
 
 
-def _reporting(host: Host, snapshot: Snapshot, policy: FleetPolicy) -> HostStatus:
-    """Evaluate a host that reports, by the worse of its severity and what its interval proves."""
+def _evaluate(host: Host, snapshot: Snapshot, policy: FleetPolicy) -> tuple[Host, Severity, Severity | None, float]:
+    """Return a host that reports, the worse of its severity and what its interval proves, what that contradicts."""
     verdict, proved = offset_verdict(host, policy)
     # the agent's severity also counts while it waits for confirmation
     is_believed = proved <= host.severity or (not host.is_confirmed and verdict != "unmeasured")
@@ -60,7 +62,7 @@ def _reporting(host: Host, snapshot: Snapshot, policy: FleetPolicy) -> HostStatu
     is_unproven = claims_less and (verdict == "within" or (verdict == "beyond" and not host.is_confirmed))
     if verdict != host.verdict and not is_unproven:
         host = host._replace(verdict=verdict, offset=None if verdict == "unmeasured" else host.offset)
-    return HostStatus(host.name, host.site, severity, host, contradicted=contradicted, disputed_s=wrong_s)
+    return host, severity, contradicted, wrong_s
 
 
 def filter_site(snapshot: Snapshot, policy: FleetPolicy, site: str) -> tuple[Snapshot, FleetPolicy]:
@@ -89,8 +91,9 @@ def filter_site(snapshot: Snapshot, policy: FleetPolicy, site: str) -> tuple[Sna
 def measured(members: Iterable[HostStatus]) -> Iterator[tuple[HostStatus, Host, Offset]]:
     """Yield the hosts that report and have an offset."""
     for one in members:
-        if one.host is not None and one.current_offset is not None:
-            yield one, one.host, one.current_offset
+        host = one.host
+        if host is not None and host.offset is not None and one.silent_s is None:
+            yield one, host, host.offset
 
 
 def cover(members: Iterable[HostStatus]) -> Coverage:

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 
 from ntpaudit.core.checks.rule import NIS2, Level, Raised, Rule
 from ntpaudit.core.fleet.context import MAX_NAMES_SHOWN, FleetContext, at, listed
-from ntpaudit.core.fleet.members import by_site, cover, measured, namesake
+from ntpaudit.core.fleet.members import by_site, measured, namesake
 from ntpaudit.core.fleet.model import Coverage, HostStatus
 from ntpaudit.core.units import DAY_S, format_duration, plural
 
@@ -113,8 +113,7 @@ EVIDENCE_GAP = Rule(
 
 def check_coverage(context: FleetContext) -> Iterator[Raised]:
     """Too few hosts are measured by two synchronised sources (CIS Controls 8.4); three are counted too (v7 6.1)."""
-    coverage = cover(context.expected)
-    hosts, _, by_two, by_three = coverage
+    hosts, _, by_two, by_three = context.coverage
     if by_two == hosts:
         return
     agreeing = {one.name: host.agreeing for one, host, _ in measured(context.expected)}
