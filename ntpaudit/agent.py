@@ -202,7 +202,7 @@ class Agent:
         taken = self._runtime.clock.read()
         if known is None or any(self._runtime.has_ended(daemon) for daemon in known.known_daemons):
             known = self._runtime.host_context(self._setup.config.host.name)
-        return known.observe(taken, self._runtime.kernel())
+        return known.observation(taken, self._runtime.kernel())
 
     def _emit(self, record: Record, events: Sequence[Event]) -> None:
         """Send a record and events to every output; log when an output fails and when it works again."""
@@ -298,7 +298,7 @@ class Agent:
         self._lock.release()
 
     def _feed_watchdog(self, now_ns: int) -> None:
-        """Feed systemd's watchdog, unless a poll hangs. Raises the error of a delivery that crashed."""
+        """Feed systemd's watchdog, not at each turn, unless a poll hangs. Raises the error of a crashed delivery."""
         if self._delivery is not None and self._delivery.crash is not None:
             raise self._delivery.crash
         hangs = (self._runtime.polling_s() or 0.0) > POLL_LIMIT_S

@@ -77,7 +77,7 @@ class AgentStore:
 
     def log_damaged(self, boot_id: str | None) -> None:
         """Check the latest network audits of this boot, and log which audits are damaged."""
-        if damaged := self._store.write(audits.find_damaged, boot_id, CHECKED_AUDITS):
+        if damaged := self._store.write(audits.mark_damaged, boot_id, CHECKED_AUDITS):
             shown = ", ".join(map(str, damaged[:MAX_NAMED])) + (" ..." if len(damaged) > MAX_NAMED else "")
             logger.warning(f"the history has {plural(len(damaged), 'damaged audit')}, kept but not used: {shown}")
 
@@ -89,7 +89,7 @@ class AgentStore:
         stamp_ns = stamp_of(record)
         lines = (render_unstamped if stamp_ns is None else render)(record, events) if delivers else ""
         entry = OutboxEntry(0, lines, stamp_ns, record.host.boot_id, record.boottime_ns, record.host_ns)
-        self._store.keep_record(observation, record, events, entry if delivers else None, self._changed(clock))
+        self._store.store_audit(observation, record, events, entry if delivers else None, self._changed(clock))
 
     def store_events(self, action: StoreEvents, *, delivers: bool) -> None:
         """Store events between two audits, all of one moment, and the state."""

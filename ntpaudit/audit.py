@@ -97,7 +97,7 @@ def observe(
         context = host_context(plan.host_name)  # while names are being resolved
         start = clock.read()
         polled = poll_round.poll(clock, Instant(context.host.boot_id, start.boottime_ns, start.realtime_ns), update)
-    return context.observe(clock.read(), read_kernel(), (*polled, *skipped))
+    return context.observation(clock.read(), read_kernel(), (*polled, *skipped))
 
 
 def host_context(name: str | None) -> HostContext:

@@ -29,10 +29,10 @@ class Transport(Protocol):
     """A connection to the database."""
 
     date_s: int | None
-    """The Date of the last answer to a write, in seconds since 1970; None where it had none, or there was none."""
+    """The Date of the last reply to a write, in seconds since 1970; None where it had none, or there was none."""
 
     def write(self, lines: str) -> delivery.DeliveryResult:
-        """Send line protocol stamped in nanoseconds, and return the answer."""
+        """Send line protocol stamped in nanoseconds, and return the reply."""
 
     def close(self) -> None:
         """Close the connection."""
@@ -78,7 +78,7 @@ class DeliveryWorker:
         self._thread = threading.Thread(target=self._run, name="delivery", daemon=True)
         self.delivered = self.dead_letters = 0
         self.health = Health()  # `failures`, `failure` and `refusals` of the delivery, replaced as a whole
-        self.database_clock: DatabaseClock | None = None  # by the last answer, replaced as a whole
+        self.database_clock: DatabaseClock | None = None  # by the last reply, replaced as a whole
         self.crash: BaseException | None = None  # the error that ended the worker, to be raised in the main thread
 
     def start(self) -> None:
@@ -136,15 +136,15 @@ class DeliveryWorker:
             return
         oldest = entries[0]._replace(lines="")
         if oldest != self._oldest:  # the oldest was dropped for its age, or the store moved
-            self._oldest, self._retry = oldest, self._retry.on_another()
+            self._oldest, self._retry = oldest, self._retry.on_new_oldest()
         position = self._retry.next_position(len(entries), self._rand())
         sent = entries[position : position + 1] if position else _fitting(entries[: self._retry.size])
         lines = "".join(entry.lines for entry in sent)
-        answer = self._send(lines)
-        refusals = 0 if isinstance(answer, delivery.Delivered) else self.health.refusals + delivery.is_refusal(answer)
+        reply = self._send(lines)
+        refusals = 0 if isinstance(reply, delivery.Delivered) else self.health.refusals + delivery.is_refusal(reply)
         self.health = self.health._replace(refusals=refusals)
         attempt = delivery.Attempt(len(sent), lines.count("\n"), position)
-        self._retry, action = delivery.decide(self._retry, attempt, answer, self._rand())
+        self._retry, action = delivery.decide(self._retry, attempt, reply, self._rand())
         match action:
             case delivery.Ack():
                 with self._using_store() as store:
@@ -152,13 +152,13 @@ class DeliveryWorker:
             case delivery.MoveToDeadLetters(count, reason):
                 self._dead_letter(entries[:count], reason)
             case delivery.RetryAfter(wait_s):
-                match answer:
+                match reply:
                     case delivery.Delivered():  # of an entry other than the oldest
                         self._sleep(wait_s)
                     case delivery.Refused(status):
-                        self._fail(str(status), delivery.describe(answer), wait_s)
+                        self._fail(str(status), delivery.describe(reply), wait_s)
                     case delivery.Unreachable(reason):
-                        self._fail(reason.partition(":")[0], delivery.describe(answer), wait_s)
+                        self._fail(reason.partition(":")[0], delivery.describe(reply), wait_s)
 
     def _waiting(self, store: StateStore) -> list[OutboxEntry]:
         """Return the oldest entries; while an entry is compared with others, also the newest."""
@@ -176,10 +176,10 @@ class DeliveryWorker:
             except ConfigError as error:
                 return delivery.Unreachable(str(error), sent=False)
         sent = None if self._read_clock is None else self._read_clock()
-        answer = self._transport.write(lines)
+        reply = self._transport.write(lines)
         if self._read_clock is not None and sent is not None and (date_s := self._transport.date_s) is not None:
             self.database_clock = read_date(date_s, sent, self._read_clock()) or self.database_clock
-        return answer
+        return reply
 
     def _ack(self, store: StateStore, sent: Sequence[OutboxEntry]) -> None:
         waited = store.read(outbox.backlog)[0] if self.health.failures else 0

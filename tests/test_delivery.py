@@ -18,7 +18,7 @@ import pytest
 
 from ntpaudit import delivery
 from ntpaudit.config.schema import InfluxConfig
-from ntpaudit.core.delivery import PROOFS, Delivered, Refused
+from ntpaudit.core.delivery import CONFIRMATIONS_NEEDED, Delivered, Refused
 from ntpaudit.core.delivery import DeliveryResult as Outcome
 from ntpaudit.delivery import DeliveryWorker, start_worker
 from ntpaudit.errors import ConfigError
@@ -468,7 +468,7 @@ def test_what_is_too_old_becomes_a_dead_letter_at_once(store: StateStore, influx
     ):
         until(lambda: store.read(outbox.backlog) == (0, None, 1000))
         assert (
-            len(database.requests) == 2 * PROOFS + 3
+            len(database.requests) == 2 * CONFIRMATIONS_NEEDED + 3
         )  # the first compressed one that is refused goes uncompressed too
     assert all("retention policy" in reason for _, reason in dead_letters(store))
 
@@ -551,11 +551,11 @@ def test_failures_of_an_entry_do_not_count_for_the_next(store: StateStore) -> No
     def answer(lines: str) -> Outcome:
         if first in lines:
             return Refused(400, "unable to parse")
-        if len(accepted) == PROOFS and not refused_next:
+        if len(accepted) == CONFIRMATIONS_NEEDED and not refused_next:
             refused_next.append(lines)
             return Refused(400, "unable to parse")
         accepted.append(lines)
-        if len(accepted) == PROOFS:
+        if len(accepted) == CONFIRMATIONS_NEEDED:
             in_store(store, lambda connection: connection.execute("DELETE FROM outbox WHERE lines = ?", (first,)))
         return Delivered()
 

@@ -12,12 +12,14 @@ import pytest
 
 from docs.__main__ import BLOCKS, FOLDER, conditions, fill, marks, pages
 from docs.reasons import KOD, REASONS
+from ntpaudit.config.schema import OutputsConfig
 from ntpaudit.core.checks import host
 from ntpaudit.core.checks.rule import LEVEL_SEVERITY, AnyRule
 from ntpaudit.core.fleet import checks
 from ntpaudit.core.observation import STATUSES
 from ntpaudit.core.selection import BEFORE_RELEASE
 from ntpaudit.outputs.journal import MESSAGE_IDS
+from ntpaudit.probes.daemons import KINDS
 from tests.test_architecture import ORDER
 
 REPOSITORY = Path(__file__).parent.parent
@@ -54,6 +56,16 @@ def test_a_block_is_rewritten_and_the_rest_stays() -> None:
     assert "old" not in filled
     with pytest.raises(ValueError, match="not found"):
         fill(f"{begin}\nall that follows")
+
+
+def test_each_time_daemon_and_each_output_has_a_row() -> None:
+    """A reader finds each process that counts as a time daemon, and each output, in the page about them."""
+    for page, names in (
+        ("daemons.md", [name for kind in KINDS for name in kind.process_names]),
+        ("outputs.md", OutputsConfig._fields),
+    ):
+        rows = "".join(line for line in (FOLDER / page).read_text().splitlines() if line.startswith("| "))
+        assert [name for name in names if f"`{name}`" not in rows] == [], f"add a row to the table of docs/{page}"
 
 
 def test_each_finding_has_a_heading_to_link_to() -> None:

@@ -68,6 +68,7 @@ def test_every_fix_is_documented_and_every_documented_fix_is_given() -> None:
     rules: dict[str, AnyRule] = {rule.id: rule for rule in host.RULES}
     rules |= {f"{rule.id} of a fleet": rule for rule in checks.RULES}
     for name, rule in rules.items():
+        assert name in given, f"add a host or a fleet that raises {name} to tests/message_examples.py"
         documented = {_main(fix) for fix in (rule.remedy, *rule.case_remedies.values())}
         assert [fix for fix in given[name] if not any(main in fix for main in documented)] == [], name
         cases = {_main(fix) for case, fix in rule.case_remedies.items() if not case.startswith("the reason is")}

@@ -22,7 +22,7 @@ def recover(path: Path, error: BaseException | None = None) -> list[int]:
     def judge(pending: audits.PendingObservation) -> None:
         if error is not None:
             raise error
-        store.keep_record(*audit(pending.id, "network"))
+        store.store_audit(*audit(pending.id, "network"))
         judged.append(pending.id)
 
     with suppress(KilledError, ZeroDivisionError):

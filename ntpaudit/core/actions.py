@@ -1,4 +1,4 @@
-"""What the agent asks its shell to do, in this order. The shell decides nothing."""
+"""What the agent asks its shell to do. `handle` returns actions in the order in which they are to be performed."""
 
 from typing import NamedTuple
 

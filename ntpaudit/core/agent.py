@@ -30,7 +30,7 @@ def handle(state: AgentState, event: agent_events.AgentEvent) -> Decided:
         case agent_events.Recovered():
             return _recover(state, event)
         case agent_events.ClockSet(reading, kernel):
-            return _store_step(state, reading, kernel)
+            return _on_clock_set(state, reading, kernel)
         case agent_events.Observed():
             return _audit(state, event)
         case agent_events.TimePassed(now_ns, rand):
@@ -48,13 +48,13 @@ def handle(state: AgentState, event: agent_events.AgentEvent) -> Decided:
 def _start(state: AgentState, now: ClockReading, kernel: KernelState | Unavailable, rand: float) -> Decided:
     """Detect a step since the last run (J3). If an offset is known, a local audit is due at once."""
     state = state.with_settings(state.settings, now.boottime_ns)
-    state, stored = _store_step(state, now, kernel, is_gap=True)
+    state, stored = _on_clock_set(state, now, kernel, is_gap=True)
     state, saved = _save_status(state.scheduled(now.boottime_ns, rand))
     return state, stored + saved
 
 
 def _recover(state: AgentState, event: agent_events.Recovered) -> Decided:
-    """Judge an observation of this boot in sequence, one of another boot by itself, by the poll interval then."""
+    """Judge an observation of this boot in sequence, another by itself. Both use the poll interval of that time."""
     observation, kind, _ = event
     settings, polls = state.settings.judging, state.clock.poll_interval
     if polls is not None:
@@ -85,7 +85,7 @@ def _judge(state: AgentState, event: agent_events.Observed, settings: AuditSetti
     """Judge an observation, store and send the result; poll again soon if that would decide about a finding."""
     observation, kind, report = event
     now = observation.taken
-    state, steps, noticed = _detect_clock_change(state, now, observation.kernel)
+    state, steps, noticed = _apply_clock_change(state, now, observation.kernel)
     dropped = state.clock.dropped.counted(report.dropped, now.boottime_ns)
     result = evaluate(
         state.clock._replace(dropped=dropped),
@@ -125,7 +125,7 @@ def _stamp(state: AgentState, record: Record, now: ClockReading) -> Decided:
     return state._replace(has_unstamped=has_unstamped and true_ns is None), (stamp,)
 
 
-def _detect_clock_change(
+def _apply_clock_change(
     state: AgentState, now: ClockReading, kernel: KernelState | Unavailable, *, is_gap: bool = False
 ) -> tuple[AgentState, tuple[Event, ...], tuple[Action, ...]]:
     """Detect a step or a suspend; after either, poll as soon as the rate limits allow. Return the event of a step."""
@@ -148,11 +148,11 @@ def _detect_clock_change(
     return state, () if step is None else (step_event(clock, step, now),), tuple(to_do)
 
 
-def _store_step(
+def _on_clock_set(
     state: AgentState, now: ClockReading, kernel: KernelState | Unavailable, *, is_gap: bool = False
 ) -> Decided:
     """Detect a step or a suspend between two audits; store and send the event of a step."""
-    state, events, to_do = _detect_clock_change(state, now, kernel, is_gap=is_gap)
+    state, events, to_do = _apply_clock_change(state, now, kernel, is_gap=is_gap)
     if not events:
         return state, to_do
     stored = actions.StoreEvents(state.identity, events, state.record, state.clock)

@@ -149,7 +149,7 @@ class ClockState(NamedTuple):
 
 
 def restored(stored: ClockState | None, boot_id: str | None, now: ClockReading) -> ClockState:
-    """Return the stored state, as far as it is valid in this boot. Nothing is known to be of an unknown boot."""
+    """Return the stored state as far as it is valid in this boot; without a boot id it is of another one."""
     if stored is None:
         return ClockState(boot_id, now, now.boottime_ns)
     if not is_sound(stored.back_test):
@@ -188,12 +188,12 @@ def detect_clock_change(
 
 
 def _listed_steps(steps: Sequence[Step], step: Step | None, now: ClockReading) -> tuple[Step, ...]:
-    """Return the steps of the last hour, without those that are not worse than a later one in their direction."""
+    """Return the steps of the last hour: the newest in each direction, and each that is worse than all later ones."""
     recent = [known for known in steps if now.boottime_ns - known.boottime_ns <= STEP_LISTED_NS]
     if step is None or abs(step.size_ns) < MIN_STEP_S * NS_PER_S:
         return tuple(recent)
     worse = [one for one in recent if one.is_back != step.is_back or step_severity_key(one) > step_severity_key(step)]
-    return (*worse, step)[:_MAX_STEPS]
+    return (*worse, step)[:_MAX_STEPS]  # the worst stay
 
 
 def _after_suspend(state: ClockState, slept_ns: int) -> ClockState:
@@ -253,8 +253,8 @@ def _watch_updates(state: ClockState, observation: Observation) -> ClockState:
     if not kernel.is_synchronised:
         return state._replace(kernel_update=None)
     if last is not None and last.looked_ns <= now_ns:
-        untouched_s = last.maxerror_s + (now_ns - last.looked_ns) / NS_PER_S * _MAXERROR_RATE
-        if abs(kernel.maxerror_s - untouched_s) <= _MAXERROR_TOLERANCE_S:
+        expected_s = last.maxerror_s + (now_ns - last.looked_ns) / NS_PER_S * _MAXERROR_RATE
+        if abs(kernel.maxerror_s - expected_s) <= _MAXERROR_TOLERANCE_S:
             return state
     return state._replace(kernel_update=KernelUpdate(now_ns, kernel.maxerror_s))
 

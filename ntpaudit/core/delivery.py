@@ -10,18 +10,18 @@ from ntpaudit.core.units import DOCS
 
 MAX_ENTRIES = 1000  # the most outbox entries in one request
 FIRST_WAIT_S = 1.0  # the longest first delay; each further failure doubles it
-MAX_WAIT_S = 300.0  # the longest delay, and the time between two attempts while an operator must act
+MAX_WAIT_S = 300.0  # the longest delay; a fifth more at most while an operator must act
 MAX_RETRY_AFTER_S = 3600.0  # a Retry-After is obeyed up to this, so that a faulty proxy cannot silence a host for days
 SHRINK = 8  # a batch shrinks by this factor when the database fails, because the batch may be the cause
-DOUBTS = 3  # an entry that failed alone this many times in a row is compared with others
+MAX_SOLO_FAILURES = 3  # an entry that failed alone this many times in a row is compared with others
 
-PROOFS = 8
+CONFIRMATIONS_NEEDED = 8
 """An entry that failed this many times, each time followed by another that was accepted, is itself the cause.
 
 Also if it was refused for its content or size: a proxy may damage all requests, or some of them.
 """
 
-PROBES = 10  # after this many other entries in a row were refused too, the next attempt is delayed
+MAX_PROBES = 10  # after more other entries in a row that were refused too, the next attempt is delayed
 
 
 class Delivered(NamedTuple):
@@ -92,11 +92,11 @@ class RetryState(NamedTuple):
         others = waiting - first
         if not (self.compares and self.awaiting_confirmation and others > 0):
             return 0
-        if self.suspects and self.probes < PROBES:
+        if self.suspects and self.probes < MAX_PROBES:
             return first + int(rand * others) if self.probes else waiting - 1
         return 0 if rand < 0.5 else first + int((2 * rand - 1) * others)
 
-    def on_another(self) -> "RetryState":
+    def on_new_oldest(self) -> "RetryState":
         """Return the state for another oldest entry."""
         return self._replace(
             solo_failures=0, confirmations=0, awaiting_confirmation=False, reason="", suspects=0, probes=0
@@ -105,7 +105,7 @@ class RetryState(NamedTuple):
     @property
     def compares(self) -> bool:
         """Whether the oldest entry may be the cause, and not the database."""
-        return self.solo_failures >= DOUBTS or self.suspects > 0
+        return self.solo_failures >= MAX_SOLO_FAILURES or self.suspects > 0
 
 
 class Ack(NamedTuple):
@@ -119,8 +119,8 @@ class MoveToDeadLetters(NamedTuple):
     reason: str
 
 
-class Split(NamedTuple):
-    """Send fewer or other entries now: the database is able to reply."""
+class RetryNow(NamedTuple):
+    """Send fewer or other entries at once, with no other action: the database is able to reply."""
 
 
 class RetryAfter(NamedTuple):
@@ -129,16 +129,16 @@ class RetryAfter(NamedTuple):
     wait_s: float
 
 
-Action = Ack | MoveToDeadLetters | Split | RetryAfter
+Action = Ack | MoveToDeadLetters | RetryNow | RetryAfter
 FailureKind = Literal["content", "size", "busy", "broken", "away", "operator"]
 
 
-def decide(state: RetryState, attempt: Attempt, answer: DeliveryResult, rand: float) -> tuple[RetryState, Action]:
+def decide(state: RetryState, attempt: Attempt, reply: DeliveryResult, rand: float) -> tuple[RetryState, Action]:
     """Return the next state and what to do with the sent entries. `rand` in [0, 1) spreads the delays."""
-    if isinstance(answer, Delivered):
-        return _after_another(state, rand) if attempt.position else (_next_batch(state), Ack())
-    kind, reason = classify(answer), describe(answer)
-    wait_s = _wait_s(state, answer, kind, rand)
+    if isinstance(reply, Delivered):
+        return _after_accepted_comparison(state, rand) if attempt.position else (_next_batch(state), Ack())
+    kind, reason = classify(reply), describe(reply)
+    wait_s = _wait_s(state, reply, kind, rand)
     match kind:
         case "content" | "size" | "broken" if attempt.position:
             return _after_probe(state, wait_s)
@@ -250,11 +250,11 @@ def _after_refusal(
     count, is_size = attempt.entries, kind == "size"
     if count > 1 and (is_size or f" dropped={attempt.lines};" not in f"{reason};"):
         most = count // 2 if is_size else state.most
-        return state._replace(size=count // 2, most=most, suspects=0, confirmations=0), Split()
+        return state._replace(size=count // 2, most=most, suspects=0, confirmations=0), RetryNow()
     if is_size:
         state = state._replace(most=MAX_ENTRIES)
     confirmations = state.confirmations if count == state.suspects else 0
-    if confirmations >= PROOFS:
+    if confirmations >= CONFIRMATIONS_NEEDED:
         return _next_batch(state), MoveToDeadLetters(count, reason)
     # nothing was accepted since the last refusal, so sending another entry now proves nothing
     is_pointless = state.awaiting_confirmation and state.suspects == count
@@ -266,13 +266,13 @@ def _after_refusal(
         awaiting_confirmation=True,
         reason=reason,
     )
-    return state, RetryAfter(wait_s) if is_pointless else Split()
+    return state, RetryAfter(wait_s) if is_pointless else RetryNow()
 
 
 def _after_probe(state: RetryState, wait_s: float) -> tuple[RetryState, Action]:
     """Another entry failed too, which proves nothing about the oldest."""
-    if state.suspects and state.probes < PROBES:
-        return state._replace(probes=state.probes + 1), Split()
+    if state.suspects and state.probes < MAX_PROBES:
+        return state._replace(probes=state.probes + 1), RetryNow()
     return state._replace(failures=state.failures + 1, probes=state.probes + 1), RetryAfter(wait_s)
 
 
@@ -284,12 +284,12 @@ def _after_failure(state: RetryState, attempt: Attempt, reason: str) -> RetrySta
     return failed._replace(size=1, solo_failures=state.solo_failures + 1, awaiting_confirmation=True, reason=reason)
 
 
-def _after_another(state: RetryState, rand: float) -> tuple[RetryState, Action]:
+def _after_accepted_comparison(state: RetryState, rand: float) -> tuple[RetryState, Action]:
     """Another entry was accepted, so the database works; count that against the oldest entry."""
     confirmations = state.confirmations + state.awaiting_confirmation
-    if confirmations >= PROOFS and not state.suspects:
+    if confirmations >= CONFIRMATIONS_NEEDED and not state.suspects:
         return _next_batch(state), MoveToDeadLetters(1, state.reason)
     counted = state._replace(confirmations=confirmations, awaiting_confirmation=False)
     if state.suspects:
-        return counted._replace(failures=0, probes=0), Split()
+        return counted._replace(failures=0, probes=0), RetryNow()
     return counted._replace(failures=confirmations), RetryAfter(back_off_s(confirmations, rand))

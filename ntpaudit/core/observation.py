@@ -136,7 +136,7 @@ class HostContext(NamedTuple):
         """Whether a visible time daemon disciplines the clock."""
         return any(daemon.disciplines for daemon in self.known_daemons)
 
-    def observe(
+    def observation(
         self, taken: ClockReading, kernel: KernelState | Unavailable, sources: tuple[SourceObservation, ...] = ()
     ) -> "Observation":
         """Return the observation of an audit of this host; that of a local audit has no sources."""

@@ -7,7 +7,7 @@ from ntpaudit.core.units import NS_PER_S
 
 FIRST_WITHIN_S = 10.0  # the first audit is at random within this: hosts that start together must not poll together
 CONFIRM_S = 64.0  # servers are polled again after this to confirm a pending finding, if rate limits allow it
-JITTER = 0.05  # an interval is longer or shorter by this share, at random (P3)
+JITTER = 0.05  # an interval is longer or shorter by up to this share, at random, but never below its minimum (P3)
 MARGIN = 0.01  # jitter stays this share above the minimum interval: a query is sent some time after its audit begins
 PUT_OFF_S = 0.5  # how long a local audit is postponed at a time while the first poll runs
 POOL_RETRY_S = 300.0  # retry delay for a pool that is still inside its minimum interval

@@ -100,4 +100,4 @@ class SimulatedAgent:
     def _observe(self, sources: tuple[SourceObservation, ...]) -> Observation:
         host = self._host
         taken = host.read()  # before the kernel, as in ntpaudit/agent.py
-        return host.context.observe(taken, host.kernel, sources)
+        return host.context.observation(taken, host.kernel, sources)

@@ -159,7 +159,7 @@ def count_stored(memory: sqlite3.Connection) -> tuple[int, int]:
     return stored, waiting
 
 
-def find_damaged(connection: sqlite3.Connection, boot_id: str | None, count: int) -> list[int]:
+def mark_damaged(connection: sqlite3.Connection, boot_id: str | None, count: int) -> list[int]:
     """Check the latest network audits of a boot, mark the damaged ones, and return the ids of all that are marked."""
     rows = connection.execute(
         "SELECT id, observation, record FROM audits"

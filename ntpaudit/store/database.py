@@ -207,14 +207,14 @@ def _version(connection: sqlite3.Connection) -> int:
 @contextmanager
 def transaction(connection: sqlite3.Connection) -> Iterator[None]:
     """Run one transaction. StoreError if the disk is full, or the file locked, read-only or damaged."""
-    with reading(connection), _one_transaction(connection):
+    with store_errors(connection), _one_transaction(connection):
         yield
 
 
 @contextmanager
 def unsynced_transaction(connection: sqlite3.Connection) -> Iterator[None]:
     """Run one transaction that a power failure, but no crash of the process, can undo. StoreError as `transaction`."""
-    with reading(connection):
+    with store_errors(connection):
         connection.execute("PRAGMA synchronous=NORMAL")
         try:
             with _one_transaction(connection):
@@ -224,8 +224,8 @@ def unsynced_transaction(connection: sqlite3.Connection) -> Iterator[None]:
 
 
 @contextmanager
-def reading(connection: sqlite3.Connection) -> Iterator[None]:
-    """Read, while others may write. StoreError if that fails."""
+def store_errors(connection: sqlite3.Connection) -> Iterator[None]:
+    """Turn an error of SQLite into a StoreError, and mark damage."""
     try:
         with _detect_damage(connection):
             yield

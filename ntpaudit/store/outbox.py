@@ -6,12 +6,12 @@ from typing import Any, NamedTuple
 
 from ntpaudit.store.rows import ROW_ERRORS, clean_text, insert, keep_newest, read_row
 
-MAX_UNSTAMPED = 500  # how many outbox entries without a stamp are read in one audit
+MAX_UNSTAMPED = 500  # how many outbox entries without a stamp are read in one audit, or searched for the newest stamp
 KEPT_DEAD_LETTERS = 10_000  # how many dead letters are kept, the newest: a database may refuse every record
 
 
 class OutboxEntry(NamedTuple):
-    """Lines of line protocol to deliver; `stamp_ns` is None until the true time is known."""
+    """Lines of line protocol to deliver; `stamp_ns` is the true time, or the host's after a wait; None until then."""
 
     id: int
     lines: str
@@ -63,7 +63,7 @@ def newest(connection: sqlite3.Connection) -> OutboxEntry | None:
 
 
 def unstamped(connection: sqlite3.Connection, count: int = MAX_UNSTAMPED) -> list[OutboxEntry]:
-    """Return the oldest `count` entries without a true time, oldest first."""
+    """Return the oldest `count` entries without a stamp, oldest first."""
     rows = connection.execute(
         f"SELECT {_ENTRY} FROM outbox WHERE stamp_ns IS NULL ORDER BY id LIMIT ?",  # noqa: S608
         (count,),

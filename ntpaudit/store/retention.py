@@ -24,7 +24,7 @@ def prune_by_age(
     """Delete what is older than its retention.
 
     An audit is old if both its true time and its host time are. Undelivered audits stay; so do audits without a true
-    time, which are deleted with the next one that has it. If `now_ns` is wrong, at most the oldest `MAX_AGED` are lost.
+    time, which are deleted with the next one that has it. If `now_ns` is wrong, a call loses `MAX_AGED` rows at most.
     """
     raw_ns, findings_ns = (now_ns - round(kept_s * NS_PER_S) for kept_s in (raw_s, findings_s))
     _drop_old(connection, "audits", raw_ns, f"id NOT IN ({_WAITING} WHERE audit_id IS NOT NULL)")

@@ -72,7 +72,7 @@ class StateStore:
 
     def read(self, work: "_Work[_P, _Done]", *args: _P.args, **kwargs: _P.kwargs) -> _Done:
         """Run a function of this package that only reads, on the file or on the memory database in use."""
-        return self._use(database.reading, lambda connection: work(connection, *args, **kwargs))
+        return self._use(database.store_errors, lambda connection: work(connection, *args, **kwargs))
 
     def write(self, work: "_Work[_P, _Done]", *args: _P.args, **kwargs: _P.kwargs) -> _Done:
         """Run a function of this package in one transaction.
@@ -92,7 +92,7 @@ class StateStore:
 
         self.write(work)
 
-    def keep_record(
+    def store_audit(
         self,
         observation: Observation,
         record: Record,
@@ -186,8 +186,7 @@ class StateStore:
 
     def _unsaved_in(self, memory: sqlite3.Connection) -> Unsaved:
         """Return how many records a crash would lose now, including those of a deleted file and of a killed run."""
-        stored, waiting = audits.count_stored(memory)
-        removed = 0
+        (stored, waiting), removed = audits.count_stored(memory), 0
         if self._removed is not None:
             with suppress(sqlite3.Error):
                 removed = outbox.backlog(self._removed)[0]
@@ -213,7 +212,7 @@ class StateStore:
         """Checkpoint a deleted log into the file and reopen the file, which starts a new log."""
         assert self._connection is not None
         try:
-            with database.reading(self._connection):
+            with database.store_errors(self._connection):
                 (is_busy, *_) = self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         except StoreError as error:
             self._fall_back_to_memory(error)

@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ntpaudit.core.delivery import (
-    DOUBTS,
+    CONFIRMATIONS_NEEDED,
     MAX_ENTRIES,
     MAX_RETRY_AFTER_S,
+    MAX_SOLO_FAILURES,
     MAX_WAIT_S,
-    PROOFS,
     Ack,
     Attempt,
     Delivered,
@@ -23,8 +23,8 @@ from ntpaudit.core.delivery import (
     MoveToDeadLetters,
     Refused,
     RetryAfter,
+    RetryNow,
     RetryState,
-    Split,
     Unreachable,
     back_off_s,
     classify,
@@ -219,7 +219,7 @@ def test_exactly_the_bad_entries_become_dead_letters(count: int, bad: dict[int, 
     capacity = data.draw(st.sampled_from([1, 7, 300, 10**9]))
     wrong = {entry for entry in bad if entry < count}
     database = Database({entry: bad[entry] for entry in wrong}, capacity)
-    requests = 30 + (30 + 2 * PROOFS) * len(wrong) + 4 * count // min(capacity, MAX_ENTRIES)
+    requests = 30 + (30 + 2 * CONFIRMATIONS_NEEDED) * len(wrong) + 4 * count // min(capacity, MAX_ENTRIES)
     outcome = deliver(count + 1, database.write, data.draw(SEEDS), requests)
     assert set(outcome.aside) == wrong
     assert set(outcome.confirmed) == set(range(count + 1)) - wrong == database.stored
@@ -234,7 +234,7 @@ TOO_OLD = Refusal(reason="partial write: beyond retention policy dropped={droppe
 def test_a_batch_that_is_dropped_as_a_whole_goes_at_once() -> None:
     """Entries that are all too old for the database's retention cost requests for each batch, not for each entry."""
     database = Database(dict.fromkeys(range(5000), TOO_OLD))
-    outcome = deliver(5001, database.write, random.Random(1), 5 * (2 * PROOFS + 1) + 2)
+    outcome = deliver(5001, database.write, random.Random(1), 5 * (2 * CONFIRMATIONS_NEEDED + 1) + 2)
     assert outcome.aside == list(range(5000))
     assert outcome.confirmed == [5000]
 
@@ -281,10 +281,10 @@ def test_a_refused_entry_waits_for_another_to_compare_it_with(status: int) -> No
         pace, action = decide(pace, ONE, refusal, 0.5)
         assert not isinstance(action, MoveToDeadLetters)
     assert isinstance(action, RetryAfter)
-    for _ in range(PROOFS):
+    for _ in range(CONFIRMATIONS_NEEDED):
         assert pace.next_position(2, 0.0) == 1
         pace, action = decide(pace, Attempt(1, 5, 1), Delivered(), 0.5)
-        assert action == Split()
+        assert action == RetryNow()
         assert pace.next_position(2, 0.99) == 0
         pace, action = decide(pace, ONE, refusal, 0.5)
     assert action == MoveToDeadLetters(1, describe(refusal))
@@ -293,7 +293,7 @@ def test_a_refused_entry_waits_for_another_to_compare_it_with(status: int) -> No
 def test_what_is_healed_between_two_refusals_is_delivered() -> None:
     """A refused entry is sent once more before it is given up, and one that is accepted then is confirmed."""
     pace, _ = decide(RetryState(), ONE, CONFLICT, 0.5)
-    for _ in range(PROOFS - 1):
+    for _ in range(CONFIRMATIONS_NEEDED - 1):
         pace, _ = decide(pace, Attempt(1, 5, 1), Delivered(), 0.5)
         pace, _ = decide(pace, ONE, CONFLICT, 0.5)
     pace, _ = decide(pace, Attempt(1, 5, 1), Delivered(), 0.5)
@@ -368,14 +368,14 @@ def test_an_outage_does_not_make_the_oldest_entry_suspect() -> None:
 def test_an_entry_is_suspected_only_against_others() -> None:
     """An entry is compared with others once it has failed alone, and is a dead letter after the eighth proof."""
     pace = RetryState()
-    for _ in range(DOUBTS):
+    for _ in range(MAX_SOLO_FAILURES):
         assert pace.next_position(10, 0.99) == 0
         pace, _ = decide(pace, ONE, RESET, 0.5)
-    for proof in range(1, PROOFS + 1):
+    for proof in range(1, CONFIRMATIONS_NEEDED + 1):
         place = pace.next_position(10, 0.99)
         assert 1 <= place <= 9
         pace, action = decide(pace, Attempt(1, 5, place), Delivered(), 0.5)
-        if proof < PROOFS:
+        if proof < CONFIRMATIONS_NEEDED:
             assert isinstance(action, RetryAfter)
             assert pace.next_position(10, 0.99) == 0
             pace, _ = decide(pace, ONE, RESET, 0.5)

@@ -166,7 +166,7 @@ RAISED = {rule.id: [context for context in HOSTS if rule.check(context) is not N
 def test_a_finding_says_all_that_is_needed(rule: HostRule) -> None:
     """Whatever is found has its rule's id, remedy and controls, a message, and the severity of its level."""
     listed = [(finding, rule.check(seen)) for seen in RAISED[rule.id] if (finding := found(seen, rule.id)) is not None]
-    assert listed
+    assert listed, f"add a host that raises {rule.id} to tests/message_examples.py"
     for finding, raised in listed:
         assert raised is not None
         assert (finding.id, finding.controls) == (rule.id, rule.controls)

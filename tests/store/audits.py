@@ -30,7 +30,7 @@ _Done = TypeVar("_Done")
 
 
 class AuditRow(NamedTuple):
-    """The arguments of `keep_record`."""
+    """The arguments of `store_audit`."""
 
     observation: Observation
     record: Record
@@ -82,7 +82,7 @@ def keep(store: StateStore, number: int, kind: AuditKind = "local") -> None:
     concluded = audit(number, kind)
     if kind == "network":
         store.write(audits.keep_observation, concluded.observation, kind)
-    store.keep_record(*concluded)
+    store.store_audit(*concluded)
 
 
 class Found(NamedTuple):

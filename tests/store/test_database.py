@@ -19,8 +19,8 @@ from ntpaudit.store.database import (
     VERSION,
     is_damage,
     open_database,
-    reading,
     set_aside_damaged,
+    store_errors,
     transaction,
     unsynced_transaction,
 )
@@ -318,7 +318,7 @@ def test_what_is_no_damage_is_not_taken_for_it(statement: str, path: Path) -> No
         with pytest.raises(StoreError) as caught, transaction(connection):
             connection.execute(statement)
         assert not is_damage(caught.value)
-        with pytest.raises(StoreError) as looked, reading(connection):
+        with pytest.raises(StoreError) as looked, store_errors(connection):
             connection.execute(statement)
         assert not is_damage(looked.value)
 

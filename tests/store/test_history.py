@@ -408,9 +408,9 @@ def test_what_is_damaged_in_this_boot_is_found(memory: sqlite3.Connection) -> No
     memory.execute("UPDATE audits SET record = x'7801ffff' WHERE id IN (1, 4)")
     memory.execute("UPDATE audits SET observation = ? WHERE id = 5", (pack_text("[" * 100_000),))
     audits.keep_observation(memory, audit(9, "network").observation, "network")
-    assert audits.find_damaged(memory, BOOT, 2) == []  # 7 and 6
-    assert audits.find_damaged(memory, BOOT, 5) == [4, 5]
-    assert audits.find_damaged(memory, BOOT, 1) == [4, 5]  # they stay, and are used for nothing any more
+    assert audits.mark_damaged(memory, BOOT, 2) == []  # 7 and 6
+    assert audits.mark_damaged(memory, BOOT, 5) == [4, 5]
+    assert audits.mark_damaged(memory, BOOT, 1) == [4, 5]  # they stay, and are used for nothing any more
     assert memory.execute("SELECT COUNT(*) FROM audits").fetchone() == (9,)
 
 
@@ -422,7 +422,7 @@ def test_an_observation_that_makes_no_sense_is_given_up(text: str | bytes | int,
     memory.execute("UPDATE audits SET observation = ? WHERE id = 1", (text,))
     assert [pending.id for pending in audits.pending_observations(memory)] == [2]
     assert [pending.id for pending in audits.pending_observations(memory)] == [2]
-    assert audits.find_damaged(memory, BOOT, 0) == [1]
+    assert audits.mark_damaged(memory, BOOT, 0) == [1]
     assert memory.execute("SELECT COUNT(*) FROM audits").fetchone() == (2,)
 
 

@@ -148,7 +148,7 @@ def test_an_observation_without_a_record_is_found_and_finished(path: Path) -> No
     second = StateStore(str(path))
     [pending] = second.write(audits.pending_observations)
     assert (pending.kind, pending.observation) == ("network", audit(2, "network").observation)
-    second.keep_record(*audit(2, "network"))
+    second.store_audit(*audit(2, "network"))
     assert second.write(audits.pending_observations) == []
     second.close()
     assert find(path).audits == [1, 2]
@@ -159,7 +159,7 @@ STEPS: dict[str, Callable[[StateStore], object]] = {
     "keep_observation": lambda store: store.write(
         audits.keep_observation, audit(900, "network").observation, "network"
     ),
-    "keep_record": lambda store: store.keep_record(*audit(900, "network")),
+    "store_audit": lambda store: store.store_audit(*audit(900, "network")),
     "keep_events": lambda store: store.write(keep_events_and_state, [event(901)], "b" * 32, entry(901), {"steps": 901}),
     "local": lambda store: keep(store, 902),
     "deliver": lambda store: ARRIVED.extend(deliver(store, refused=frozenset({5}))),
@@ -447,7 +447,7 @@ def test_an_observation_in_the_file_and_its_record_in_memory(path: Path) -> None
     store = StateStore(str(path), retry_s=0.0)
     store.write(audits.keep_observation, audit(1, "network").observation, "network")
     with locked(path):
-        store.keep_record(*audit(1, "network"))
+        store.store_audit(*audit(1, "network"))
     keep(store, 2)
     store.close()
     found = find(path)
@@ -462,7 +462,7 @@ def test_an_observation_in_memory_and_its_record_in_the_file(path: Path) -> None
     with locked(path):
         kept = store.write(audits.keep_observation, audit(6, "network").observation, "network")
     assert kept <= 5  # an id that the file knows too
-    store.keep_record(*audit(6, "network"))
+    store.store_audit(*audit(6, "network"))
     assert is_sound(store)
     store.close()
     found = find(path)

@@ -27,7 +27,7 @@ def keep_audits(path: str, delivered: str) -> NoReturn:
     store = StateStore(path)
     arrived = os.open(delivered, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     for pending in store.write(audits.pending_observations):
-        store.keep_record(*audit((store.read(saved_state.load_state, "clock") or 0) + 1, pending.kind))
+        store.store_audit(*audit((store.read(saved_state.load_state, "clock") or 0) + 1, pending.kind))
     number = (store.read(saved_state.load_state, "clock") or 0) + 1
     print(os.getpid(), flush=True)
     while True:

@@ -127,7 +127,7 @@ class SimulatedRuntime(SystemRuntime):
             if isinstance(server, Server)
         )
         self.all_wrong_s = 0.0
-        self._answer = self.host_context(plan.host_name).observe(self.read(), self.kernel(), sources)
+        self._answer = self.host_context(plan.host_name).observation(self.read(), self.kernel(), sources)
 
     def _source(self, server: Server, number: int) -> Source:
         """Return a server, as wrong as it is now."""

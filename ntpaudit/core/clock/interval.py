@@ -9,7 +9,7 @@ from typing import NamedTuple
 from ntpaudit.core.clock.readings import MAX_DRIFT_PPM, ClockReading, correction_ns, growth_ns
 from ntpaudit.core.units import NS_PER_S
 
-MAX_STEP_NS = 1_000_000  # a larger step of the host's clock during an exchange spoils it (V14)
+MAX_STEP_NS = 1_000_000  # a larger step or suspend makes an exchange, or a carried offset, useless (V14)
 MAX_DISTANCE_NS = NS_PER_S  # RFC 5905 MAXDIST: a source with a larger half-width does not vote (V17)
 
 

@@ -29,7 +29,7 @@ def step_ns(before: ClockReading, after: ClockReading) -> int:
 
 
 def correction_ns(before: ClockReading, after: ClockReading) -> int:
-    """Return the host's corrections of its free-running oscillator between two readings, steps and slews (B6)."""
+    """Return the host's corrections of its free oscillator between two readings (B6): positive lowers the offset."""
     return (after.realtime_ns - before.realtime_ns) - (after.raw_ns - before.raw_ns)
 
 

@@ -60,7 +60,7 @@ class ClockShift(NamedTuple):
 
 
 class SiteShift(NamedTuple):
-    """The hosts of a site that moved, the number compared, and the smallest amount that fits all that moved."""
+    """The hosts of a site that moved, the number compared, and the least amount that fits them; positive: behind."""
 
     moves: tuple[ClockShift, ...]
     compared: int

@@ -22,7 +22,7 @@ KINDS = (
     others.VMTOOLSD,
     others.PRLTOOLSD,
 )
-"""Every kind of program that sets clocks. To add one: a file beside this one, an entry here, a test."""
+"""Every kind of program that sets clocks. To add one, see docs/contributing.md."""
 
 _BY_PROCESS = {name: kind for kind in KINDS for name in kind.process_names}
 
