@@ -1,6 +1,6 @@
 """The templates of the HTML page. Every text is escaped, and cannot turn the line around."""
 
-from functools import partial
+from functools import cache, partial
 from html import escape
 from importlib.resources import files
 
@@ -17,6 +17,7 @@ class _Environment(Environment):
     getattr = staticmethod(getattr)  # type: ignore[assignment]
 
 
+@cache  # it keeps the compiled templates
 def environment() -> Environment:
     """Return the environment of the templates: what they write is escaped, and an unknown name is an error."""
     made = _Environment(
