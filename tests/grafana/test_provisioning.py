@@ -1,6 +1,7 @@
 """What Grafana and Docker read at their start fits together: whatever is named exists, under that name."""
 
 import re
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ ROOT = FOLDER.parent
 Json = dict[str, Any]
 
 
+@cache
 def read(path: Path) -> Json:
     """Return what a YAML file says."""
     found: Json = yaml.safe_load(path.read_text())
