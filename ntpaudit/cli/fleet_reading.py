@@ -18,7 +18,7 @@ from ntpaudit.config.load import with_environment
 from ntpaudit.config.schema import Config
 from ntpaudit.config.values import Language
 from ntpaudit.core.fleet.model import FleetPolicy, Host, Snapshot
-from ntpaudit.core.fleet.severity import seen_ns
+from ntpaudit.core.fleet.severity import latest_arrival_ns
 from ntpaudit.core.units import NS_PER_S, format_duration, format_utc
 from ntpaudit.errors import ConfigError, ReadError
 from ntpaudit.fleet.decode import CLOCK, JUDGED_FIELDS
@@ -208,7 +208,7 @@ def find_host(snapshot: Snapshot, name: str, terms: FleetPolicy, source: str, op
             f"several machines report under the name {name}, so its points are not of one clock",
             "give each machine its own name: host.name in its configuration",
         )
-    silent_s = (snapshot.now_ns - seen_ns(host, snapshot)) / NS_PER_S
+    silent_s = (snapshot.now_ns - latest_arrival_ns(host, snapshot)) / NS_PER_S
     if not silent_s <= terms.silent_after_s:
         raise ReadError(
             f"{name} has been silent for {format_duration(silent_s)}, so its current offset is unknown",

@@ -19,7 +19,7 @@ from ntpaudit.core.fleet.model import (
     TimeBucket,
     TimeSpans,
 )
-from ntpaudit.core.fleet.severity import came_ns
+from ntpaudit.core.fleet.severity import arrival_ns
 from ntpaudit.core.observation import STATUSES
 from ntpaudit.core.policy import VERDICTS, Severity, Verdict
 from ntpaudit.core.units import NS_PER_S
@@ -167,7 +167,7 @@ def _last_arrived(one: ClockRow, other: ClockRow) -> ClockRow:
 def _arrival_ns(stamp_ns: int, disputed_s: RawValue) -> int:
     """Return when a point arrived: at its timestamp, unless it reports by how much that is disputed."""
     seconds = None if disputed_s is None else number(disputed_s)
-    return came_ns(stamp_ns, seconds) if seconds else stamp_ns
+    return arrival_ns(stamp_ns, seconds) if seconds else stamp_ns
 
 
 def current(stamped: Mapping[str, Host], disputed: Mapping[str, Host], ahead: Mapping[str, Host]) -> dict[str, Host]:
@@ -180,13 +180,13 @@ def current(stamped: Mapping[str, Host], disputed: Mapping[str, Host], ahead: Ma
     hosts = dict(stamped)
     for name, host in disputed.items():
         known = hosts.get(name)
-        if known is None or known.last_ns == host.last_ns or known.last_ns <= came_ns(host.last_ns, host.disputed_s):
+        if known is None or known.last_ns == host.last_ns or known.last_ns <= arrival_ns(host.last_ns, host.disputed_s):
             hosts[name] = host
         elif _may_be_two(known, host):
             hosts[name] = max(known, host, key=_severity_key)
     for name, host in ahead.items():
         known = hosts.get(name)
-        if known is None or (host.disputed_s and _host_came_ns(known) <= _host_came_ns(host)):
+        if known is None or (host.disputed_s and _host_arrival_ns(known) <= _host_arrival_ns(host)):
             hosts[name] = host
         elif not host.disputed_s:
             hosts[name] = host._replace(severity=max(host.severity, known.severity))
@@ -198,7 +198,7 @@ def current(stamped: Mapping[str, Host], disputed: Mapping[str, Host], ahead: Ma
 def _may_be_two(one: Host, other: Host) -> bool:
     """Whether two points may be of two machines: they arrived from two places at about the same time."""
     is_elsewhere = (one.site, one.env) != (other.site, other.env)
-    return is_elsewhere and abs(_host_came_ns(one) - _host_came_ns(other)) <= TOGETHER_NS
+    return is_elsewhere and abs(_host_arrival_ns(one) - _host_arrival_ns(other)) <= TOGETHER_NS
 
 
 def unsettled(hosts: Mapping[str, Host], disputed: Iterable[str], since_ns: int) -> dict[str, Host]:
@@ -206,7 +206,7 @@ def unsettled(hosts: Mapping[str, Host], disputed: Iterable[str], since_ns: int)
 
     Another point may have arrived later: the timestamps are not in the order of arrival.
     """
-    return {name: hosts[name] for name in disputed if _host_came_ns(hosts[name]) < since_ns}
+    return {name: hosts[name] for name in disputed if _host_arrival_ns(hosts[name]) < since_ns}
 
 
 def later(hosts: Mapping[str, Host], rows: Iterable[ClockRow]) -> dict[str, Host]:
@@ -214,11 +214,11 @@ def later(hosts: Mapping[str, Host], rows: Iterable[ClockRow]) -> dict[str, Host
     return {
         name: max(known, found, key=_severity_key) if _may_be_two(known, found) else found
         for name, found in hosts_of(rows).items()
-        if (known := hosts.get(name)) is not None and _host_came_ns(known) < _host_came_ns(found)
+        if (known := hosts.get(name)) is not None and _host_arrival_ns(known) < _host_arrival_ns(found)
     }
 
 
-def _host_came_ns(host: Host) -> int:
+def _host_arrival_ns(host: Host) -> int:
     """Return when a host's point arrived, if its agent knows it."""
     return _arrival_ns(host.last_ns, host.disputed_s)
 
@@ -323,7 +323,7 @@ def _host(name: str, row: ClockRow) -> Host:
 
 
 _SEVERITIES: dict[float | None, Severity] = {float(severity): severity for severity in Severity}
-_VERDICTS: dict[float | None, Verdict] = {float(place): verdict for place, verdict in enumerate(VERDICTS)}
+_VERDICTS: dict[float | None, Verdict] = {float(index): verdict for index, verdict in enumerate(VERDICTS)}
 _UNMEASURED = float(VERDICTS.index("unmeasured"))
 
 
@@ -436,12 +436,12 @@ def count_severities(spans: TimeSpans, worst: Iterable[tuple[int, RawValue, int]
     Intervals without hosts are left out, and so are numbers outside `spans`.
     """
     counts: dict[int, list[int]] = {}
-    for place, severity, hosts in worst:
-        if 0 <= place < spans.spans and hosts > 0:
-            counts.setdefault(place, [0, 0, 0, 0])[_SEVERITIES.get(number(severity), Severity.UNKNOWN)] += hosts
+    for index, severity, hosts in worst:
+        if 0 <= index < spans.spans and hosts > 0:
+            counts.setdefault(index, [0, 0, 0, 0])[_SEVERITIES.get(number(severity), Severity.UNKNOWN)] += hosts
     return tuple(
-        SeverityCounts(spans.begin_ns + place * spans.width_ns, (ok, warning, unknown, critical))
-        for place, (ok, warning, unknown, critical) in sorted(counts.items())
+        SeverityCounts(spans.begin_ns + index * spans.width_ns, (ok, warning, unknown, critical))
+        for index, (ok, warning, unknown, critical) in sorted(counts.items())
     )
 
 

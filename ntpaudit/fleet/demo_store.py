@@ -111,13 +111,13 @@ class DemoStore:
 
 def _check_target(path: str) -> None:
     """Raise StoreError unless there is no file yet, or a demonstration. OSError if it cannot be written."""
-    with find(path) as place:
-        if not os.access(".", os.W_OK, dir_fd=place.folder, effective_ids=True):
+    with find(path) as found:
+        if not os.access(".", os.W_OK, dir_fd=found.folder, effective_ids=True):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         try:
-            if not stat.S_ISREG(os.stat(place.name, dir_fd=place.folder).st_mode):
+            if not stat.S_ISREG(os.stat(found.name, dir_fd=found.folder).st_mode):
                 raise StoreError(f"{path} is no file that could be replaced; name another with --store")
-            handle = os.open(place.name, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=place.folder)
+            handle = os.open(found.name, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=found.folder)
         except FileNotFoundError:
             return
     if not _is_demo(handle):
@@ -205,16 +205,16 @@ class DemoReader(Reader):
     def buckets(self, spans: TimeSpans, hosts: Sequence[str]) -> Iterable[Any]:
         """Read the number of an interval, a host, and its worst severity, mean, earliest and latest offset in it."""
         statement = f"""
-            SELECT (stamp_ns - ?) / ? AS place, host, max(severity), avg(offset_s), min(earliest_s), max(latest_s)
-            FROM clock WHERE stamp_ns >= ? AND stamp_ns < ? AND {_one_of(hosts)} GROUP BY place, host
+            SELECT (stamp_ns - ?) / ? AS number, host, max(severity), avg(offset_s), min(earliest_s), max(latest_s)
+            FROM clock WHERE stamp_ns >= ? AND stamp_ns < ? AND {_one_of(hosts)} GROUP BY number, host
             """  # noqa: S608
         return self._query(statement, (spans.begin_ns, spans.width_ns, spans.begin_ns, spans.end_ns, *hosts))
 
     def tally(self, spans: TimeSpans, site: str | None) -> Iterable[Any]:
         """Read the number of an interval, a severity, and of how many hosts it was the worst: of one at a time."""
         statement = """
-            SELECT (stamp_ns - ?) / ? AS place, max(severity), 1 FROM clock
-            WHERE stamp_ns >= ? AND stamp_ns < ? AND (? IS NULL OR site = ?) GROUP BY place, host
+            SELECT (stamp_ns - ?) / ? AS number, max(severity), 1 FROM clock
+            WHERE stamp_ns >= ? AND stamp_ns < ? AND (? IS NULL OR site = ?) GROUP BY number, host
             """
         return self._query(statement, (spans.begin_ns, spans.width_ns, spans.begin_ns, spans.end_ns, site, site))
 

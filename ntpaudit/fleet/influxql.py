@@ -30,7 +30,7 @@ class InfluxqlReader(DatabaseReader):
     """A database, or a bucket, of the InfluxDB family."""
 
     kind = "InfluxDB"
-    doorbell = "/ping"
+    date_path = "/ping"
 
     def __init__(self, server: DatabaseServer, database: str, env: str | None = None) -> None:
         """Prepare; nothing is read yet."""
@@ -38,7 +38,7 @@ class InfluxqlReader(DatabaseReader):
         self._database = database
 
     @property
-    def place(self) -> str:
+    def described(self) -> str:
         """What is read, for messages."""
         return f"database {self._database!r} at {self.server.where}"
 
@@ -54,8 +54,8 @@ class InfluxqlReader(DatabaseReader):
 
     def tally(self, spans: TimeSpans, site: str | None) -> Iterator[Any]:
         """Read the number of an interval, a severity, and of how many hosts it was the worst: of one at a time."""
-        for place, severity in self._grouped(spans, 'max("severity") AS "severity"', ("severity",), site):
-            yield place, severity, 1
+        for index, severity in self._grouped(spans, 'max("severity") AS "severity"', ("severity",), site):
+            yield index, severity, 1
 
     def _grouped(
         self,
@@ -93,9 +93,9 @@ class InfluxqlReader(DatabaseReader):
 
     def _decoded(self, table: Table, window: Window, statement: str) -> Iterator[Any]:
         """Yield the rows of a table; fields that were not read are None."""
-        place = len(table.tags)
+        index = len(table.tags)
         for row in self._rows(statement, (*table.tags, "time", *table.fields)):
-            if window.holds(row[place]):
+            if window.holds(row[index]):
                 yield table.row._make(row)
 
     def ahead(self, window: Window) -> Iterable[ClockRow]:
@@ -191,7 +191,7 @@ def _rows_of(series: Mapping[str, RawValue], names: Sequence[str]) -> Iterator[R
         return
     width = len(columns)
     constant = [None, *(tags.get(name) for name in names)]
-    places = [columns.index(name) if name in columns else width + 1 + place for place, name in enumerate(names)]
+    places = [columns.index(name) if name in columns else width + 1 + index for index, name in enumerate(names)]
     pick = itemgetter(*places, width)  # one more, so that it always returns a tuple
     for row in values:
         if isinstance(row, list) and len(row) == width:

@@ -51,10 +51,10 @@ class PromqlReader(DatabaseReader):
     """A database of the VictoriaMetrics family."""
 
     kind = "VictoriaMetrics"
-    doorbell = BUILD
+    date_path = BUILD
 
     @property
-    def place(self) -> str:
+    def described(self) -> str:
         """What is read, for messages."""
         return self.server.where
 
@@ -76,15 +76,15 @@ class PromqlReader(DatabaseReader):
                 )
             )
             cells = [one() for one in offset]
-            for (host, place), worst in severity().items():
-                yield place, host, worst, *(one.get((host, place)) for one in cells)
+            for (host, index), worst in severity().items():
+                yield index, host, worst, *(one.get((host, index)) for one in cells)
 
     def tally(self, spans: TimeSpans, site: str | None) -> Iterator[Any]:
         """Read the number of an interval, a severity, and of how many hosts it was the worst."""
         (conditions,) = self._conditions(site, None)
         worst = f"max(max_over_time(ntpaudit_clock_severity{{{conditions}}}[{spans.width_ns // _MS}ms])) by (host)"
         counted = self._range(f'count_values("severity", {worst})', spans, "severity")()
-        return ((place, severity, count_of(hosts)) for (severity, place), hosts in counted.items())
+        return ((index, severity, count_of(hosts)) for (severity, index), hosts in counted.items())
 
     def last(self, table: Table, window: Window, hosts: Sequence[str] | None, fields: Sequence[str]) -> list[Any]:
         """Read some fields of the last point of each series that has the first field.

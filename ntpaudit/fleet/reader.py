@@ -148,9 +148,9 @@ class Reader(ABC):
         """Read the time series of hosts in `count` intervals of equal length; those without a point are left out."""
         spans = split(begin_ns, end_ns, count)
         series: dict[str, list[TimeBucket]] = {host: [] for host in hosts}
-        for place, host, *cells in self.buckets(spans, hosts):
-            if isinstance(host, str) and host in series and 0 <= place < spans.spans:
-                series[host].append(bucket_of(spans.begin_ns + place * spans.width_ns, *cells))
+        for index, host, *cells in self.buckets(spans, hosts):
+            if isinstance(host, str) and host in series and 0 <= index < spans.spans:
+                series[host].append(bucket_of(spans.begin_ns + index * spans.width_ns, *cells))
         return {host: tuple(sorted(buckets, key=attrgetter("begin_ns"))) for host, buckets in series.items()}
 
     def tallies(self, begin_ns: int, end_ns: int, count: int, site: str | None = None) -> tuple[SeverityCounts, ...]:
@@ -205,11 +205,11 @@ class Reader(ABC):
 class DatabaseReader(Reader):
     """A reader of a database server, whose language its subclasses know; of one environment, or of all.
 
-    `kind` is the family of the database, `doorbell` the path of the cheapest reply, which is read for its date.
+    `kind` is the family of the database, `date_path` the path of the cheapest reply, which is read for its date.
     """
 
     kind: ClassVar[DatabaseKind]
-    doorbell: ClassVar[str]
+    date_path: ClassVar[str]
 
     def __init__(self, server: DatabaseServer, env: str | None = None) -> None:
         """Prepare; nothing is read yet."""
@@ -218,12 +218,12 @@ class DatabaseReader(Reader):
 
     @property
     @abstractmethod
-    def place(self) -> str:
+    def described(self) -> str:
         """What is read, for messages."""
 
     def now_ns(self) -> int:
         """Return the time of this machine's clock, or of the database's if they differ; the database is queried."""
-        self.server.look(self.doorbell)
+        self.server.look(self.date_path)
         return self._now_ns()
 
     def _now_ns(self) -> int:
@@ -269,13 +269,13 @@ class DatabaseReader(Reader):
         from ntpaudit.fleet.suggestion import nearest
 
         if site is not None and (near := nearest(site, self.sites())) is not None:
-            return ReadError(f"{self.place} has no host of site {site!r}", f"did you mean {near}?")
+            return ReadError(f"{self.described} has no host of site {site!r}", f"did you mean {near}?")
         named = {word: name for word, name in (("site", site), ("environment", self.env)) if name is not None}
         whose = " and ".join(f"{word} {name!r}" for word, name in named.items())
         names = f"check the name{'s' * (len(named) > 1)} of the {' and the '.join(named)}, " if named else ""
         database = f", set another database with {self.server.keys['database']}" if self.kind == "InfluxDB" else ""
         return UnexpectedReplyError(
-            f"no agent{' of ' + whose if whose else ''} has delivered anything to {self.place} yet",
+            f"no agent{' of ' + whose if whose else ''} has delivered anything to {self.described} yet",
             f"{names}check whether agents deliver there (run `ntpaudit status` on a host){database}",
         )
 
@@ -397,8 +397,8 @@ class _Query:
         longer = self.doubtful._replace(end_ns=self.until_ns + _DISPUTE_NS if self.is_present else self.until_ns)
         for window, at_once in ((self.recent, sys.maxsize), (longer, _AT_ONCE)):
             left = unsettled({**hosts, **found}, doubted, self.recent.begin_ns)
-            for place in range(0, len(left), at_once):
-                names = set(sorted(left)[place : place + at_once])
+            for index in range(0, len(left), at_once):
+                names = set(sorted(left)[index : index + at_once])
                 rows = _of(self.reader.every, CLOCK, window, names, ("severity", "disputed_s"))
                 # it is unknown when an undisputed point arrived that is stamped ahead of now
                 rows = [row for row in rows if row.disputed_s is not None or row.last_ns <= self.until_ns]

@@ -17,7 +17,7 @@ from ntpaudit.core.fleet.model import (
     Snapshot,
     max_error_s,
 )
-from ntpaudit.core.fleet.severity import disputed_s, offset_verdict, seen_ns
+from ntpaudit.core.fleet.severity import disputed_s, latest_arrival_ns, offset_verdict
 from ntpaudit.core.policy import Severity
 from ntpaudit.core.units import NS_PER_S
 
@@ -31,7 +31,7 @@ def build_members(snapshot: Snapshot, policy: FleetPolicy) -> tuple[tuple[HostSt
     members: list[HostStatus] = []
     unlisted: list[str] = []
     for host in snapshot.hosts:
-        silent_s = (snapshot.now_ns - seen_ns(host, snapshot)) / NS_PER_S
+        silent_s = (snapshot.now_ns - latest_arrival_ns(host, snapshot)) / NS_PER_S
         reports = silent_s <= policy.silent_after_s
         if listed is not None and host.name not in listed:
             if not reports:

@@ -37,18 +37,18 @@ def tolerances_s(host: Host, policy: FleetPolicy) -> tuple[float, float]:
     return host.warning_s if host.warning_s is not None and host.warning_s > 0 else inf, host.critical_s
 
 
-def came_ns(last_ns: int, disputed_s: float) -> int:
+def arrival_ns(last_ns: int, disputed_s: float) -> int:
     """Return when a point arrived, by the database's clock, from its timestamp and its `disputed_s`."""
     return last_ns - round(disputed_s * NS_PER_S) if abs(disputed_s) <= MAX_STAMP_DISPUTE_S else last_ns
 
 
-def seen_ns(host: Host, snapshot: Snapshot) -> int:
+def latest_arrival_ns(host: Host, snapshot: Snapshot) -> int:
     """Return when the latest point arrived, by the database's clock: its timestamp minus the difference of the clocks.
 
     If only the past was read, timestamps ahead of the database are not corrected: later points were not read.
     """
     known_s = host.disputed_s if host.disputed_s < 0 or snapshot.looked_ahead else 0.0
-    return min(came_ns(host.last_ns, known_s), snapshot.now_ns)
+    return min(arrival_ns(host.last_ns, known_s), snapshot.now_ns)
 
 
 def disputed_s(host: Host, now_ns: int) -> float:
