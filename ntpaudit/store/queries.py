@@ -125,11 +125,11 @@ class History:
         self._damage = damage
 
     def status(
-        self, look: Callable[[], HostNow], stale_after_s: float | None = None
+        self, read_host: Callable[[], HostNow], stale_after_s: float | None = None
     ) -> tuple[AgentStatus, dict[str, Any]] | None:
         """Return what the agent's last record is worth now, and that record as stored; None without one.
 
-        `look` sees the host after the records were read, so that none is later. StoreError if the last one is damaged.
+        `read_host` is called after the records were read, so that none is later. StoreError if the last one is damaged.
         """
         row = self._connection.execute(
             f"SELECT id, record FROM audits WHERE {_BY_AGENT} ORDER BY id DESC LIMIT 1"  # noqa: S608
@@ -144,13 +144,13 @@ class History:
                 f"the last record (audit {audit_id}) is damaged, so nothing is known of the clock ({error}); "
                 f"wait for the agent's next record, or restart it: {service.restart()}"
             ) from error
-        asked = self._last_polled(audit_id)
-        agent, here = self.agent_state(), look()
+        polled = self._last_polled(audit_id)
+        agent, here = self.agent_state(), read_host()
         if here.agent_runs is False and record.health is not None:  # nothing is sent now: the outbox is as it stays
             waiting, oldest_ns, _ = backlog(self._connection)
             oldest_s = None if oldest_ns is None else (self.corrected_now(here.moment) - oldest_ns) / NS_PER_S
             record = record._replace(health=record.health._replace(backlog=waiting, oldest_s=oldest_s))
-        return agent_status(record, asked, agent, here, stale_after_s), stored
+        return agent_status(record, polled, agent, here, stale_after_s), stored
 
     def _last_polled(self, until_id: int) -> Record | None:
         """Return the last record of an audit that polled any source, else of any; a damaged one is skipped."""

@@ -80,15 +80,15 @@ def compare(snapshot: Snapshot, members: Iterable[HostStatus]) -> list[ClockShif
         if alarm.kind in STEP_KINDS:
             stepped_ns[alarm.host] = max(alarm.since_ns, stepped_ns.get(alarm.host, alarm.since_ns))
     compared, baseline_ns = [], round(snapshot.baseline_s * NS_PER_S)
-    for one, host, now in measured(members):
-        then = snapshot.baseline.get(one.name)
-        is_explained = any(alarm.kind in _EXPLAINING and alarm.severity > Severity.OK for alarm in one.alarms)
-        if then is None or one.name in duplicates or one.disputed_s or is_explained:
+    for status, host, now in measured(members):
+        then = snapshot.baseline.get(status.name)
+        is_explained = any(alarm.kind in _EXPLAINING and alarm.severity > Severity.OK for alarm in status.alarms)
+        if then is None or status.name in duplicates or status.disputed_s or is_explained:
             continue
         # without the time of the baseline point, it is as old as the baseline
-        since_ns = snapshot.baseline_ns.get(one.name, host.last_ns - baseline_ns)
-        stepped = one.name in stepped_ns and stepped_ns[one.name] >= since_ns
-        compared.append(ClockShift(one, host, (host.last_ns - since_ns) / NS_PER_S, then, now, stepped))
+        since_ns = snapshot.baseline_ns.get(status.name, host.last_ns - baseline_ns)
+        stepped = status.name in stepped_ns and stepped_ns[status.name] >= since_ns
+        compared.append(ClockShift(status, host, (host.last_ns - since_ns) / NS_PER_S, then, now, stepped))
     return compared
 
 
