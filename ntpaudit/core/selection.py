@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from itertools import combinations
+from math import fsum
 from typing import NamedTuple
 
 from ntpaudit.core.clock.interval import MAX_DISTANCE_NS, MAX_STEP_NS, Interval
@@ -334,15 +335,20 @@ def _label(intervals: Sequence[Interval]) -> tuple[Status, ...]:
 
 
 def _estimate(candidates: Sequence[Candidate], statuses: Sequence[Status], falsetickers: int) -> int:
-    """Return the median of the agreeing offsets (R2): with weights, a tiny false interval would decide alone.
+    """Return the mean of the agreeing offsets, each with the weight 1 / half-width squared, with two limits (R2).
 
-    Falsetickers can make honest sources look false. So the median is limited to the usable offsets of rank f + 1 from
-    below and from above, each of which is in the range of the honest ones.
+    A tiny false interval must not decide alone: only f intervals can be smaller than the one of rank f + 1, so no
+    source weighs more than that. Falsetickers can make honest sources look false: the mean is limited to the usable
+    offsets of rank f + 1 from below and from above, each of which is in the range of the honest ones.
     """
     usable = sorted(candidate.offset_ns for candidate in candidates)
-    agreeing = [one.offset_ns for one, status in zip(candidates, statuses, strict=True) if status == "agreeing"]
-    trimmed = min(falsetickers, (len(usable) - 1) // 2)
-    return Interval(usable[trimmed], usable[-1 - trimmed]).clamp(median_ns(agreeing))
+    agreeing = [one for one, status in zip(candidates, statuses, strict=True) if status == "agreeing"]
+    limit = min(falsetickers, (len(usable) - 1) // 2)
+    least_ns = max(1, sorted(one.interval.half_width_ns for one in agreeing)[limit])
+    weights = [(least_ns / max(least_ns, one.interval.half_width_ns)) ** 2 for one in agreeing]
+    from_ns = usable[0]  # a float holds the differences exactly, but no offset of many years
+    sums = fsum(weight * (one.offset_ns - from_ns) for weight, one in zip(weights, agreeing, strict=True))
+    return Interval(usable[limit], usable[-1 - limit]).clamp(from_ns + round(sums / fsum(weights)))
 
 
 def median_ns(values_ns: Sequence[int]) -> int:

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from fractions import Fraction
 from itertools import combinations, permutations
 from random import Random
-from statistics import median
 
 import pytest
 from hypothesis import given, settings
@@ -576,10 +575,23 @@ def test_a_falseticker_with_a_narrow_interval_does_not_decide() -> None:
     assert agreed([*honest, candidate(29 * MS - 1, 29 * MS + 1, 3)]).estimate_ns == 0
 
 
-@pytest.mark.parametrize(("offsets", "expected"), [((7,), 7), ((2, 8), 5), ((1, 2, 90), 2), ((1, 2, 6, 90), 4)])
-def test_the_estimate_is_the_median(offsets: tuple[int, ...], expected: int) -> None:
-    """Of an even number of sources it is the mean of the middle two (R2)."""
-    assert agreed([candidate(-100, 100, at, offset=at) for at in offsets]).estimate_ns == expected
+@pytest.mark.parametrize(
+    ("sources", "expected"),
+    [
+        ([(7, 100)], 7),
+        ([(2, 100), (8, 100)], 5),
+        ([(2, 100), (8, 200)], 3),  # weights 1 and 1/4: 3.2
+        ([(0, 100), (0, 100), (60, 1)], 60),  # of three none may be wrong: the nearest counts
+        ([(0, 100), (0, 100), (9, 100), (60, 1)], 9),  # of four one may: it weighs as much as the next, and is limited
+        ([(1, 50), (3, 50), (5, 100), (7, 100)], 3),  # weights 1, 1, 1/4 and 1/4: 2.8
+    ],
+)
+def test_the_estimate_is_a_mean_with_limited_weights(sources: list[tuple[int, int]], expected: int) -> None:
+    """`sources` have offset and half-width. The weight is 1 / half-width squared, and at most that of rank f + 1 (R2)."""
+    candidates = [
+        candidate(offset - half, offset + half, number, offset=offset) for number, (offset, half) in enumerate(sources)
+    ]
+    assert agreed(candidates).estimate_ns == expected
 
 
 @given(attacked(), st.data())
@@ -627,7 +639,7 @@ def test_falsetickers_have_no_say_in_the_estimate() -> None:
 
 @pytest.mark.parametrize("side", [1, -1])
 def test_the_estimate_stays_inside_the_interval(side: int) -> None:
-    """What the median makes of lopsided offsets is drawn to the interval that is guaranteed (S7)."""
+    """What the mean makes of lopsided offsets is drawn to the interval that is guaranteed (S7)."""
     near, far = sorted((0, 10 * side)), sorted((0, 100 * side))
     candidates = [
         Candidate(100 * side, Interval(*far), frozenset({"net 1"})),
@@ -644,7 +656,7 @@ def test_the_estimate_stays_inside_the_interval(side: int) -> None:
 )
 @settings(max_examples=200, deadline=None)
 def test_the_estimate_agrees_with_fractions(rows: list[tuple[int, int, int, float]], far: int) -> None:
-    """The estimate is the exact median, to 1 ns even for a clock that is 70 years wrong (R2)."""
+    """The estimate is the mean of exact arithmetic, to 1 ns even for a clock that is 70 years wrong (R2)."""
     candidates = [
         Candidate(
             far + min(at, 0) - left + int((left + right) * part),
@@ -655,9 +667,13 @@ def test_the_estimate_agrees_with_fractions(rows: list[tuple[int, int, int, floa
     ]  # every interval holds `far`
     agreement = agreed(candidates)
     assert agreement.statuses == ("agreeing",) * len(rows)
-    exact = median(Fraction(voter.offset_ns) for voter in candidates)
+    offsets, limit = sorted(voter.offset_ns for voter in candidates), (len(rows) - 1) // 3
+    least = max(1, sorted(voter.interval.half_width_ns for voter in candidates)[limit])
+    weights = [Fraction(least, max(least, voter.interval.half_width_ns)) ** 2 for voter in candidates]
+    total = sum(weight * voter.offset_ns for weight, voter in zip(weights, candidates, strict=True))
+    exact = min(max(total / sum(weights), Fraction(offsets[limit])), Fraction(offsets[-1 - limit]))
     inside = min(max(exact, Fraction(agreement.interval.earliest_ns)), Fraction(agreement.interval.latest_ns))
-    assert abs(agreement.estimate_ns - inside) < 1
+    assert abs(agreement.estimate_ns - inside) <= Fraction(1, 2)
 
 
 # --- order --------------------------------------------------------------------------------------------------------

@@ -110,21 +110,28 @@ def _check_forecast(found: Results, audit: Audit, phase_s: NDArray[np.float64], 
     breach = drift.breach
     kernel_ppm = float(audit.record.kernel["frequency_ppm"])
     step = math.ceil(audit.true.now_s / STEP_S)
-    first_s = step * STEP_S - audit.true.now_s
-    ahead_s = first_s + np.arange(int(FORECAST_LIMIT_S / STEP_S)) * STEP_S
-    ahead_s = ahead_s[: len(phase_s) - step]
+    ahead_s = np.arange(min(int(FORECAST_LIMIT_S / STEP_S), len(phase_s) - step)) * STEP_S + (
+        step * STEP_S - audit.true.now_s
+    )
     now_phase_s = float(np.interp(audit.true.now_s, (np.arange(2) + step - 1) * STEP_S, phase_s[step - 1 : step + 1]))
-    offsets_s = audit.true.offset_s - (phase_s[step : step + len(ahead_s)] - now_phase_s) - kernel_ppm * 1e-6 * ahead_s
-    beyond = np.flatnonzero(np.abs(offsets_s) >= limit_s)
-    actual_s = float(ahead_s[beyond[0]]) if len(beyond) else math.inf
-    if abs(audit.true.offset_s) >= limit_s:
-        actual_s = 0.0
+    moved_s = -(phase_s[step : step + len(ahead_s)] - now_phase_s) - kernel_ppm * 1e-6 * ahead_s
+    actual_s = _first_beyond_s(np.append(0.0, ahead_s), audit.true.offset_s + np.append(0.0, moved_s), limit_s)
     found.share("guaranteed", noise).count(actual_s >= breach.guaranteed_s)
     found.share("no band", path).count(not breach.calibrated)
     if breach.calibrated:
         near_s = math.inf if breach.pessimistic_s is None else breach.pessimistic_s
         far_s = math.inf if breach.optimistic_s is None else breach.optimistic_s
-        found.share("band", path, noise).count(near_s <= actual_s + STEP_S and actual_s - STEP_S <= far_s)
+        found.share("band", path, noise).count(near_s <= actual_s <= far_s)
+
+
+def _first_beyond_s(times_s: NDArray[np.float64], offsets_s: NDArray[np.float64], limit_s: float) -> float:
+    """Return when |offset| reaches the limit, on straight lines between these points; infinite if it does not."""
+    sizes_s = np.abs(offsets_s)
+    beyond = np.flatnonzero(sizes_s >= limit_s)
+    if not len(beyond):
+        return math.inf
+    ends = slice(max(0, int(beyond[0]) - 1), int(beyond[0]) + 1)
+    return float(np.interp(limit_s, sizes_s[ends], times_s[ends]))
 
 
 def run(numbers: Sequence[int], seed: int, hours: float = HOURS) -> Results:

@@ -133,23 +133,20 @@ def fit(samples: Sequence[Sample]) -> Fit | None:
     nearest_s, middle = distances[0], len(distances) // 2
     median_s = (distances[~middle] + distances[middle]) / 2
     scatter_s = max(_PRECISION_S, min((median_s - nearest_s) / 0.7, nearest_s))
-    points = [
-        (
-            1 / _variance_factor(sample.distance_s, nearest_s, scatter_s),
-            (sample.raw_ns - newest.raw_ns) / NS_PER_S,  # a float would hold an epoch only to 200 ns
-            (sample.offset_raw_ns - newest.offset_raw_ns) / NS_PER_S,
-        )
-        for sample in history
-    ]
+    weights = [1 / _variance_factor(sample.distance_s, nearest_s, scatter_s) for sample in history]
+    # a float would hold an epoch only to 200 ns
+    xs = [(sample.raw_ns - newest.raw_ns) / NS_PER_S for sample in history]
+    ys = [(sample.offset_raw_ns - newest.offset_raw_ns) / NS_PER_S for sample in history]
+    sums = _moments(weights[: len(distances)], xs, ys)
     for count in range(len(distances), _MIN_SAMPLES - 1, -1):
-        weight, centre, level, spread, slope = _regress(points[:count])
+        weight, centre, level, spread, slope = _line(sums[count - 1])
         # the residuals of as many older samples show a change of frequency early
-        residuals = [y - level - slope * (x - centre) for _, x, y in points[: 2 * count]]
+        residuals = [y - level - slope * (x - centre) for x, y in zip(xs[: 2 * count], ys, strict=False)]
         if _is_random(residuals):
             break
     if not spread > 0:
         return None
-    squares = fsum(w * residual**2 for (w, _, _), residual in zip(points[:count], residuals, strict=False))
+    squares = fsum(w * residual**2 for w, residual in zip(weights[:count], residuals, strict=False))
     variance = max(squares / (count - 2), _PRECISION_S**2)
     skew_ppm = 1e6 * sqrt(variance / spread) * student_t(_SKEW_CONFIDENCE, count - 2)
     if not skew_ppm <= UNKNOWN_SKEW_PPM:
@@ -158,7 +155,7 @@ def fit(samples: Sequence[Sample]) -> Fit | None:
         frequency_ppm=slope * 1e6,
         skew_ppm=skew_ppm,
         samples=count,
-        span_s=-points[count - 1][1],
+        span_s=-xs[count - 1],
         centre_raw_ns=newest.raw_ns + round(centre * NS_PER_S),
         centre_offset_ns=newest.offset_raw_ns + round(level * NS_PER_S),
         variance_s2=variance,
@@ -324,14 +321,17 @@ def _variance_factor(distance_s: float, nearest_s: float, scatter_s: float) -> f
     return deviations * deviations
 
 
-def _regress(points: Sequence[tuple[float, float, float]]) -> tuple[float, float, float, float, float]:
-    """Fit a line to (weight, x, y); return weight, centre, level at the centre, spread and slope (F2)."""
-    weight = fsum(w for w, _, _ in points)
-    centre = fsum(w * x for w, x, _ in points) / weight
-    level = fsum(w * y for w, _, y in points) / weight
-    spread = fsum(w * (x - centre) ** 2 for w, x, _ in points)
-    slope = fsum(w * (x - centre) * (y - level) for w, x, y in points) / spread if spread > 0 else 0.0
-    return weight, centre, level, spread, slope
+def _moments(weights: Sequence[float], xs: Sequence[float], ys: Sequence[float]) -> list[tuple[float, ...]]:
+    """Return the sums of w, wx, wy, wx2 and wxy over the first points, for each number of points."""
+    rows = [(w, w * x, w * y, w * x * x, w * x * y) for w, x, y in zip(weights, xs, ys, strict=False)]
+    return list(zip(*(accumulate(column) for column in zip(*rows, strict=True)), strict=True))
+
+
+def _line(sums: Sequence[float]) -> tuple[float, float, float, float, float]:
+    """Return weight, centre, level at the centre, spread and slope of the line through these points (F2)."""
+    weight, wx, wy, wxx, wxy = sums
+    centre, level, spread = wx / weight, wy / weight, wxx - wx * wx / weight
+    return weight, centre, level, spread, (wxy - wx * level) / spread if spread > 0 else 0.0
 
 
 def _is_random(residuals: Sequence[float]) -> bool:
