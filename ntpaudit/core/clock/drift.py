@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from functools import cache
 from itertools import accumulate
 from math import ceil, comb, cos, fsum, inf, isfinite, pi, sin, sqrt, tan
+from operator import ne
 from typing import NamedTuple
 
 from ntpaudit.core.clock.interval import MAX_DISTANCE_NS
@@ -133,20 +134,22 @@ def fit(samples: Sequence[Sample]) -> Fit | None:
     nearest_s, middle = distances[0], len(distances) // 2
     median_s = (distances[~middle] + distances[middle]) / 2
     scatter_s = max(_PRECISION_S, min((median_s - nearest_s) / 0.7, nearest_s))
-    weights = [1 / _variance_factor(sample.distance_s, nearest_s, scatter_s) for sample in history]
-    # a float would hold an epoch only to 200 ns
-    xs = [(sample.raw_ns - newest.raw_ns) / NS_PER_S for sample in history]
-    ys = [(sample.offset_raw_ns - newest.offset_raw_ns) / NS_PER_S for sample in history]
-    sums = _moments(weights[: len(distances)], xs, ys)
-    for count in range(len(distances), _MIN_SAMPLES - 1, -1):
-        weight, centre, level, spread, slope = _line(sums[count - 1])
+    weights = [1 / _variance_factor(sample.distance_s, nearest_s, scatter_s) for sample in history[:MAX_SAMPLES]]
+    points = [  # a float would hold an epoch only to 200 ns
+        ((sample.raw_ns - newest.raw_ns) / NS_PER_S, (sample.offset_raw_ns - newest.offset_raw_ns) / NS_PER_S)
+        for sample in history
+    ]
+    sums = _sums(weights, points)
+    for count in range(len(weights), _MIN_SAMPLES - 1, -1):
+        weight, centre, level, spread, slope = _regress(sums[count - 1])
         # the residuals of as many older samples show a change of frequency early
-        residuals = [y - level - slope * (x - centre) for x, y in zip(xs[: 2 * count], ys, strict=False)]
-        if _is_random(residuals):
+        if _is_random(points[: 2 * count], level - slope * centre, slope):
             break
     if not spread > 0:
         return None
-    squares = fsum(w * residual**2 for w, residual in zip(weights[:count], residuals, strict=False))
+    squares = fsum(
+        w * (y - level - slope * (x - centre)) ** 2 for w, (x, y) in zip(weights[:count], points, strict=False)
+    )
     variance = max(squares / (count - 2), _PRECISION_S**2)
     skew_ppm = 1e6 * sqrt(variance / spread) * student_t(_SKEW_CONFIDENCE, count - 2)
     if not skew_ppm <= UNKNOWN_SKEW_PPM:
@@ -155,7 +158,7 @@ def fit(samples: Sequence[Sample]) -> Fit | None:
         frequency_ppm=slope * 1e6,
         skew_ppm=skew_ppm,
         samples=count,
-        span_s=-xs[count - 1],
+        span_s=-points[count - 1][0],
         centre_raw_ns=newest.raw_ns + round(centre * NS_PER_S),
         centre_offset_ns=newest.offset_raw_ns + round(level * NS_PER_S),
         variance_s2=variance,
@@ -321,25 +324,25 @@ def _variance_factor(distance_s: float, nearest_s: float, scatter_s: float) -> f
     return deviations * deviations
 
 
-def _moments(weights: Sequence[float], xs: Sequence[float], ys: Sequence[float]) -> list[tuple[float, ...]]:
+def _sums(weights: Sequence[float], points: Sequence[tuple[float, float]]) -> list[tuple[float, ...]]:
     """Return the sums of w, wx, wy, wx2 and wxy over the first points, for each number of points."""
-    rows = [(w, w * x, w * y, w * x * x, w * x * y) for w, x, y in zip(weights, xs, ys, strict=False)]
-    return list(zip(*(accumulate(column) for column in zip(*rows, strict=True)), strict=True))
+    terms = [(w, w * x, w * y, w * x * x, w * x * y) for w, (x, y) in zip(weights, points, strict=False)]
+    return list(zip(*map(accumulate, zip(*terms, strict=True)), strict=True))
 
 
-def _line(sums: Sequence[float]) -> tuple[float, float, float, float, float]:
-    """Return weight, centre, level at the centre, spread and slope of the line through these points (F2)."""
+def _regress(sums: Sequence[float]) -> tuple[float, float, float, float, float]:
+    """Return weight, centre, level at the centre, spread and slope of the line through the points summed (F2)."""
     weight, wx, wy, wxx, wxy = sums
     centre, level, spread = wx / weight, wy / weight, wxx - wx * wx / weight
     return weight, centre, level, spread, (wxy - wx * level) / spread if spread > 0 else 0.0
 
 
-def _is_random(residuals: Sequence[float]) -> bool:
+def _is_random(points: Sequence[tuple[float, float]], start: float, slope: float) -> bool:
     """Whether chance explains the signs of the residuals, or they are too small to have one (F3)."""
-    if all(abs(residual) <= _PRECISION_S for residual in residuals):
+    signs = [y - slope * x > start for x, y in points]
+    if sum(map(ne, signs, signs[1:])) >= fewest_sign_changes(len(signs)):
         return True
-    signs = [residual > 0 for residual in residuals]
-    return sum(map(bool.__ne__, signs, signs[1:])) >= fewest_sign_changes(len(signs))
+    return all(abs(y - slope * x - start) <= _PRECISION_S for x, y in points)
 
 
 def _band_s(line: Fit, raw_ns: int, factor: float = 1.0) -> float:
