@@ -11,7 +11,7 @@ from ntpaudit.core.checks.records import GAP_INTERVALS
 from ntpaudit.core.checks.rule import LEVEL_SEVERITY, Finding
 from ntpaudit.core.checks.steps import describe_step, level_of_step, rule_of
 from ntpaudit.core.clock.database_clock import DatabaseClock, carry_date
-from ntpaudit.core.clock.drift import Drift, estimate_drift
+from ntpaudit.core.clock.drift import Drift, estimate_drift, predict_ns
 from ntpaudit.core.clock.readings import MAX_DRIFT_PPM, ClockReading, correction_ns, growth_ns
 from ntpaudit.core.clock.steps import Step
 from ntpaudit.core.clock_state import (
@@ -193,11 +193,13 @@ def _is_correcting(last: LastAgreement | None, now: ClockReading, agreement: Agr
 def _drift(
     state: ClockState, observation: Observation, agreement: Agreement, profile: Profile, drift_ppm: float
 ) -> Drift:
-    kernel = observation.kernel
+    now, kernel, estimate_ns = observation.taken, observation.kernel, agreement.estimate_ns
+    if state.line is not None:  # F6: the line is less noisy than the last replies
+        estimate_ns = agreement.interval.clamp(predict_ns(state.line, now.raw_ns) - (now.realtime_ns - now.raw_ns))
     return estimate_drift(
         state.samples,
-        now_raw_ns=observation.taken.raw_ns,
-        estimate_ns=agreement.estimate_ns,
+        now_raw_ns=now.raw_ns,
+        estimate_ns=estimate_ns,
         bound_s=max_error_s(agreement.interval),
         kernel_ppm=observation.kernel_ppm,
         tolerance_s=profile.critical_s,

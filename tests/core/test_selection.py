@@ -587,7 +587,7 @@ def test_a_falseticker_with_a_narrow_interval_does_not_decide() -> None:
     ],
 )
 def test_the_estimate_is_a_mean_with_limited_weights(sources: list[tuple[int, int]], expected: int) -> None:
-    """`sources` have offset and half-width. The weight is 1 / half-width squared, and at most that of rank f + 1 (R2)."""
+    """Sources have offset and half-width; weights are 1 / half-width squared, and at most that of rank f + 1 (R2)."""
     candidates = [
         candidate(offset - half, offset + half, number, offset=offset) for number, (offset, half) in enumerate(sources)
     ]

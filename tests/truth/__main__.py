@@ -1,13 +1,18 @@
-"""`make truth`: run the worlds on every core, and write docs/truth.md. Environment: WORLDS and SEED."""
+"""`make truth`: run the worlds on every core, and write docs/truth.md. Environment: WORLDS and SEED.
+
+What was run is kept in the cache, so that a run of hours can be interrupted, until the measured code changes.
+"""
 
 import argparse
 import os
+import pickle
 import platform
 import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
 
 from tests.abilities import LackingError
@@ -15,13 +20,15 @@ from tests.truth import alarms, coverage, frequency, packets
 from tests.truth.page import describe, rows, unmet
 from tests.truth.render import render
 from tests.truth.statistics import Results
+from tests.world.packages import REPOSITORY, cache_folder
 
-PAGE = Path(__file__).parents[2] / "docs/truth.md"
+PAGE = REPOSITORY / "docs/truth.md"
 
 WORLDS = 120
 SEED = 1
 
-Job = tuple[Callable[[Sequence[int], int], Results], list[int]]
+Run = Callable[[Sequence[int], int], Results]
+Job = tuple[Run, list[int]]
 
 
 def jobs(worlds: int) -> list[Job]:
@@ -47,11 +54,31 @@ def smoke_jobs() -> list[Job]:
     ]
 
 
-def measure(pieces: Sequence[Job], seed: int) -> Results:
-    """Run all worlds on every core, with progress on standard error."""
+def kept(folder: Path, run: Run, numbers: list[int], seed: int) -> Results:
+    """Return what a piece finds, from the folder if it was run before."""
+    path = folder / f"{run.__name__}-{run.__module__}-{seed}-{numbers[0]}-{numbers[-1]}"
+    if not path.exists():
+        path.with_suffix(".new").write_bytes(pickle.dumps(run(numbers, seed)))
+        path.with_suffix(".new").rename(path)
+    found: Results = pickle.loads(path.read_bytes())
+    return found
+
+
+def code_digest() -> str:
+    """Return a digest of all code that decides what a piece finds: the core, and this folder but what writes."""
+    here = [file for file in Path(__file__).parent.glob("[!_t]*.py") if file.name not in ("page.py", "render.py")]
+    files = sorted([*(REPOSITORY / "ntpaudit/core").rglob("*.py"), *here])
+    return sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
+
+
+def measure(pieces: Sequence[Job], seed: int, folder: Path | None = None) -> Results:
+    """Run all worlds on every core, with progress on standard error; keep each piece in the folder."""
     found, began = Results(), time.monotonic()
     with ProcessPoolExecutor(os.cpu_count()) as pool:
-        running = [pool.submit(run, numbers, seed) for run, numbers in pieces]
+        running = [
+            pool.submit(run, numbers, seed) if folder is None else pool.submit(kept, folder, run, numbers, seed)
+            for run, numbers in pieces
+        ]
         for done, future in enumerate(as_completed(running), 1):
             found += future.result()
             if sys.stderr.isatty() or done == len(pieces):
@@ -68,7 +95,12 @@ def main() -> int:
     parser.add_argument("--smoke", action="store_true", help="a few worlds only, and no page")
     parser.add_argument("--output", type=Path, default=PAGE, help="the page to write")
     arguments = parser.parse_args()
-    found = measure(smoke_jobs() if arguments.smoke else jobs(arguments.worlds), arguments.seed)
+    if arguments.smoke:
+        found = measure(smoke_jobs(), arguments.seed)
+    else:
+        folder = cache_folder() / "truth" / code_digest()
+        folder.mkdir(parents=True, exist_ok=True)
+        found = measure(jobs(arguments.worlds), arguments.seed, folder)
     try:
         found += packets.run(arguments.seed, 2 if arguments.smoke else packets.RUNS)
     except LackingError as error:

@@ -98,9 +98,13 @@ def measure_world(number: int, seed: int, hours: float = HOURS) -> Results:
 
 
 def _slow_ppm(phase_s: NDArray[np.float64], now_s: float) -> float:
-    """Return how slow the oscillator is now: over a minute, because a shorter time shows only noise of the phase."""
+    """Return how slow the oscillator is now, in its own seconds.
+
+    Over a minute, because a shorter time shows only noise of the phase.
+    """
     step = int(now_s / STEP_S)
-    return -float(phase_s[step + 4] - phase_s[step]) / (4 * STEP_S) * 1e6
+    gained_s = float(phase_s[step + 4] - phase_s[step])
+    return -gained_s / (4 * STEP_S + gained_s) * 1e6
 
 
 def _check_forecast(found: Results, audit: Audit, phase_s: NDArray[np.float64], path: str, noise: str) -> None:
@@ -114,8 +118,9 @@ def _check_forecast(found: Results, audit: Audit, phase_s: NDArray[np.float64], 
         step * STEP_S - audit.true.now_s
     )
     now_phase_s = float(np.interp(audit.true.now_s, (np.arange(2) + step - 1) * STEP_S, phase_s[step - 1 : step + 1]))
-    moved_s = -(phase_s[step : step + len(ahead_s)] - now_phase_s) - kernel_ppm * 1e-6 * ahead_s
-    actual_s = _first_beyond_s(np.append(0.0, ahead_s), audit.true.offset_s + np.append(0.0, moved_s), limit_s)
+    gained_s = np.append(0.0, phase_s[step : step + len(ahead_s)] - now_phase_s)
+    ahead_s = np.append(0.0, ahead_s) + gained_s  # in seconds of RAW, as the forecast
+    actual_s = _first_beyond_s(ahead_s, audit.true.offset_s - gained_s - kernel_ppm * 1e-6 * ahead_s, limit_s)
     found.share("guaranteed", noise).count(actual_s >= breach.guaranteed_s)
     found.share("no band", path).count(not breach.calibrated)
     if breach.calibrated:

@@ -9,7 +9,7 @@ from tests.truth.frequency import NOISES, PROGRAMS
 from tests.truth.packets import CLIENTS, LINES
 from tests.truth.page import FREQUENCY_PATHS, GROUPS, MOMENTS, PATHS, Row, number, percent, unmet
 from tests.truth.peers import BOUNDS, ESTIMATES
-from tests.truth.statistics import Results
+from tests.truth.statistics import Results, Share
 
 Table = Sequence[Sequence[str]]
 
@@ -31,6 +31,7 @@ def render(rows: Sequence[Row], found: Results, *, worlds: int, seed: int, machi
     page = Page(rows)
     parts = [
         _head(page, found, worlds, seed, machine),
+        f"## In short\n\n{summary(page)}",
         _coverage(page),
         _width(page),
         _estimate(page),
@@ -41,6 +42,71 @@ def render(rows: Sequence[Row], found: Results, *, worlds: int, seed: int, machi
         _LIMITS,
     ]
     return "\n".join(parts)
+
+
+def summary(page: Page) -> str:
+    """Return the five figures that README.md shows too, each with its conditions."""
+    missed = _total(row for row in page.rows if row.section == "coverage, within")
+    widths = [row.value for row in page.rows if row.section == "width"]
+    rivals = [row for row in page.rows if row.section == "peers, falsetickers, within f" and row.name != "ntpaudit"]
+    bands = [page("band", f"{path}, all") for path in FREQUENCY_PATHS]
+    held = _total(row for row in page.rows if row.section == "guaranteed time")
+    alarms = [page("false alarms per host-decade", kind) for kind in KINDS]
+    steps = [
+        page("delay, alarm, s", f"{trouble}, {kind}") for trouble in TROUBLES if "1.2" in trouble for kind in KINDS
+    ]
+    ends = [page("delay, alarm, s", f"the daemon ends, {kind}") for kind in KINDS]
+    return _table(
+        [
+            ["question", "measured", "conditions"],
+            [
+                "Does the interval hold the true time?",
+                f"it missed it in {missed.hits:,} of {missed.total:,} statements (< {percent(missed.limits[1])})",
+                "at most f of the servers asked are wrong, replies are lost, ages up to 24 h; other programs' bounds, at the "
+                f"moment of the same replies, missed it in {percent(min(r.value for r in rivals))} to "
+                f"{percent(max(r.value for r in rivals))}",
+            ],
+            [
+                "Is it wider than it must be?",
+                f"{min(widths):.2f} to {max(widths):.2f} times the least width of that guarantee",
+                "LAN, WAN, pool and mobile paths, just after an audit and just before the next",
+            ],
+            [
+                "Do forecasts hold?",
+                f"the 95 % band: {_value(bands[0])} on a LAN, {_value(bands[1])} with a pool; the guaranteed time: "
+                f"{percent(held.value)} of {held.total:,}",
+                "clocks that run free, eight kinds of noise; a band is only stated once it is calibrated",
+            ],
+            [
+                "How often is an alarm false?",
+                "; ".join(f"{kind}: {_rate(row)} in a host-decade" for kind, row in zip(KINDS, alarms, strict=True)),
+                "hosts with a daemon and four honest servers, polled each 5 min (LAN) or hour (pool); findings of medium or "
+                "worse",
+            ],
+            [
+                "How late is a true alarm?",
+                f"a step of 1.2 s: {_slowest(steps, 0)}; a time daemon that ended: {_slowest(ends, 0)} (median), "
+                f"{_slowest(ends, 1)} (95 %)",
+                "the same hosts; the slower of LAN and pool",
+            ],
+        ]
+    )
+
+
+def _total(rows: Iterable[Row]) -> Share:
+    found = Share()
+    for row in rows:
+        cases = int(row.cases.replace(",", ""))
+        found += Share(round(row.value * cases), cases)
+    return found
+
+
+def _value(row: Row | None) -> str:
+    return "-" if row is None else percent(row.value)
+
+
+def _slowest(rows: Iterable[Row | None], which: int) -> str:
+    return _delay(max((row.limits[which] for row in rows if row is not None), default=math.nan))
 
 
 def _head(page: Page, found: Results, worlds: int, seed: int, machine: str) -> str:

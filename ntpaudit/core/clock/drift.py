@@ -4,10 +4,11 @@ The regression uses UTC - CLOCK_MONOTONIC_RAW, which no slew or step of the host
 or a restored snapshot breaks RAW: samples from before it must not be passed in.
 """
 
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from functools import cache
 from itertools import accumulate
-from math import ceil, comb, cos, fsum, inf, isfinite, pi, sin, sqrt, tan
+from math import ceil, comb, cos, fsum, inf, isfinite, log, pi, sin, sqrt, tan
 from operator import ne
 from typing import NamedTuple
 
@@ -292,12 +293,14 @@ def student_t(confidence: float, freedom: int) -> float:
 
 @cache
 def fewest_sign_changes(count: int) -> int:
-    """Return the fewest sign changes among `count` residuals that chance explains; fewer have a probability of 5 %.
+    """Return the fewest sign changes among `count` residuals that chance explains; fewer are less probable than 0.1 %.
 
     Among independent signs the changes are binomial: each of the `count - 1` neighbours differs with probability 1/2.
+    A fit tests up to 62 lengths. With 5 % for each, as in chrony, it drops good samples so often that its frequency is
+    worse than chrony's, which remembers the length (docs/truth.md).
     """
     cumulated = accumulate(comb(count - 1, changes) for changes in range(count))
-    return next(changes for changes, ways in enumerate(cumulated) if 20 * ways > 1 << (count - 1))
+    return next(changes for changes, ways in enumerate(cumulated) if 1000 * ways > 1 << (count - 1))
 
 
 def _student_probability(angle: float, freedom: int) -> float:
@@ -345,13 +348,15 @@ def _is_random(points: Sequence[tuple[float, float]], start: float, slope: float
     return all(abs(y - slope * x - start) <= _PRECISION_S for x, y in points)
 
 
-def _band_s(line: Fit, raw_ns: int, factor: float = 1.0) -> float:
+def _band_s(line: Fit, raw_ns: int, factor: float | None = None) -> float:
     """Return the nominal 95 % band of a forecast for that instant, in either direction (F6).
 
-    It contains the error of the line and of one sample with `factor` times the variance of the nearest: a forecast
-    starts from the present estimate and is compared with a later one.
+    It contains the error of the line and of one sample with `factor` times the variance of the nearest; without a
+    factor that of a usual sample of the line. So it is wider than the error of the forecast itself, which no sample can
+    show.
     """
     lead_s = (raw_ns - line.centre_raw_ns) / NS_PER_S
+    factor = line.samples / line.weight if factor is None else factor
     sigma_s = sqrt(line.variance_s2 * (factor + 1 / line.weight + lead_s * lead_s / line.spread_s2))
     return student_t(_BAND_CONFIDENCE, line.samples - 2) * sigma_s
 
@@ -362,15 +367,30 @@ def _is_pending(forecast: Forecast, raw_ns: int) -> bool:
 
 def _row(ahead_s: float) -> int:
     """Return the row of a forecast: the first horizon that is not shorter, or the last."""
-    return next((row for row, horizon_s in enumerate(HORIZONS_S) if ahead_s <= horizon_s), len(HORIZONS_S) - 1)
+    return min(bisect_left(HORIZONS_S, ahead_s), len(HORIZONS_S) - 1)
 
 
 def _widening(ratios: Sequence[float]) -> float:
     """Return the factor of the nominal band that contains the next outcome with 95 % (F6b).
 
-    The rank includes the next outcome: this many past outcomes guarantee no more than that.
+    Its rank is that of split conformal prediction, ceil(0.95 (n + 1)), which needs no distribution of the outcomes,
+    only that they are exchangeable.
     """
     return sorted(ratios)[min(ceil(0.95 * (len(ratios) + 1)), len(ratios)) - 1] if ratios else 0.0
+
+
+def _widening_at(widenings: Sequence[float], ahead_s: float) -> float:
+    """Return the factor for this time ahead: between two horizons by its logarithm.
+
+    Beyond the last it grows by the square root, as a wandering frequency lets the error grow more than the line's.
+    """
+    if ahead_s >= HORIZONS_S[-1]:
+        return widenings[-1] * sqrt(ahead_s / HORIZONS_S[-1])
+    row = _row(ahead_s)
+    if row == 0:
+        return widenings[0]
+    share = log(ahead_s / HORIZONS_S[row - 1]) / log(HORIZONS_S[row] / HORIZONS_S[row - 1])
+    return widenings[row - 1] + share * (widenings[row] - widenings[row - 1])
 
 
 def _times_to_breach(
@@ -383,10 +403,7 @@ def _times_to_breach(
 
     @cache  # two times are searched on one grid: it saves 17 % of the instructions of a local audit
     def band_s(ahead_s: float) -> float:
-        # a wandering frequency lets the error grow by sqrt(h) more than the line's: assumed beyond the last horizon
-        growth = sqrt(max(1.0, ahead_s / HORIZONS_S[-1]))
-        widening = max(1.0, widenings[_row(ahead_s)] * growth)
-        return widening * _band_s(line, now_raw_ns + round(ahead_s * NS_PER_S))
+        return _widening_at(widenings, ahead_s) * _band_s(line, now_raw_ns + round(ahead_s * NS_PER_S))
 
     # written as "not below", so a NaN is a breach now
     return (
