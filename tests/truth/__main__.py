@@ -37,7 +37,7 @@ def jobs(worlds: int) -> list[Job]:
     for run, count, size in (
         (alarms.run_healthy, max(2, round(worlds * 0.212)), 2),
         (frequency.run, min(140, max(16, worlds // 8)), 1),
-        (alarms.run_troubles, max(1, worlds // 50), 1),
+        (alarms.run_troubles, max(1, worlds // 125), 1),
         (coverage.run, worlds, 10),
     ):
         pieces += [(run, list(range(start, min(start + size, count)))) for start in range(0, count, size)]

@@ -3,6 +3,7 @@
 import random
 from collections.abc import Mapping, Sequence
 
+from ntpaudit.core.schedule import Intervals
 from tests.truth.clocks import PS_PER_S
 from tests.truth.oscillator import Oscillator
 from tests.truth.paths import LAN, MOBILE, POOL, WAN, Path
@@ -68,6 +69,7 @@ def draw_world(number: int, seed: int, hours: float = HOURS) -> World:
         oscillator,
         _servers(path, asked, falsetickers, rand),
         discipline,
+        intervals=Intervals(3600.0, 3600.0, 1800.0),
         faults=tuple(faults),
     )
 

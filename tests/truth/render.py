@@ -62,8 +62,8 @@ def summary(page: Page) -> str:
             [
                 "Does the interval hold the true time?",
                 f"it missed it in {missed.hits:,} of {missed.total:,} statements (< {percent(missed.limits[1])})",
-                "at most f of the servers asked are wrong, replies are lost, ages up to 24 h; other programs' bounds, at the "
-                f"moment of the same replies, missed it in {percent(min(r.value for r in rivals))} to "
+                "at most f of the servers asked are wrong, replies are lost, ages up to 24 h; other programs' bounds, "
+                f"at the moment of the same replies, missed it in {percent(min(r.value for r in rivals))} to "
                 f"{percent(max(r.value for r in rivals))}",
             ],
             [
@@ -80,8 +80,8 @@ def summary(page: Page) -> str:
             [
                 "How often is an alarm false?",
                 "; ".join(f"{kind}: {_rate(row)} in a host-decade" for kind, row in zip(KINDS, alarms, strict=True)),
-                "hosts with a daemon and four honest servers, polled each 5 min (LAN) or hour (pool); findings of medium or "
-                "worse",
+                "hosts with a daemon and four honest servers, polled each 5 min (LAN) or hour (pool); findings of "
+                "medium or worse",
             ],
             [
                 "How late is a true alarm?",
