@@ -106,7 +106,8 @@ def _value(row: Row | None) -> str:
 
 
 def _slowest(rows: Iterable[Row | None], which: int) -> str:
-    return _delay(max((row.limits[which] for row in rows if row is not None), default=math.nan))
+    found = [row.limits[which] for row in rows if row is not None]
+    return _delay(max(found)) if found else "-"
 
 
 def _head(page: Page, found: Results, worlds: int, seed: int, machine: str) -> str:

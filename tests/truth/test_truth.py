@@ -21,6 +21,7 @@ from tests.truth.world import World
 
 FREE = Oscillator(10.0, white_fm=1e-9)
 SECTIONS = [
+    "## In short",
     "## Does the interval hold the truth?",
     "## How wide is it?",
     "## How far is the estimate off?",
