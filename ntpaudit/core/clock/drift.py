@@ -296,8 +296,7 @@ def fewest_sign_changes(count: int) -> int:
     """Return the fewest sign changes among `count` residuals that chance explains; fewer are less probable than 0.1 %.
 
     Among independent signs the changes are binomial: each of the `count - 1` neighbours differs with probability 1/2.
-    A fit tests up to 62 lengths. With 5 % for each, as in chrony, it drops good samples so often that its frequency is
-    worse than chrony's, which remembers the length (docs/truth.md).
+    A fit tests up to 62 lengths. With 5 % for each, as in chrony, it would drop good samples (docs/decisions.md).
     """
     cumulated = accumulate(comb(count - 1, changes) for changes in range(count))
     return next(changes for changes, ways in enumerate(cumulated) if 1000 * ways > 1 << (count - 1))
