@@ -17,6 +17,8 @@ from tests.waiting import WITHIN_S, is_running, until
 from tests.world import packages
 from tests.world.packages import REPOSITORY
 
+pytestmark = pytest.mark.untraced  # what runs here is the rules of the tests
+
 SUITE = """
 import pytest
 from tests.abilities import need

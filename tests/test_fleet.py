@@ -17,7 +17,7 @@ from tests.demo.expected import ExpectedFindings, expected_findings
 from tests.world.flaky import FORWARD, FlakyDatabase
 from tests.world.servers import influxd, victoria_metrics
 
-pytestmark = pytest.mark.untraced  # each simulates a fleet for a day in another process
+pytestmark = pytest.mark.untraced  # each simulates a fleet in another process
 
 SEED = 3
 HOURS = 6.0

@@ -692,6 +692,7 @@ def test_an_undecidable_order_is_a_result(state: Path) -> None:
     assert report["hosts"] is None
 
 
+@pytest.mark.untraced
 def test_the_cost_of_ten_thousand_hosts_grows_no_faster_than_their_number() -> None:
     """Sixteen times the hosts take about sixteen times as long to judge and to show, and not 256 times."""
     some = [one for one in SNAPSHOT.hosts if one.name.startswith("sto")]

@@ -282,6 +282,7 @@ def _many_keys() -> str:
     return ROWS.removesuffix('"values":[') + '"tags":{' + keys + '},"values":[[1]]}]}]}'
 
 
+@pytest.mark.untraced
 @pytest.mark.parametrize(
     ("language", "kind"),
     [
