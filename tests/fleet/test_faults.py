@@ -348,7 +348,7 @@ def test_an_answer_of_brackets_is_refused(text: str, database: FlakyDatabase) ->
 @pytest.mark.parametrize("bracket", ["[", '{"a":'])
 def test_a_deep_answer_is_refused(bracket: str, database: FlakyDatabase, language: str) -> None:
     """Where there are few enough of them, the parser ends at its own depth."""
-    database.choose = lambda request: Answer(200, bracket * 500_000)
+    database.choose = lambda request: Answer(200, bracket * 300_000)
     assert "JSON" in failure(database.url, language)
 
 
