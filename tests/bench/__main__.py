@@ -1,6 +1,7 @@
 """`make bench`: measure everything once, beside a peer in the same run, and write docs/benchmarks.md.
 
-`python -m tests.bench SECTION...` measures some sections alone and prints them; the page stays as it is.
+`python -m tests.bench SECTION...` measures some sections alone and prints them. With `--page`, it also replaces their
+chapters of the page.
 """
 
 import compileall
@@ -196,26 +197,37 @@ SECTIONS: Mapping[str, Callable[[], Iterator[str]]] = {
     "agent": agent.run,
     "delivery": delivery.run,
     "fleet": fleet.run,
+    "growth": fleet.grow,
     "history": history.run,
 }
 
 
-def main(chosen: Sequence[str]) -> None:
-    """Measure and write the page, or measure some sections and print them."""
+def main(words: Sequence[str]) -> None:
+    """Measure and write the page, or measure some sections, print them, and write their chapters if asked to."""
+    chosen = [word for word in words if word != "--page"]
     if unknown := set(chosen) - set(SECTIONS):
         raise SystemExit(f"no section {', '.join(sorted(unknown))}; there are {', '.join(SECTIONS)}")
-    lines = [
-        "# Benchmarks\n",
-        "Written by `make bench` from one run; do not edit. Figures are ratios to a peer measured in the same run.\n",
+    head = (
+        "# Benchmarks\n\n"
+        "Written by `make bench`; do not edit. Figures are ratios to a peer measured in the same run.\n\n"
         f"ntpaudit {__version__}, Python {platform.python_version()}, ntplib {version('ntplib')}, "
-        f"Linux {platform.release().split('-')[0]} on {platform.machine()}, {os.cpu_count()} cores.\n",
-    ]
+        f"Linux {platform.release().split('-')[0]} on {platform.machine()}, {os.cpu_count()} cores.\n\n"
+    )
+    lines: list[str] = []
     for name in chosen or SECTIONS:
         print(f"{SECTIONS[name].__doc__} …", file=sys.stderr, flush=True)
         lines += SECTIONS[name]()
-    if not chosen:
-        PAGE.write_text("\n".join(lines))
-    print("\n".join(lines))
+    measured = "\n".join(lines)
+    print(measured)
+    if "--page" in words or not chosen:
+        kept = chapters(PAGE.read_text()) if chosen else {}
+        written = head + "".join((kept | chapters(f"{measured}\n")).values())
+        PAGE.write_text(f"{written.rstrip()}\n")
+
+
+def chapters(text: str) -> dict[str, str]:
+    """Divide a page into its chapters, by their titles; what comes before the first is left out."""
+    return {one.partition("\n")[0]: f"{one.rstrip()}\n\n" for one in re.split(r"^(?=## )", text, flags=re.M)[1:]}
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
 """What a fleet costs: filling its database, reading it, showing it in dashboards; and how that grows with its size.
 
-`python -m tests.bench.fleet HOSTS SIZE...` measures a smaller one.
+`python -m tests.bench.fleet HOSTS SIZE...` measures a smaller one, of at least 120 hosts.
 """
 
 import json
+import os
 import random
 import re
 import shutil
@@ -35,6 +36,7 @@ from ntpaudit.fleet.promql import PromqlReader
 from ntpaudit.fleet.reader import SnapshotOptions
 from ntpaudit.formats.line_protocol import render
 from ntpaudit.net.http import DatabaseServer
+from tests.bench import lines
 from tests.bench.delivery import _shim
 from tests.bench.page import WIDTH, Shown, look
 from tests.grafana.replay import Asked, Span, ask, targets
@@ -121,10 +123,9 @@ class Taken(NamedTuple):
 
 
 class Fill(NamedTuple):
-    """What it took to simulate a fleet into a database, and what came of it."""
+    """What it took to post a fleet's points to a database, and what came of it."""
 
     taken: Taken
-    rss_bytes: int
     server_cpu_s: float
     server_rss_bytes: int
     lines: int
@@ -179,16 +180,16 @@ class Growth(NamedTuple):
     reads: Sequence[Taken]
 
 
-def run(hosts: int = HOSTS, sizes: Sequence[int] = SIZES) -> Iterator[str]:
-    """(g) A fleet in a database: filled, read, shown, and growing."""
-    end_ns, measured = _ended_ns(), []
+def run(hosts: int = HOSTS) -> Iterator[str]:
+    """(g) A fleet in a database: filled, read, shown."""
+    _say(f"the points of {hosts} hosts, simulated unless they are kept")
+    points, measured = lines.kept(hosts, HOURS), []
     for opened in _OPENERS.values():
         with opened() as database:
-            measured.append(_measure(database, hosts, end_ns))
-    yield from _fill_section(measured, hosts)
+            measured.append(_measure(database, hosts, points))
+    yield from _fill_section(measured, hosts, points)
     yield from _read_section(measured, hosts)
     yield from _panel_section(measured, hosts)
-    yield from _growth_section(sizes)
 
 
 @contextmanager
@@ -221,10 +222,11 @@ def _process_of(url: str) -> psutil.Process:
     raise LookupError(f"no server listens at {url}")
 
 
-def _measure(database: Database, hosts: int, end_ns: int) -> Measured:
-    """Fill a database with a simulated fleet, and ask it everything."""
+def _measure(database: Database, hosts: int, points: lines.Lines) -> Measured:
+    """Fill a database with a fleet, and ask it everything."""
     _say(f"{hosts} hosts for {HOURS} h into {database.name}")
-    fill = _fill(database, hosts, end_ns)
+    end_ns = lines.END_NS
+    fill = _fill(database, points, end_ns)
     _settle(database)
     with _folder() as folder:
         _say(f"`ntpaudit fleet` from {database.name}")
@@ -240,18 +242,15 @@ def _measure(database: Database, hosts: int, end_ns: int) -> Measured:
     return Measured(database, fill, reads, shown, peers, octets, panels, _disk_bytes(database))
 
 
-def _fill(database: Database, hosts: int, end_ns: int) -> Fill:
-    """Simulate a fleet into a database, and watch what that takes."""
-    words = ["-m", "tests.bench.load", database.write_url, "--hosts", str(hosts), "--hours", str(HOURS)]
+def _fill(database: Database, points: lines.Lines, end_ns: int) -> Fill:
+    """Post a fleet's points to a database, and watch what that takes."""
     before_s = _cpu_s(database)
-    seen: list[int] = []
     with _folder() as folder:
-        taken = _watched(folder, [sys.executable, *words, "--until", format_utc(end_ns)], seen)
+        command = [sys.executable, "-m", "tests.bench.lines", database.write_url, str(points.folder)]
+        taken = _watched(folder, command)
     if taken.status != 0:
-        raise RuntimeError(f"the load generator ended with {taken.status}")
-    return Fill(
-        taken, max(seen, default=0), _cpu_s(database) - before_s, _peak_bytes(database), _count(database, end_ns)
-    )
+        raise RuntimeError(f"the points were not posted: {taken.status}")
+    return Fill(taken, _cpu_s(database) - before_s, _peak_bytes(database), _count(database, end_ns))
 
 
 def _known(database: Database, folder: Path, end_ns: int, hosts: int) -> tuple[list[str], str]:
@@ -295,17 +294,13 @@ def _repeated(folder: Path, command: Sequence[str], runs: int = RUNS) -> Sequenc
     return taken
 
 
-def _watched(folder: Path, command: Sequence[str], seen: list[int] | None = None) -> Taken:
-    """Run a command, and append the memory of all its processes to `seen`, every second."""
+def _watched(folder: Path, command: Sequence[str]) -> Taken:
+    """Run a command."""
     result = folder / "taken.json"
     result.unlink(missing_ok=True)
-    began = time.monotonic()
     with subprocess.Popen([sys.executable, "-S", str(_HERE / "watch.py"), str(result), *command], stdout=-3) as process:
         try:
-            while seen is not None and process.poll() is None:
-                seen.append(_resident_bytes(process.pid))
-                time.sleep(1.0)
-            process.wait(max(1.0, PROCESS_WITHIN_S - (time.monotonic() - began)))
+            process.wait(PROCESS_WITHIN_S)
         finally:
             _end(process)
     return Taken(**json.loads(result.read_text()))
@@ -317,17 +312,6 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         for child in psutil.Process(process.pid).children(recursive=True):
             child.kill()
         process.kill()
-
-
-def _resident_bytes(pid: int) -> int:
-    """Return the memory of all processes that a process started; what they share counts for each."""
-    total = 0
-    for child in psutil.Process(pid).children(recursive=True):
-        try:
-            total += child.memory_info().rss
-        except psutil.NoSuchProcess:
-            continue
-    return total
 
 
 def _peers(database: Database, folder: Path, end_ns: int) -> tuple[int, Mapping[str, Sequence[Taken]]]:
@@ -467,21 +451,22 @@ def _say(what: str) -> None:
     print(f"  {time.strftime('%H:%M:%S')}  {what} …", file=sys.stderr, flush=True)
 
 
-def _fill_section(measured: Sequence[Measured], hosts: int) -> Iterator[str]:
+def _fill_section(measured: Sequence[Measured], hosts: int, points: lines.Lines) -> Iterator[str]:
     """Say what the fills took."""
     yield "## A simulated fleet into a database\n"
     yield (
-        f"`python -m tests.bench.load URL --hosts {hosts} --hours {HOURS}`: the agents' own code, points as they write "
-        f"them, on the same cores as the database. Memory is that of all processes, and the server's peak. Goal: "
-        f"{FILL_GOAL_S // 60} min.\n"
+        f"{hosts // lines.COPIES:,} hosts are simulated for {HOURS} h: the agents' own code, points as they write "
+        f"them. Each is written {lines.COPIES} times, under names and sites of its own. The points are kept and "
+        f"posted to each database: compressed, {lines.BATCH_LINES // 2:,} lines or so at once, over "
+        f"{lines.CONNECTIONS} connections, on the same cores as the database. Memory is the server's peak.\n"
     )
-    yield "| database | wall | CPU, ours | CPU, server's | memory, ours | memory, server's | lines | on disk |"
-    yield "|---|---:|---:|---:|---:|---:|---:|---:|"
+    yield "| database | wall | lines a second | CPU, server's | memory, server's | lines | on disk |"
+    yield "|---|---:|---:|---:|---:|---:|---:|"
     for one in measured:
         taken, fill = one.fill.taken, one.fill
         yield (
-            f"| {one.database.name} | {taken.wall_s / 60:.1f} min | {taken.cpu_s:.0f} s | {fill.server_cpu_s:.0f} s | "
-            f"{fill.rss_bytes / MIB:.0f} MiB | {fill.server_rss_bytes / MIB:.0f} MiB | {fill.lines:,} | "
+            f"| {one.database.name} | {taken.wall_s:.0f} s | {fill.lines / taken.wall_s:,.0f} | "
+            f"{fill.server_cpu_s:.0f} s | {fill.server_rss_bytes / MIB:.0f} MiB | {fill.lines:,} | "
             f"{one.disk_bytes / MIB:.0f} MiB |"
         )
     each = "; ".join(
@@ -493,6 +478,12 @@ def _fill_section(measured: Sequence[Measured], hosts: int) -> Iterator[str]:
         f"\nOn disk after all that follows was read. {each}: extrapolated to {LINES_A_DAY} lines a day, a look at the "
         f"host every {LOCAL_S} s and an audit of {SOURCES} servers every {NETWORK_S // 60} min; the index of series "
         "is in it.\n"
+    )
+    cores = len(os.sched_getaffinity(0))
+    yield (
+        f"To simulate takes {points.audit_cpu_s * 1e3:.2f} ms of CPU an audit (measured in this run with a sample of "
+        f"hosts): `python -m tests.bench.load URL --hosts {hosts} --hours {HOURS}`, which simulates every host, would "
+        f"take {points.host_cpu_s * hosts / cores / 60:.0f} min on {cores} cores. Goal: {FILL_GOAL_S // 60} min.\n"
     )
 
 
@@ -587,8 +578,8 @@ def _panel(timed: Timed) -> str:
     return f"{timed.asked.board}, “{timed.asked.panel}” {timed.asked.ref}"
 
 
-def _growth_section(sizes: Sequence[int]) -> Iterator[str]:
-    """Say how all that grows."""
+def grow(sizes: Sequence[int] = SIZES) -> Iterator[str]:
+    """(h) Fleets of several sizes in a database."""
     yield "## Growth\n"
     yield (
         f"Synthetic fleets, their lines shaped as the agents': of every host {FRESH_POINTS} points of the clock in as "
@@ -743,5 +734,6 @@ def _template(line: str) -> str:
 
 
 if __name__ == "__main__":
-    for line in run(int(sys.argv[1]), [int(size) for size in sys.argv[2:]]):
-        print(line, flush=True)
+    for section in (run(int(sys.argv[1])), grow([int(size) for size in sys.argv[2:]])):
+        for line in section:
+            print(line, flush=True)

@@ -28,7 +28,7 @@ BARE = (
 
 
 def run() -> Iterator[str]:
-    """(g) CPU of the commands that read a long history."""
+    """(i) CPU of the commands that read a long history."""
     yield "## Reading a history of 90 days\n"
     yield f"{DAYS * DAY_MINUTES} audits, the default intervals; CPU of the whole process, median of {RUNS} runs.\n"
     yield "| process | CPU | CPU as a multiple |"
