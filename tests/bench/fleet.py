@@ -227,7 +227,6 @@ def _measure(database: Database, hosts: int, points: lines.Lines) -> Measured:
     _say(f"{hosts} hosts for {HOURS} h into {database.name}")
     end_ns = lines.END_NS
     fill = _fill(database, points, end_ns)
-    _settle(database)
     with _folder() as folder:
         _say(f"`ntpaudit fleet` from {database.name}")
         names, site = _known(database, folder, end_ns, hosts)
@@ -250,7 +249,9 @@ def _fill(database: Database, points: lines.Lines, end_ns: int) -> Fill:
         taken = _watched(folder, command)
     if taken.status != 0:
         raise RuntimeError(f"the points were not posted: {taken.status}")
-    return Fill(taken, _cpu_s(database) - before_s, _peak_bytes(database), _count(database, end_ns))
+    server_cpu_s, server_rss_bytes = _cpu_s(database) - before_s, _peak_bytes(database)
+    _settle(database)
+    return Fill(taken, server_cpu_s, server_rss_bytes, _count(database, end_ns))
 
 
 def _known(database: Database, folder: Path, end_ns: int, hosts: int) -> tuple[list[str], str]:
