@@ -130,7 +130,6 @@ def accuracy_section() -> Iterator[str]:
 def cost_section() -> Iterator[str]:
     """(b) CPU of a whole process."""
     yield "## Cost of one check\n"
-    compileall.compile_dir(Path(ntpaudit.__file__).parent, quiet=1)  # as an installation does
     base_cpu, base_wall = process_cost([sys.executable, "-c", "import click, ntplib"])
     yield f"The whole process, interpreter included; median of {PROCESS_RUNS} runs.\n"
     yield "| process | CPU | wall | CPU as a multiple |"
@@ -213,6 +212,7 @@ def main(words: Sequence[str]) -> None:
         f"ntpaudit {__version__}, Python {platform.python_version()}, ntplib {version('ntplib')}, "
         f"Linux {platform.release().split('-')[0]} on {platform.machine()}, {os.cpu_count()} cores.\n\n"
     )
+    compileall.compile_dir(Path(ntpaudit.__file__).parent, quiet=1)  # as an installation does
     lines: list[str] = []
     for name in chosen or SECTIONS:
         print(f"{SECTIONS[name].__doc__} …", file=sys.stderr, flush=True)
