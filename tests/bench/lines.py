@@ -37,7 +37,7 @@ LOCAL_S = 120.0
 
 COPIES = 10
 SAMPLE_HOSTS = 40
-"""So many hosts are simulated each time: while their points are the same, those of all others are taken to be, too."""
+"""This number of hosts is simulated each time. While their points are the same, those of all others are not simulated."""
 
 BATCH_LINES = 10_000
 CONNECTIONS = 2
