@@ -37,7 +37,7 @@ LOCAL_S = 120.0
 
 COPIES = 10
 SAMPLE_HOSTS = 40
-"""This number of hosts is simulated each time. While their points are the same, those of all others are not simulated."""
+"""This number of hosts is simulated each time. If their points are the same as before, no others are simulated."""
 
 BATCH_LINES = 10_000
 CONNECTIONS = 2
