@@ -1,6 +1,7 @@
-"""`make truth`: run the worlds on every core, and write docs/truth.md. Environment: WORLDS and SEED.
+"""`make truth`: run the worlds on every core, and write docs/truth.md and the table of README.md.
 
-What was run is kept in the cache, so that a run of hours can be interrupted, until the measured code changes.
+Environment: WORLDS and SEED. What was run is kept in the cache, so that a run of hours can be interrupted, until the
+measured code changes.
 """
 
 import argparse
@@ -18,11 +19,11 @@ from pathlib import Path
 from tests.abilities import LackingError
 from tests.truth import alarms, coverage, frequency, packets
 from tests.truth.page import describe, rows, unmet
-from tests.truth.render import render
+from tests.truth.render import render, short
 from tests.truth.statistics import Results
 from tests.world.packages import REPOSITORY, cache_folder
 
-PAGE = REPOSITORY / "docs/truth.md"
+PAGE, README = REPOSITORY / "docs/truth.md", REPOSITORY / "README.md"
 
 WORLDS = 120
 SEED = 1
@@ -110,9 +111,10 @@ def main() -> int:
         print(describe(row))
     if not arguments.smoke:
         machine = f"Python {platform.python_version()}, Linux on {platform.machine()}, {os.cpu_count()} cores"
-        arguments.output.write_text(
-            render(figures, found, worlds=arguments.worlds, seed=arguments.seed, machine=machine)
-        )
+        page = render(figures, found, worlds=arguments.worlds, seed=arguments.seed, machine=machine)
+        arguments.output.write_text(page)
+        if arguments.output == PAGE:
+            README.write_text(README.read_text().replace(short(README.read_text()), short(page)))
     return 1 if unmet(figures) else 0
 
 

@@ -7,11 +7,14 @@ from tests.truth.alarms import HEALTHY_HOURS, KINDS, TROUBLES
 from tests.truth.coverage import AGES_S, ASKED, HOURS
 from tests.truth.frequency import NOISES, PROGRAMS
 from tests.truth.packets import CLIENTS, LINES
-from tests.truth.page import FREQUENCY_PATHS, GROUPS, MOMENTS, PATHS, Row, number, percent, unmet
+from tests.truth.page import FREQUENCY_PATHS, GROUPS, MOMENTS, PATHS, Row, describe, number, percent, unmet
 from tests.truth.peers import BOUNDS, ESTIMATES
 from tests.truth.statistics import Results, Share
 
 Table = Sequence[Sequence[str]]
+
+_SHORT = ("question", "measured", "conditions")
+_SHORT_HEAD = f"| {' | '.join(_SHORT)} |\n"
 
 
 class Page:
@@ -44,8 +47,14 @@ def render(rows: Sequence[Row], found: Results, *, worlds: int, seed: int, machi
     return "\n".join(parts)
 
 
+def short(text: str) -> str:
+    """Return the table of the five figures in a page, README.md or docs/truth.md."""
+    begin = text.index(_SHORT_HEAD)
+    return text[begin : text.index("\n\n", begin)]
+
+
 def summary(page: Page) -> str:
-    """Return the five figures that README.md shows too, each with its conditions."""
+    """Return the table of five figures, each with its conditions."""
     missed = _total(row for row in page.rows if row.section == "coverage, within")
     widths = [row.value for row in page.rows if row.section == "width"]
     rivals = [row for row in page.rows if row.section == "peers, falsetickers, within f" and row.name != "ntpaudit"]
@@ -58,7 +67,7 @@ def summary(page: Page) -> str:
     ends = [page("delay, alarm, s", f"the daemon ends, {kind}") for kind in KINDS]
     return _table(
         [
-            ["question", "measured", "conditions"],
+            _SHORT,
             [
                 "Does the interval hold the true time?",
                 f"it missed it in {missed.hits:,} of {missed.total:,} statements (< {percent(missed.limits[1])})",
@@ -114,7 +123,7 @@ def _head(page: Page, found: Results, worlds: int, seed: int, machine: str) -> s
     failed = unmet(page.rows)
     goals = sum(row.is_met is not None for row in page.rows)
     hours, other_hours = found.sum("hours"), found.sum("frequency hours")
-    missing = "".join(f"\n- {row.section}: {row.name}, {number(row.value)}" for row in failed)
+    missing = "".join(f"\n- {describe(row)}" for row in failed)
     return f"""# How often is ntpaudit right?
 
 Written by `make truth`; do not edit. `make truth WORLDS={worlds} SEED={seed}` repeats this run.
@@ -129,7 +138,7 @@ This run: {hours.upper:,.0f} host-hours in {hours.lower:,.0f} worlds for coverag
 Brackets hold limits of 95 % confidence: exact for 0 %, 100 % and counts of events, else Wilson's. They take the cases
 as independent. Statements about one host are not, so the true limits are wider.
 
-{goals - len(failed)} of {goals} goals are met.{" Not met:" if failed else ""}{missing}
+{goals - len(failed)} of {goals} goals, which each section states, are met.{" Not met:" if failed else ""}{missing}
 """
 
 
@@ -155,11 +164,11 @@ def _coverage(page: Page) -> str:
         )
     return f"""## Does the interval hold the truth?
 
-f = (servers asked - 1) / 3, rounded down, is how many of them may be falsetickers. A falseticker jumps, or walks away,
-or several agree on the point furthest from the truth that the other servers allow. Honest servers are wrong by up to
-their whole root distance. Attackers delay or drop their replies. Between 0.1 and 10 % of the exchanges are lost. Clocks
-are disciplined as chronyd does it, only stepped, or free. Hosts are also suspended and cut off. An age is that of the
-last measurement.
+f = (servers asked - 1) / 3, rounded down, is how many of them may be falsetickers. Falsetickers jump, drift away, or
+agree with each other on the worst time that the honest servers do not exclude. Honest servers are wrong by up to their
+whole root distance. Attackers delay or drop their replies. Between 0.1 and 10 % of the exchanges are lost. Clocks are
+disciplined as chronyd does it, only stepped, or free. Hosts are also suspended and cut off. The columns are the age of
+the last measurement.
 
 Statements that excluded the truth, where at most f servers are wrong (goal: none):
 
@@ -170,6 +179,11 @@ Where more than f are wrong nothing is promised:
 Other programs at the moment of an audit, and just before the next one on disciplined hosts (one hour later):
 
 {_table(peers)}
+A program states nothing where it finds no majority, and ntpaudit is counted where it claims a guarantee: so the totals
+differ. Where more than f are wrong, the true time is not among what all but f servers allow, which is ntpaudit's
+interval; RFC 5905 follows a majority, which may still be right. *Deepest overlap* is what most servers allow (Marzullo),
+by which chronyd selects. *ClockBound style* is the root distance of chronyd's nearest selected server, as ClockBound
+states it. Before the next audit, ntpaudit's interval is in the first table.
 """
 
 
@@ -228,9 +242,10 @@ def _forecasts(page: Page) -> str:
     table.append(["no band yet", *(_share(page("band", f"{path}, no band yet")) for path in FREQUENCY_PATHS), ""])
     return f"""## Do forecasts hold?
 
-How often the clock exceeded its tolerance of 1 s within the band that a calibrated forecast states (goal: 93 to 97 %),
-and how often it was right for all of the guaranteed time (goal: always). What would have happened is computed from the
-oscillator's true phase and the kernel's correction.
+How often the clock reached 1 s inside the range of times (band) that a calibrated forecast states (goal for the row
+*all*: 93 to 97 %), and how often it was right for all of the guaranteed time (goal: always). What would have happened is
+computed from the oscillator's true phase and the kernel's correction. *No band yet*: the share of forecasts without a
+band, because fewer than 30 forecasts of that horizon have come due.
 
 {_table(table)}
 """

@@ -10,11 +10,11 @@ import pytest
 from ntpaudit.core import clock_state, evaluation, holdover, selection
 from ntpaudit.core.clock import drift
 from tests.truth import alarms, coverage, frequency, packets
-from tests.truth.__main__ import PAGE
+from tests.truth.__main__ import PAGE, README
 from tests.truth.oscillator import Oscillator
 from tests.truth.page import rows, unmet
 from tests.truth.paths import WAN
-from tests.truth.render import render
+from tests.truth.render import render, short
 from tests.truth.servers import Behaviour, ServerSpec
 from tests.truth.statistics import Results, agree
 from tests.truth.world import World
@@ -151,6 +151,12 @@ def test_the_page_has_every_section() -> None:
     assert [line for line in text.splitlines() if line.startswith("## ")] == SECTIONS
     assert "at once" in text
     assert "nan" not in text.lower()
+    assert short(text).count("\n") == 6
+
+
+def test_the_readme_shows_the_figures_of_the_published_run() -> None:
+    """The table of five figures with their conditions is the one of docs/truth.md, word for word."""
+    assert short(README.read_text()) == short(PAGE.read_text())
 
 
 def test_a_short_run_of_the_command_meets_every_goal_that_it_can_show() -> None:
