@@ -2,7 +2,7 @@
 # make test    set up everything, fetch the servers that tests run against, run every test that this machine allows
 # make test-trixie   run the quick part of the tests with the Python of Debian 13
 # make check   format, lint, types, tests: what must hold before a commit
-# make truth   measure in simulated worlds how often each statement holds, and write docs/truth.md (WORLDS=, SEED=)
+# make truth   measure in simulated worlds how often each statement holds, and write docs/truth.md (WORLDS=, DECADES=, SEED=)
 # make bench   measure every claim and write docs/benchmarks.md
 #
 # As root, on a host that is to be audited (PREFIX=/opt/ntpaudit, DESTDIR= for packagers):

@@ -1,10 +1,11 @@
 """`make truth`: run the worlds on every core, and write docs/truth.md and the table of README.md.
 
-Environment: WORLDS and SEED. What was run is kept in the cache, so that a run of hours can be interrupted, until the
+Environment: WORLDS, DECADES and SEED. What was run is kept in the cache, so that a run of hours can be interrupted, until the
 measured code changes.
 """
 
 import argparse
+import math
 import os
 import pickle
 import platform
@@ -26,20 +27,21 @@ from tests.world.packages import REPOSITORY, cache_folder
 PAGE, README = REPOSITORY / "docs/truth.md", REPOSITORY / "README.md"
 
 WORLDS = 120
+DECADES = 0.1
 SEED = 1
 
 Run = Callable[[Sequence[int], int], Results]
 Job = tuple[Run, list[int]]
 
 
-def jobs(worlds: int) -> list[Job]:
-    """Divide a run into pieces of some seconds. 5,000 worlds are 10^6 host-hours and 3 decades of each healthy kind."""
+def jobs(worlds: int, decades: float) -> list[Job]:
+    """Divide a run into pieces of some seconds. 5,000 worlds are 10^6 host-hours."""
     pieces: list[Job] = []
     for run, count, size in (
-        (alarms.run_healthy, max(2, round(worlds * 0.212)), 2),
         (frequency.run, min(140, max(16, worlds // 8)), 1),
         (alarms.run_troubles, max(1, worlds // 125), 1),
         (coverage.run, worlds, 10),
+        (alarms.run_healthy, 2 * math.ceil(decades * alarms.HOURS_PER_DECADE / alarms.HEALTHY_HOURS), 2),
     ):
         pieces += [(run, list(range(start, min(start + size, count)))) for start in range(0, count, size)]
     return pieces
@@ -92,6 +94,12 @@ def main() -> int:
     """Run, print every figure, and write the page. The status is 1 if a goal is not met."""
     parser = argparse.ArgumentParser(prog="make truth", description=__doc__)
     parser.add_argument("--worlds", type=int, default=int(os.environ.get("WORLDS") or WORLDS), help="how many to run")
+    parser.add_argument(
+        "--decades",
+        type=float,
+        default=float(os.environ.get("DECADES") or DECADES),
+        help="how long to watch healthy hosts of each kind",
+    )
     parser.add_argument("--seed", type=int, default=int(os.environ.get("SEED") or SEED))
     parser.add_argument("--smoke", action="store_true", help="a few worlds only, and no page")
     parser.add_argument("--output", type=Path, default=PAGE, help="the page to write")
@@ -101,7 +109,7 @@ def main() -> int:
     else:
         folder = cache_folder() / "truth" / code_digest()
         folder.mkdir(parents=True, exist_ok=True)
-        found = measure(jobs(arguments.worlds), arguments.seed, folder)
+        found = measure(jobs(arguments.worlds, arguments.decades), arguments.seed, folder)
     try:
         found += packets.run(arguments.seed, 2 if arguments.smoke else packets.RUNS)
     except LackingError as error:
@@ -111,7 +119,8 @@ def main() -> int:
         print(describe(row))
     if not arguments.smoke:
         machine = f"Python {platform.python_version()}, Linux on {platform.machine()}, {os.cpu_count()} cores"
-        page = render(figures, found, worlds=arguments.worlds, seed=arguments.seed, machine=machine)
+        command = f"make truth WORLDS={arguments.worlds} DECADES={arguments.decades:g} SEED={arguments.seed}"
+        page = render(figures, found, command=command, machine=machine)
         arguments.output.write_text(page)
         if arguments.output == PAGE:
             README.write_text(README.read_text().replace(short(README.read_text()), short(page)))

@@ -29,11 +29,11 @@ class Page:
         return self._by_name.get((section, name))
 
 
-def render(rows: Sequence[Row], found: Results, *, worlds: int, seed: int, machine: str) -> str:
+def render(rows: Sequence[Row], found: Results, *, command: str, machine: str) -> str:
     """Return the page."""
     page = Page(rows)
     parts = [
-        _head(page, found, worlds, seed, machine),
+        _head(page, found, command, machine),
         f"## In short\n\n{summary(page)}",
         _coverage(page),
         _width(page),
@@ -119,14 +119,14 @@ def _slowest(rows: Iterable[Row | None], which: int) -> str:
     return _delay(max(found)) if found else "-"
 
 
-def _head(page: Page, found: Results, worlds: int, seed: int, machine: str) -> str:
+def _head(page: Page, found: Results, command: str, machine: str) -> str:
     failed = unmet(page.rows)
     goals = sum(row.is_met is not None for row in page.rows)
     hours, other_hours = found.sum("hours"), found.sum("frequency hours")
     missing = "".join(f"\n- {describe(row)}" for row in failed)
     return f"""# How often is ntpaudit right?
 
-Written by `make truth`; do not edit. `make truth WORLDS={worlds} SEED={seed}` repeats this run.
+Written by `make truth`; do not edit. `{command}` repeats this run.
 
 Simulated hosts have clocks, oscillators, time daemons, servers and networks whose true time is known. The real agent
 (`ntpaudit/core`) judges each of them, and each of its statements is compared with the truth. The simulation shares no
@@ -181,8 +181,8 @@ Other programs at the moment of an audit, and just before the next one on discip
 {_table(peers)}
 A program states nothing where it finds no majority, and ntpaudit is counted where it claims a guarantee: so the totals
 differ. Where more than f are wrong, the true time is not among what all but f servers allow, which is ntpaudit's
-interval; RFC 5905 follows a majority, which may still be right. *Deepest overlap* is what most servers allow (Marzullo),
-by which chronyd selects. *ClockBound style* is the root distance of chronyd's nearest selected server, as ClockBound
+interval; RFC 5905 follows a majority, which may still be right. *Deepest overlap* is what most servers allow
+(Marzullo), by which chronyd selects. *ClockBound style* is the root distance of chronyd's nearest selected server, as ClockBound
 states it. Before the next audit, ntpaudit's interval is in the first table.
 """
 
@@ -243,8 +243,8 @@ def _forecasts(page: Page) -> str:
     return f"""## Do forecasts hold?
 
 How often the clock reached 1 s inside the range of times (band) that a calibrated forecast states (goal for the row
-*all*: 93 to 97 %), and how often it was right for all of the guaranteed time (goal: always). What would have happened is
-computed from the oscillator's true phase and the kernel's correction. *No band yet*: the share of forecasts without a
+*all*: 93 to 97 %), and how often it was right for all of the guaranteed time (goal: always). What would have happened
+is computed from the oscillator's true phase and the kernel's correction. *No band yet*: the share of forecasts without a
 band, because fewer than 30 forecasts of that horizon have come due.
 
 {_table(table)}

@@ -147,7 +147,7 @@ def test_the_page_has_every_section() -> None:
         packets.run(1, 1),
     ):
         found += more
-    text = render(rows(found), found, worlds=1, seed=1, machine="a test")
+    text = render(rows(found), found, command="make truth", machine="a test")
     assert [line for line in text.splitlines() if line.startswith("## ")] == SECTIONS
     assert "at once" in text
     assert "nan" not in text.lower()
