@@ -1,7 +1,7 @@
 """`make truth`: run the worlds on every core, and write docs/truth.md and the table of README.md.
 
-Environment: WORLDS, DECADES and SEED. What was run is kept in the cache, so that a run of hours can be interrupted, until the
-measured code changes.
+Environment: WORLDS, DECADES and SEED. What was run is kept in the cache, so that a run of hours can be interrupted,
+until the measured code changes.
 """
 
 import argparse

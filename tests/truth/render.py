@@ -182,8 +182,8 @@ Other programs at the moment of an audit, and just before the next one on discip
 A program states nothing where it finds no majority, and ntpaudit is counted where it claims a guarantee: so the totals
 differ. Where more than f are wrong, the true time is not among what all but f servers allow, which is ntpaudit's
 interval; RFC 5905 follows a majority, which may still be right. *Deepest overlap* is what most servers allow
-(Marzullo), by which chronyd selects. *ClockBound style* is the root distance of chronyd's nearest selected server, as ClockBound
-states it. Before the next audit, ntpaudit's interval is in the first table.
+(Marzullo), by which chronyd selects. *ClockBound style* is the root distance of chronyd's nearest selected server, as
+ClockBound states it. Before the next audit, ntpaudit's interval is in the first table.
 """
 
 
@@ -244,8 +244,8 @@ def _forecasts(page: Page) -> str:
 
 How often the clock reached 1 s inside the range of times (band) that a calibrated forecast states (goal for the row
 *all*: 93 to 97 %), and how often it was right for all of the guaranteed time (goal: always). What would have happened
-is computed from the oscillator's true phase and the kernel's correction. *No band yet*: the share of forecasts without a
-band, because fewer than 30 forecasts of that horizon have come due.
+is computed from the oscillator's true phase and the kernel's correction. *No band yet*: the share of forecasts without
+a band, because fewer than 30 forecasts of that horizon have come due.
 
 {_table(table)}
 """
