@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 from ntpaudit.core.checks.context import Contradiction, DroppedAgreement
-from ntpaudit.core.clock.drift import Sample, fit, note_forecasts, settle_forecasts
+from ntpaudit.core.clock.drift import MAX_SAMPLES, Sample, fit, note_forecasts, settle_forecasts
 from ntpaudit.core.clock.readings import MAX_KERNEL_PPM, ClockReading
 from ntpaudit.core.clock_state import ClockState, LastAgreement, reset_holdover, reset_samples
 from ntpaudit.core.holdover import holdover, least_utc_ns
@@ -11,7 +11,7 @@ from ntpaudit.core.leap import announced_leap, month_end_ns
 from ntpaudit.core.selection import Agreement, ClassifiedSource, Selection, count_sources, median_ns
 from ntpaudit.core.units import NS_PER_S
 
-KEPT_SAMPLES = 128  # as many as the runs test of the drift uses (F3)
+KEPT_SAMPLES = 2 * MAX_SAMPLES  # as many as the runs test of the drift uses (F3)
 
 
 class Compared(NamedTuple):
@@ -30,8 +30,8 @@ def compare(state: ClockState, now: ClockReading, selection: Selection) -> Compa
     """Decide whether new replies or the earlier agreement count, where they contradict each other (R5).
 
     Servers of a pool are polled rarely. A server that they outvote must not be trusted whenever it is queried alone. So
-    an earlier agreement that allows for as many falsetickers holds against such replies while it is carried forward. It
-    is disproved by one more, even if they reply one after the other.
+    an earlier agreement holds, while it is carried forward, against as many contradicting servers as it allows for
+    falsetickers. It is disproved by one more, even if they reply one after the other.
     """
     state = _restore_stronger_agreement(state, now, selection)
     last, before, measured = state.agreement, holdover(state, now), selection.agreement
@@ -41,10 +41,10 @@ def compare(state: ClockState, now: ClockReading, selection: Selection) -> Compa
         if len(contradicting.union(last.contradicted_by)) > last.counts.max_falsetickers:
             return Compared(_drop_contradicted(state, now, before, measured, contradicting), selection, None)
         contradiction = Contradiction(last.counts.agreeing, (now.raw_ns - last.reading.raw_ns) / NS_PER_S)
-        state = _note_answer(state, now, before, contradicting)
+        state = _note_reply(state, now, before, contradicting)
         return Compared(state, _reject(selection, contradicting), before, contradiction)
     if before.is_guaranteed > measured.is_guaranteed:  # R1: what proves nothing does not replace what is proven
-        return Compared(_note_answer(state, now, before), selection._replace(agreement=None), before)
+        return Compared(_note_reply(state, now, before), selection._replace(agreement=None), before)
     return Compared(state, selection, before)
 
 
@@ -107,7 +107,7 @@ def _reject(selection: Selection, contradicting: frozenset[str]) -> Selection:
     return Selection(tuple(classified), None)
 
 
-def _note_answer(
+def _note_reply(
     state: ClockState, now: ClockReading, before: Agreement, contradicting: frozenset[str] = frozenset()
 ) -> ClockState:
     """Store that servers gave a measurement, although a rejected one: that is a finding of its own, not a gap."""

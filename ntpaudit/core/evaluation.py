@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from ntpaudit.core.agreements import compare, store_agreement
 from ntpaudit.core.checks.context import AuditContext, Contradiction, DatabaseDate, DroppedAgreement, EarlierState, Gap
-from ntpaudit.core.checks.daemons import STALE_HIDDEN_S
+from ntpaudit.core.checks.daemons import STALE_POLLS
 from ntpaudit.core.checks.debounce import judge
 from ntpaudit.core.checks.host import BY_ID
 from ntpaudit.core.checks.records import GAP_INTERVALS
@@ -31,6 +31,7 @@ from ntpaudit.core.record import AuditKind, Health, Labels, LastPoll, Record, wr
 from ntpaudit.core.selection import Agreement, Selection, count_sources, select
 from ntpaudit.core.units import NS_PER_S, format_utc
 
+UNSEEN_DAEMON_S = STALE_POLLS * 2048.0  # systemd-timesyncd polls most rarely (F8)
 _NEARER = 0.5  # a correction must bring the clock nearer to the true time by this share of its size (I2)
 
 
@@ -203,7 +204,7 @@ def _drift(
         bound_s=max_error_s(agreement.interval),
         kernel_ppm=observation.kernel_ppm,
         tolerance_s=profile.critical_s,
-        steered=_is_steered(state, observation),
+        is_disciplined=_is_disciplined(state, observation),
         back_test=state.back_test,
         line=state.line,
         drift_ppm=drift_ppm,
@@ -211,15 +212,15 @@ def _drift(
     )
 
 
-def _is_steered(state: ClockState, observation: Observation) -> bool:
+def _is_disciplined(state: ClockState, observation: Observation) -> bool:
     """Whether a time daemon disciplines the clock: one is visible, or the kernel was updated recently (F8)."""
     if observation.context.is_disciplined:
         return True
     if state.daemon is not None:  # it has stopped, whatever the kernel still reports (R12)
         return False
-    kernel, untouched_s = observation.kernel, stale_s(state, observation.taken)
+    kernel, idle_s = observation.kernel, stale_s(state, observation.taken)
     # the kernel reports a synchronised clock for hours after the daemon died (A4)
-    is_fresh = untouched_s is None or untouched_s <= STALE_HIDDEN_S
+    is_fresh = idle_s is None or idle_s <= UNSEEN_DAEMON_S
     return not isinstance(kernel, Unavailable) and kernel.is_synchronised and is_fresh
 
 

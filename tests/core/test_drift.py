@@ -113,7 +113,7 @@ def drift_of(
     bound_s: float = 0.01,
     kernel_ppm: float | None = 0.0,
     tolerance_s: float = 0.1,
-    steered: bool = False,
+    is_disciplined: bool = False,
     back_test: BackTest | None = None,
     drift_ppm: float = MAX_DRIFT_PPM,
     pending_s: float = 0.0,
@@ -126,7 +126,7 @@ def drift_of(
         bound_s=bound_s,
         kernel_ppm=kernel_ppm,
         tolerance_s=tolerance_s,
-        steered=steered,
+        is_disciplined=is_disciplined,
         back_test=back_test or BackTest(),
         drift_ppm=drift_ppm,
         pending_s=pending_s,
@@ -463,11 +463,11 @@ def test_no_probability_is_claimed_before_it_is_calibrated(count: int) -> None:
     assert None not in (enough.pessimistic_s, enough.optimistic_s, few.central_s)
 
 
-@pytest.mark.parametrize("steered", [True, False])
-def test_a_steered_clock_is_forecast_as_if_left_alone(steered: bool) -> None:
+@pytest.mark.parametrize("is_disciplined", [True, False])
+def test_a_disciplined_clock_is_forecast_as_if_left_alone(is_disciplined: bool) -> None:
     """Whether a daemon steers changes no figure and is recorded beside them (F8)."""
-    breach = drift_of(line_of(10), steered=steered).breach
-    assert breach.free_running is steered
+    breach = drift_of(line_of(10), is_disciplined=is_disciplined).breach
+    assert breach.free_running is is_disciplined
     assert breach.central_s == pytest.approx(10_000)
 
 
@@ -481,7 +481,7 @@ def test_a_fit_at_hand_is_not_made_again() -> None:
         bound_s=0.01,
         kernel_ppm=0.0,
         tolerance_s=0.1,
-        steered=False,
+        is_disciplined=False,
         back_test=BackTest(),
         line=fit(samples),
     )
@@ -669,7 +669,7 @@ def test_the_factor_of_the_band_between_and_beyond_the_horizons(ahead_s: float) 
         bound_s=0.0,
         kernel_ppm=line.frequency_ppm,  # so the band alone can reach the tolerance
         tolerance_s=band_s,
-        steered=False,
+        is_disciplined=False,
         back_test=BackTest(ratios=tuple((width,) * 64 for width in widths)),
     ).breach
     assert breach.pessimistic_s == pytest.approx(ahead_s, rel=1e-3)
@@ -696,7 +696,7 @@ def test_the_calibrated_band_holds_the_truth_of_a_wandering_oscillator() -> None
                 bound_s=0.0,
                 kernel_ppm=line.frequency_ppm,
                 tolerance_s=error,
-                steered=False,
+                is_disciplined=False,
                 back_test=known,
                 line=line,
             ).breach

@@ -26,7 +26,7 @@ _PRECISION_S = 1e-6  # the precision of clock readings in Python: a smaller resi
 _MIN_SAMPLES = 3
 _KEPT_RATIOS = 64
 _PER_HORIZON = 4  # at most this many forecasts of one horizon overlap: overlapping forecasts are not independent
-_MAX_PENDING = 6
+_MAX_PENDING = 6  # those that are due stay pending until a sample comes
 _EXPIRY = 3  # horizons: pools are polled every 30 min, and must also settle the forecasts of 15 min
 _SKEW_CONFIDENCE = 0.999  # two-sided, which is the 99.95 % quantile (F3)
 _BAND_CONFIDENCE = 0.95
@@ -183,7 +183,7 @@ def estimate_drift(
     bound_s: float,
     kernel_ppm: float | None,
     tolerance_s: float,
-    steered: bool,
+    is_disciplined: bool,
     back_test: BackTest,
     line: Fit | None = None,
     drift_ppm: float = MAX_DRIFT_PPM,
@@ -194,7 +194,7 @@ def estimate_drift(
     - `estimate_ns`, `bound_s`: the offset at `now_raw_ns`, and its maximum error.
     - `kernel_ppm`: the kernel's correction of REALTIME against RAW, None if unknown; `pending_s` is the offset that it
       still slews.
-    - `steered`: a time daemon disciplines the clock.
+    - `is_disciplined`: a time daemon disciplines the clock.
     - `line`: the fit of these samples, if known.
     - `drift_ppm`: the largest possible drift of the oscillator (R4).
     """
@@ -215,7 +215,7 @@ def estimate_drift(
             near_s = far_s = None  # R9
         elif near_s is not None:  # the band of few samples may be so wide that it includes the impossible
             near_s = max(near_s, least_s if central_s is None else min(least_s, central_s))
-    breach = Breach(near_s, central_s, far_s, least_s, steered, calibrated)
+    breach = Breach(near_s, central_s, far_s, least_s, is_disciplined, calibrated)
     if line is None:
         return Drift(None, None, UNKNOWN_SKEW_PPM, len(_newest_first(samples)), breach)
     return Drift(rate_ppm, line.frequency_ppm, line.skew_ppm, line.samples, breach, line.span_s)
