@@ -139,7 +139,7 @@ def test_facts_of_an_event() -> None:
         "level": "high",
         "severity": "warning",
         "verdict": "within",
-        "offset_usec": "1950",
+        "offset_usec": "1917",
         "earliest_usec": "-2051",
         "latest_usec": "5851",
         "bound_usec": "5851",

@@ -12,27 +12,27 @@ from tests.records import CASES, records
 
 UNMEASURED = "clock was not measured: "
 SENTENCES = {
-    "ok, behind": "clock is 1.95 ms behind, at most 5.86 ms wrong if at most 1 of 4 servers is wrong "
+    "ok, behind": "clock is 1.92 ms behind, at most 5.86 ms wrong if at most 1 of 4 servers is wrong "
     "(4 of 4 servers agree)",
-    "ok, ahead": "clock is 12.2 ms ahead, at most 16.3 ms wrong if at most 1 of 4 servers is wrong "
+    "ok, ahead": "clock is 12.3 ms ahead, at most 16.3 ms wrong if at most 1 of 4 servers is wrong "
     "(4 of 4 servers agree)",
-    "ok, in nanoseconds": "clock is 49.9 µs behind, at most 3.96 ms wrong if at most 1 of 4 servers is wrong "
+    "ok, in nanoseconds": "clock is 16.7 µs behind, at most 3.96 ms wrong if at most 1 of 4 servers is wrong "
     "(4 of 4 servers agree)",
-    "ok, one silent": "clock is 1.95 ms behind, at most 5.86 ms wrong if at most 1 of 5 servers is wrong "
+    "ok, one silent": "clock is 1.92 ms behind, at most 5.86 ms wrong if at most 1 of 5 servers is wrong "
     "(4 of 5 servers agree, 1 did not reply)",
-    "ok, leap second": "clock is 1.95 ms behind, at most 5.86 ms wrong if at most 1 of 4 servers is wrong "
+    "ok, leap second": "clock is 1.92 ms behind, at most 5.86 ms wrong if at most 1 of 4 servers is wrong "
     "(4 of 4 servers agree)",
-    "ok, falseticker": "clock is 1.95 ms behind, at most 4.76 ms wrong if at most 1 of 5 servers is wrong "
+    "ok, falseticker": "clock is 1.92 ms behind, at most 4.76 ms wrong if at most 1 of 5 servers is wrong "
     "(4 of 5 servers agree, 1 disagrees)",
     "ok, reference clocks": "clock is 70 µs behind, at most 640 µs wrong if at most 1 of 4 servers is wrong "
     "(4 of 4 servers agree)",
     "ok, IPv6": "clock is 1.9 ms behind, at most 4.86 ms wrong if at most 1 of 4 servers is wrong "
     "(4 of 4 servers agree)",
-    "ok, pool": "clock is 1.95 ms behind, at most 5.86 ms wrong if at most 1 of 4 servers is wrong "
+    "ok, pool": "clock is 1.92 ms behind, at most 5.86 ms wrong if at most 1 of 4 servers is wrong "
     "(4 of 4 servers agree)",
-    "ok, warned": "clock is 2 ms behind, at most 4.96 ms wrong if at most 1 of 5 servers is wrong "
+    "ok, warned": "clock is 1.93 ms behind, at most 4.96 ms wrong if at most 1 of 5 servers is wrong "
     "(5 of 5 servers agree); finding: source-quorum",
-    "ok, kernel not asked": "clock is 1.95 ms behind, at most 5.86 ms wrong if at most 1 of 4 servers is wrong "
+    "ok, kernel not asked": "clock is 1.92 ms behind, at most 5.86 ms wrong if at most 1 of 4 servers is wrong "
     "(4 of 4 servers agree)",
     "over the warning tolerance": "clock is 151 ms behind, over the warning tolerance of 100 ms, "
     "at most 154 ms wrong if at most 1 of 4 servers is wrong "
@@ -40,9 +40,9 @@ SENTENCES = {
     "over the warning tolerance by its bound": "clock is 1.95 ms behind, at most 64.4 ms wrong, "
     "over the warning tolerance of 50 ms "
     "(4 of 4 servers agree)",
-    "finding": "clock is 1.95 ms behind, at most 5.86 ms wrong if at most 1 of 4 servers is wrong "
+    "finding": "clock is 1.92 ms behind, at most 5.86 ms wrong if at most 1 of 4 servers is wrong "
     "(4 of 4 servers agree); finding: unsynced",
-    "findings": "clock is 1.95 ms behind, at most 5.86 ms wrong if at most 1 of 4 servers is wrong "
+    "findings": "clock is 1.92 ms behind, at most 5.86 ms wrong if at most 1 of 4 servers is wrong "
     "(4 of 4 servers agree); 2 findings, worst unsynced",
     "one server": "clock is 1.8 ms behind, at most 4.76 ms wrong if no server is wrong "
     "(one server only); finding: source-quorum",
@@ -66,9 +66,9 @@ SENTENCES = {
     "(estimate 12.5 days; 4 of 4 servers agree)",
     "1970": "clock is at least 56.8 years behind if at most 1 of 4 servers is wrong "
     "(estimate 56.9 years; 4 of 4 servers agree)",
-    "finra-cat, within": "clock is 3.95 ms ahead, at most 7.96 ms wrong if at most 1 of 4 servers is wrong "
+    "finra-cat, within": "clock is 3.98 ms ahead, at most 7.96 ms wrong if at most 1 of 4 servers is wrong "
     "(4 of 4 servers agree)",
-    "mifid, unproven": "clock is 40 µs behind (estimate), "
+    "mifid, unproven": "clock is 6.84 µs behind (estimate), "
     "at most 3.97 ms wrong: not proven to be within 100 µs "
     "(4 of 4 servers agree)",
     "no server": f"{UNMEASURED}there is no server to query",
@@ -87,9 +87,9 @@ SENTENCES = {
     "every status": "clock is 1.9 ms behind, at most 5.86 ms wrong if at most 2 of 9 servers are wrong "
     "(4 of 9 servers agree, 1 disagrees, 1 is too distant, 1 was rejected, 1 has no known address, "
     "1 was skipped); finding: kiss-of-death",
-    "long names": "clock is 1.95 ms behind, at most 4.76 ms wrong if at most 1 of 6 servers is wrong "
+    "long names": "clock is 1.92 ms behind, at most 4.76 ms wrong if at most 1 of 6 servers is wrong "
     "(4 of 6 servers agree, 1 disagrees, 1 was rejected)",
-    "strange names": "clock is 1.95 ms behind, at most 5.86 ms wrong if at most 1 of 4 servers is wrong "
+    "strange names": "clock is 1.92 ms behind, at most 5.86 ms wrong if at most 1 of 4 servers is wrong "
     "(4 of 4 servers agree)",
 }
 

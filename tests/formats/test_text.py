@@ -13,7 +13,7 @@ from tests.formats.test_summary import SCALES
 from tests.records import CASES, record, records, servers
 
 OK = """\
-OK  clock is 1.95 ms behind, at most 4.76 ms wrong if at most 1 of 5 servers is wrong (4 of 5
+OK  clock is 1.92 ms behind, at most 4.76 ms wrong if at most 1 of 5 servers is wrong (4 of 5
     servers agree, 1 disagrees)
 
 source            address       status         this host is       +/-  delay  st  reference

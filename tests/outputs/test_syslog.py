@@ -130,7 +130,7 @@ def test_an_event() -> None:
             "level": "high",
             "severity": "warning",
             "verdict": "within",
-            "offset_usec": "1950",
+            "offset_usec": "1917",
             "earliest_usec": "-2051",
             "latest_usec": "5851",
             "bound_usec": "5851",
@@ -143,7 +143,7 @@ def test_an_event() -> None:
     assert step.text.startswith("high: step-back: the kernel says")
     assert (verdict.severity, verdict.kind) == (6, VERDICT_CHANGED)
     assert verdict.text == (
-        "OK: clock is 1.95 ms behind, at most 5.86 ms wrong if at most 1 of 4 servers is wrong (4 of 4 servers agree)"
+        "OK: clock is 1.92 ms behind, at most 5.86 ms wrong if at most 1 of 4 servers is wrong (4 of 4 servers agree)"
     )
 
 

@@ -77,7 +77,7 @@ def test_the_status_is_the_verdict(manager: socket.socket) -> None:
     notifier.close()
     fine, unmeasured, long = received(manager)
     assert fine == (
-        "STATUS=OK: clock is 1.95 ms behind, at most 5.86 ms wrong if at most 1 of 4 servers is wrong "
+        "STATUS=OK: clock is 1.92 ms behind, at most 5.86 ms wrong if at most 1 of 4 servers is wrong "
         "(4 of 4 servers agree)"
     )
     assert unmeasured.startswith("STATUS=UNKNOWN: clock was not measured: ")
