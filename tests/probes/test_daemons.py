@@ -145,8 +145,9 @@ def test_a_name_is_no_daemon(name: str, before: list[str], tmp_path: Path) -> No
 
 
 def _eventually(pid: int, name: str) -> list[Daemon]:
-    """What a process is once it has its name."""
-    until(lambda: Path(f"/proc/{pid}/comm").read_text().strip() == name, name)
+    """What a process is once it has its name and, a moment later, its command line."""
+    process = Path(f"/proc/{pid}")
+    until(lambda: (process / "comm").read_text().strip() == name and (process / "cmdline").read_bytes(), name)
     return _seen(pid)
 
 
