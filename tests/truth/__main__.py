@@ -38,8 +38,8 @@ def jobs(worlds: int, decades: float) -> list[Job]:
     """Divide a run into pieces of some seconds. 5,000 worlds are 10^6 host-hours."""
     pieces: list[Job] = []
     for run, count, size in (
-        (frequency.run, min(140, max(16, worlds // 8)), 1),
-        (alarms.run_troubles, max(1, worlds // 125), 1),
+        (frequency.run, min(96, max(16, worlds // 8)), 1),
+        (alarms.run_troubles, max(1, worlds // 250), 1),
         (coverage.run, worlds, 10),
         (alarms.run_healthy, 2 * math.ceil(decades * alarms.HOURS_PER_DECADE / alarms.HEALTHY_HOURS), 2),
     ):
