@@ -15,6 +15,8 @@ from tests.truth.paths import LAN, POOL, PathState
 from tests.truth.servers import Exchange, ServerSpec, ServerState, poll
 from tests.truth.statistics import Delays, Errors, Rate, Share
 
+pytestmark = pytest.mark.untraced
+
 BEGIN_NS = 1_798_156_800 * 10**9
 
 

@@ -19,6 +19,8 @@ from tests.truth.servers import Behaviour, ServerSpec
 from tests.truth.statistics import Results, agree
 from tests.truth.world import World
 
+pytestmark = pytest.mark.untraced
+
 FREE = Oscillator(10.0, white_fm=1e-9)
 SECTIONS = [
     "## In short",
