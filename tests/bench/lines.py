@@ -35,7 +35,6 @@ SEED = 1
 LOCAL_S = 120.0
 """Half as many local audits as by default: as the load generator does for many hosts."""
 
-COPIES = 10
 SAMPLE_HOSTS = 40
 """This number of hosts is simulated each time. If their points are the same as before, no others are simulated."""
 
@@ -54,13 +53,10 @@ class Lines(NamedTuple):
 
 
 class LineFiles:
-    """Writes audits to files that a database takes as they are: line protocol, gzip.
+    """Writes audits to files that a database takes as they are: line protocol, gzip."""
 
-    Each host is written several times, under names and at sites of their own.
-    """
-
-    def __init__(self, folder: Path, share: int, copies: int) -> None:
-        self._folder, self._share, self._copies = folder, share, copies
+    def __init__(self, folder: Path, share: int) -> None:
+        self._folder, self._share = folder, share
         self._files = 0
         self._lines: list[str] = []
         self.lines = self.audits = 0
@@ -74,22 +70,20 @@ class LineFiles:
             self.flush()
 
     def flush(self) -> None:
-        """Write the lines that are left, a file for each copy."""
+        """Write the lines that are left."""
         text, self._lines = "".join(self._lines), []
-        for copy in range(self._copies):
-            named = text.replace(",host=", f",host=c{copy}-").replace(",site=", f",site=c{copy}-") if copy else text
-            body = gzip.compress(named.encode(), compresslevel=1, mtime=0)
-            (self._folder / f"{self._files:05}-{copy}-{self._share}.gz").write_bytes(body)
-        self._files, self.lines = self._files + 1, self.lines + self._copies * text.count("\n")
+        body = gzip.compress(text.encode(), compresslevel=1, mtime=0)
+        (self._folder / f"{self._files:05}-{self._share}.gz").write_bytes(body)
+        self._files, self.lines = self._files + 1, self.lines + text.count("\n")
 
 
 def kept(hosts: int, hours: float) -> Lines:
     """Return the points of a fleet; they are simulated again if those of a sample have changed since."""
-    scenario = build_scenario(hosts // COPIES, hours, SEED, END_NS)
+    scenario = build_scenario(hosts, hours, SEED, END_NS)
     scenario = scenario._replace(intervals=scenario.intervals._replace(local_s=LOCAL_S))
     step = max(1, len(scenario.hosts) // SAMPLE_HOSTS)
     with TemporaryDirectory(prefix="bench-") as name:
-        _, audits, cpu_s = _simulate(scenario, Path(name), 0, step, 1)
+        _, audits, cpu_s = _simulate(scenario, Path(name), 0, step)
         digest = hashlib.sha256(b"".join(file.read_bytes() for file in sorted(Path(name).iterdir()))).hexdigest()
     folder = cache_folder() / f"bench/{hosts}-{hours:g}-{digest[:16]}"
     if not folder.exists():
@@ -98,9 +92,9 @@ def kept(hosts: int, hours: float) -> Lines:
     return Lines(folder, taken["lines"], cpu_s / len(scenario.hosts[::step]), cpu_s / audits)
 
 
-def _simulate(scenario: Scenario, folder: Path, share: int, shares: int, copies: int) -> tuple[int, int, float]:
+def _simulate(scenario: Scenario, folder: Path, share: int, shares: int) -> tuple[int, int, float]:
     """Simulate every n-th host of a fleet, from one on, into files; return the lines, the audits, and the CPU."""
-    files = LineFiles(folder, share, copies)
+    files = LineFiles(folder, share)
     began_s = time.process_time()
     SimulatedFleet(scenario._replace(hosts=scenario.hosts[share::shares]), query_without_udp, files).run(END_NS)
     return files.lines, files.audits, time.process_time() - began_s
@@ -114,7 +108,7 @@ def _make(scenario: Scenario, folder: Path) -> None:
     part.mkdir(parents=True)
     shares = len(os.sched_getaffinity(0))
     with ProcessPoolExecutor(shares, get_context("spawn")) as pool:
-        waiting = [pool.submit(_simulate, scenario, part, share, shares, COPIES) for share in range(shares)]
+        waiting = [pool.submit(_simulate, scenario, part, share, shares) for share in range(shares)]
         lines = sum(one.result()[0] for one in waiting)
     (part / "taken.json").write_text(json.dumps({"lines": lines}))
     part.rename(folder)
