@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from functools import cache
 from itertools import accumulate
 from math import ceil, comb, cos, fsum, inf, isfinite, log, pi, sin, sqrt, tan
-from operator import ne
 from typing import NamedTuple
 
 from ntpaudit.core.clock.interval import MAX_DISTANCE_NS
@@ -342,7 +341,7 @@ def _regress(sums: Sequence[float]) -> tuple[float, float, float, float, float]:
 def _is_random(points: Sequence[tuple[float, float]], start: float, slope: float) -> bool:
     """Whether chance explains the signs of the residuals, or they are too small to have one (F3)."""
     signs = [y - slope * x > start for x, y in points]
-    if sum(map(ne, signs, signs[1:])) >= fewest_sign_changes(len(signs)):
+    if sum(map(bool.__ne__, signs, signs[1:])) >= fewest_sign_changes(len(signs)):
         return True
     return all(abs(y - slope * x - start) <= _PRECISION_S for x, y in points)
 
