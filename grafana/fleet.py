@@ -611,7 +611,7 @@ def _who(language: Language) -> PanelRow:
     worst = table(
         "Worst hosts",
         "All hosts that report and are not ok, worst first. A positive offset is behind, a negative one ahead. The "
-        "bound is the maximum error at the time of the measurement. A host links to its dashboard and to its logs.",
+        "bound is the maximum error at the time of the last point. A host links to its dashboard and to its logs.",
         WORST,
         language,
         overrides=[

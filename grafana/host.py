@@ -411,7 +411,7 @@ def _now(language: Language) -> PanelRow:
     )
     offset = stat(
         "Offset",
-        "The estimate with its sign, the direction as a word, and the maximum error at the time of the measurement.",
+        "The estimate with its sign, the direction as a word, and the maximum error at the time of the last point.",
         OFFSET,
         language,
         unit="s",
@@ -550,9 +550,9 @@ def _events(language: Language) -> PanelRow:
 def _drift(language: Language) -> tuple[PanelRow, ...]:
     frequency = graph(
         "Drift",
-        "How fast the clock falls behind (positive) or gets ahead (negative) without discipline, in parts per "
-        "million, once the error of its fit is below 50 ppm. This is the error over the span of the fit; the "
-        "present frequency may differ by more. 10 ppm is 0.9 s a day.",
+        "How fast the clock falls behind (positive) or gets ahead (negative) with the kernel's present correction "
+        "alone, in parts per million, once the error of its fit is below 50 ppm. This is the error over the span of "
+        "the fit; the present frequency may differ by more. 10 ppm is 0.9 s a day.",
         FREQUENCY,
         language,
         unit="suffix:ppm",

@@ -114,7 +114,7 @@ class PollRound:
         self._now = Instant(None, 0, 0)
         self._entries: list[Target | SourceObservation] = []
         self._states_before: ServerStates = {}  # of the servers to query, before this poll reserved them
-        self._fallbacks: dict[Pool, tuple[str, ...]] = {}  # of pools without a reachable server: a larger zone's
+        self._fallbacks: dict[Pool, tuple[str, ...]] = {}  # of pools without an address: a larger zone's
 
     def poll(self, clock: Clock, now: Instant, update: StateUpdater) -> tuple[SourceObservation, ...]:
         """Query every source that the rate limits allow. Return one observation per source, in configured order.
@@ -215,7 +215,7 @@ class PollRound:
             return instead(self._held_back(pool.zone, hold))
         names = self._fallbacks.get(pool, pool.names)
         if names is not pool.names:
-            logger.warning(f"{pool.zone} has no reachable server; using {pool.fallback}")
+            logger.warning(f"{pool.zone} has no address; trying {pool.fallback}")
         offered, failure = self._offered(names, pool.port)
         if not offered:
             return instead(failure)

@@ -71,7 +71,7 @@ def test_real_ntpd_is_believed(tmp_path: Path) -> None:
     assert ran.sources["127.0.0.1"] == ("agreeing", "sync-loop")
     assert record["offset"]["bound_s"] < 0.1 + ran.longest_exchange_s
     assert record["offset"]["earliest_s"] <= 0 <= record["offset"]["latest_s"]
-    assert "is this host: its reply is used, and cannot prove anything" in json.dumps(record["findings"])
+    assert "is this host: its reply counts, but only compares the clock with itself" in json.dumps(record["findings"])
 
 
 def test_first_line_is_read_in_one_breath(real_servers: list[str], tmp_path: Path) -> None:
@@ -287,6 +287,7 @@ USAGE = {
     ("check", "--critical", "0s"): "0 < warning <= critical",
     ("check", "--samples", "0"): "1<=x<=16",
     ("check", "--timeout", "1h"): "1ms to 60s",
+    ("check", "--timeout", "0"): "'0' needs a unit, for example 1s, 1m or 1h",
     ("check", "--json"): "No such option '--json'. Write --format json.",
     ("status", "--nagios"): "Write --format nagios.",
     ("check", "--region", "atlantis"): "continent",

@@ -152,7 +152,10 @@ def test_what_is_shown_is_what_is_in_force(chosen: dict[str, dict[str, Any]]) ->
     """`config show` prints a file that loads as the one shown, and JSON of the same values."""
     config = read_config(chosen)
     text = show_toml(config, {}, chosen)
-    assert parse_config(text.encode(), "x") == config
+    loaded = parse_config(text.encode(), "x")
+    if config.influxdb is not None and loaded.influxdb is not None:  # the printed file sets the defaults too
+        config = config._replace(influxdb=config.influxdb._replace(written=loaded.influxdb.written))
+    assert loaded == config
     shown = {
         table: {key: value for key, value in (keys or {}).items() if value not in (None, []) and key != "token"}
         for table, keys in json.loads(show_json(config, {})).items()
@@ -188,9 +191,8 @@ def test_the_documented_example_is_a_configuration() -> None:
         map(parse_source, ("ntp1.example.net", "192.0.2.1:1123", "[2001:db8::1]:123"))
     )
     assert config.sources.pools == (pool("nl.pool.ntp.org"), region("nl"))
-    assert config.influxdb == InfluxConfig(
-        "http://127.0.0.1:8086", "soc", "ntpaudit", "/etc/ntpaudit/token", "/etc/ssl/site-ca.pem", 10.0
-    )
+    database = ("http://127.0.0.1:8086", "soc", "ntpaudit", "/etc/ntpaudit/token", "/etc/ssl/site-ca.pem", 10.0)
+    assert config.influxdb == InfluxConfig(*database, written=frozenset(KEYS["influxdb"]))
 
 
 def test_the_documentation_names_every_default() -> None:
@@ -235,6 +237,8 @@ REFUSED = {
     "[journal]\nenabled = 1": "journal.enabled: write true or false",
     "[fleet]\nlanguage = 'sql'": "fleet.language: 'sql': write influxql or promql",
     "[fleet]\nambiguity = '0s'": "fleet.ambiguity: '0s': write a duration above 0",
+    "[fleet]\nambiguity = '0'": "fleet.ambiguity: '0': write a duration above 0",
+    "[schedule]\nlocal = '0'": "schedule.local: '0' is too short: write 1 s to",
     "[fleet]\nsilent_after = '10ms'": "fleet.silent_after: '10ms' is too short",
     "[fleet]\ninventory = 'hosts'": "fleet.inventory: 'hosts' is not an absolute path: begin it with /",
 }
@@ -282,9 +286,31 @@ def test_environment_fills_in_what_the_file_leaves_out() -> None:
     }
     alone = with_environment(Config(), variables)
     assert alone.influxdb == InfluxConfig("http://other:8086", "soc", "clocks", None, "/ca.pem", 2.5)
-    named = with_environment(Config(influxdb=InfluxConfig("http://mine", timeout_s=1.0)), variables)
-    assert named.influxdb == InfluxConfig("http://mine", "soc", "ntpaudit", None, "/ca.pem", 1.0)
     assert with_environment(Config(), {}) == Config()
+
+
+@pytest.mark.parametrize(
+    ("variable", "text", "key", "written", "value"),
+    [
+        ("INFLUXDB_V2_ORG", "soc", "org", "mine", "soc"),
+        ("INFLUXDB_V2_BUCKET", "clocks", "bucket", "ntpaudit", "clocks"),
+        ("INFLUXDB_V2_SSL_CA_CERT", "/ca.pem", "ca_file", "/mine.pem", "/ca.pem"),
+        ("INFLUXDB_V2_TIMEOUT", "2500", "timeout", "10s", "2500ms"),
+    ],
+)
+def test_a_variable_counts_where_the_file_does_not_set_its_key(
+    variable: str, text: str, key: str, written: str, value: str
+) -> None:
+    """Beside `url` in the file each variable counts by itself; a key of the file stays, even with its default."""
+    variables = {variable: text, "INFLUXDB_V2_URL": "http://other"}
+
+    def shown(**more: str) -> dict[str, Any]:
+        config = read_config({"influxdb": {"url": "http://mine", **more}})
+        return tables_of(with_environment(config, variables))["influxdb"]
+
+    assert (shown()["url"], shown()[key]) == ("http://mine", value)
+    assert shown(**{key: written})[key] == written
+    assert {name for name, found in shown().items() if found != shown(**{key: written})[name]} == {key}
 
 
 @pytest.mark.parametrize(
@@ -594,7 +620,7 @@ def test_show_says_where_each_value_is_from(tmp_path: Path) -> None:
         "[sources]\nservers = ['a']\nregion = 'europe'\n[policy]\nprofile = 'finra-cat'\ncritical = '20ms'\n"
         "[influxdb]\nurl = 'http://x:8086'\n",
     )
-    shown = run("show", file, state=tmp_path, INFLUXDB_V2_ORG="soc", INFLUXDB_V2_BUCKET="unused").out.splitlines()
+    shown = run("show", file, state=tmp_path, INFLUXDB_V2_ORG="soc", INFLUXDB_V2_BUCKET="clocks").out.splitlines()
     for line in (
         f"# name: {os.uname().nodename} (default: the system's host name)",
         "# site: none",
@@ -609,7 +635,8 @@ def test_show_says_where_each_value_is_from(tmp_path: Path) -> None:
         f"# path: {tmp_path}/state/history.sqlite3 (default for an agent started by this user)",
         'url = "http://x:8086"  # file',
         'org = "soc"  # environment: INFLUXDB_V2_ORG',
-        'bucket = "ntpaudit"  # default',
+        'bucket = "clocks"  # environment: INFLUXDB_V2_BUCKET',
+        'timeout = "10s"  # default',
         "# ca_file: the system's certificates (default)",
         "# url: http://x:8086 (default: that of [influxdb])",
         "# env: every environment (default)",

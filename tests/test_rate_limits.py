@@ -76,7 +76,7 @@ def test_country_without_a_zone_falls_back_to_its_continent(land: Island, tmp_pa
     """P7: if a country has no zone, its continent is queried, and a small zone is reported."""
     ran = ntpaudit("check", "--region", "nl", "--format", "json", state=tmp_path, inside=land.command)
     assert {source["address"] for source in ran.record["sources"]} == {"198.51.100.7", "203.0.113.7"}
-    assert "using europe.pool.ntp.org" in ran.err
+    assert "trying europe.pool.ntp.org" in ran.err
     assert "only 2 servers" in ran.err
 
 
@@ -202,7 +202,7 @@ def test_this_hosts_own_addresses_are_no_witnesses(land: Island, tmp_path: Path)
     servers = ["192.0.2.1", "198.51.100.1", "203.0.113.1", "203.0.113.7"]
     ran = ntpaudit("check", "--format", "json", *servers, state=tmp_path, inside=land.command)
     assert ran.record["severity"] == "warning"
-    assert "are this host: their replies are used, and cannot prove anything" in ran.out
+    assert "are this host: their replies count, but only compare the clock with itself" in ran.out
 
 
 def test_denial_holds_under_every_name(land: Island, tmp_path: Path) -> None:

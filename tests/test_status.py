@@ -545,20 +545,21 @@ UNCALIBRATED = Breach(None, None, None, 19_000.0, free_running=True, calibrated=
         (DRIFT._replace(frequency_ppm=None, samples=1), "drift not known yet (1 sample)"),
         (
             DRIFT._replace(frequency_ppm=None, breach=UNCALIBRATED),
-            "forecast from now: none yet, because the drift is not known (within 1 s: guaranteed for 5.27 h)",
+            "forecast from now: none yet, because the drift is not known (guaranteed within 1 s for 5.27 h)",
         ),
         (
             DRIFT,
-            "forecast from now: expected to exceed 1 s in 120 min (95 %: not within 59.9 min; guaranteed for 9.91 min)",
+            "forecast from now: expected to exceed 1 s in 120 min "
+            "(95 %: not within 59.9 min; guaranteed within 1 s for 9.91 min)",
         ),
         (
             DRIFT._replace(breach=UNCALIBRATED),
             "forecast from now: if synchronisation stopped now, expected to stay within 1 s for 30 days "
-            "(guaranteed for 5.27 h; forecast not yet verified",
+            "(guaranteed within 1 s for 5.27 h; forecast not yet verified",
         ),
         (
             DRIFT._replace(breach=UNCALIBRATED._replace(central_s=7200.0)),
-            "stopped now, expected to exceed 1 s in 120 min (guaranteed",
+            "stopped now, expected to exceed 1 s in 120 min (guaranteed within 1 s for",
         ),
         (
             DRIFT._replace(breach=BREACH._replace(central_s=None)),

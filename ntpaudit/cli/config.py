@@ -49,7 +49,7 @@ Examples:
   ntpaudit config check ./ntpaudit.toml && systemctl reload ntpaudit
 
 \b
-Exit status: 0 valid, 78 invalid: the message names file, line and key.
+Exit status: 0 valid, 64 usage, 78 invalid: the message names file, line and key.
 """
 
 SHOW_EPILOG = """\b
@@ -58,7 +58,7 @@ Examples:
   ntpaudit config show --format json ./ntpaudit.toml | jq .policy
 
 \b
-Exit status: 0 ok, 78 configuration.
+Exit status: 0 ok, 64 usage, 78 configuration.
 """
 
 POOL_NOTE = f"""\

@@ -39,8 +39,8 @@ Examples:
 
 \b
 Times are UTC, corrected by the measured offset. Audits older than [history] raw are stored and shown per hour: the
-worst severity, the smallest and the largest offset (from, to) and the largest maximum error. A finding marked (low) is
-low or pending, and does not count.
+worst severity, the smallest and the largest offset (from, to) and the largest maximum error. Hours do not include
+audits of `ntpaudit check --record`. A finding marked (low) is low or pending, and does not count.
 JSON has each record exactly as it was stored (schema ntpaudit.record/1), hours as ntpaudit.hour/1, events as
 ntpaudit.event/1. Only root can read the history of an agent that runs as a service: sudo ntpaudit history.
 

@@ -73,6 +73,8 @@ def read_config(tables: Mapping[str, Any]) -> Config:
     """Turn the tables of a configuration into a Config. Raises ConfigError with the key."""
     _refuse_unknown(tables, KEYS, "")
     settings = {name: read_table(name, tables.get(name, {})) for name in KEYS}
+    if settings["influxdb"] is not None:
+        settings["influxdb"] = settings["influxdb"]._replace(written=frozenset(tables["influxdb"]))
     _refuse_short_interval(settings["schedule"].network_s, settings["sources"])
     policy = settings["policy"]
     profile = choose_profile(policy.profile, policy.warning_s, policy.critical_s)
@@ -142,7 +144,7 @@ def with_environment(config: Config, environment: Mapping[str, str]) -> Config:
         return config
     for key in KEYS["influxdb"].values():
         text = environment.get(key.variable or "")
-        if text and (config.influxdb is None or not getattr(influxdb, key.field)):
+        if text and key.name not in influxdb.written:
             try:
                 influxdb = influxdb._replace(**{key.field: key.read_variable(text)})
             except ValueError as error:

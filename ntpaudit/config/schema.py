@@ -201,6 +201,7 @@ class InfluxConfig(NamedTuple):
     """`[influxdb]`: the database. `org` is empty for servers without organisations.
 
     `default_token_file` is read if `token_file` is None: SYSTEM_TOKEN_FILE for the system's own configuration.
+    `written` has the names of the keys that the file sets: no variable overrides them.
     """
 
     url: Annotated[
@@ -231,6 +232,7 @@ class InfluxConfig(NamedTuple):
         ),
     ] = 10.0
     default_token_file: str | None = None
+    written: frozenset[str] = frozenset()
 
 
 _OTHER_FOLDERS = "as a systemd service, other folders need ReadWritePaths="

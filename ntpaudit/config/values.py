@@ -86,7 +86,7 @@ def from_least(least_s: float, why: str) -> Callable[[str], float]:
     """Return a reader of durations of at least `least_s`."""
 
     def parse(text: str) -> float:
-        seconds = parse_duration(text)
+        seconds = 0.0 if text.strip() == "0" else parse_duration(text)  # the unit is not what is wrong with 0
         if not least_s <= seconds <= MOST_S:
             what = ("too short" if seconds < least_s else "too long") + (f" ({why})" if why else "")
             raise ValueError(f"{text!r} is {what}: write {format_duration(least_s)} to {format_duration(MOST_S)}")
@@ -97,7 +97,7 @@ def from_least(least_s: float, why: str) -> Callable[[str], float]:
 
 def parse_positive_duration(text: str) -> float:
     """Read a duration above 0."""
-    if not 0 < (seconds := parse_duration(text)) <= MOST_S:
+    if text.strip() == "0" or not 0 < (seconds := parse_duration(text)) <= MOST_S:
         raise ValueError(f"{text!r}: write a duration above 0, at most {format_duration(MOST_S)}")
     return seconds
 

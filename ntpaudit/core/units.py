@@ -76,7 +76,8 @@ def parse_duration(text: str) -> float:
     if unit in _SUFFIXES and is_number:
         return float(digits) * _SUFFIXES[unit]
     if not unit and is_number:
-        raise ValueError(f"{text!r} needs a unit, for example {digits}s, {digits}m or {digits}h")
+        example = digits if float(digits) else "1"  # few durations may be 0
+        raise ValueError(f"{text!r} needs a unit, for example {example}s, {example}m or {example}h")
     raise ValueError(
         f"{brief(text)} is not a duration: write a number and its unit, for example 100ms, 64s, 30m, 12h, 90d or 7y"
     )

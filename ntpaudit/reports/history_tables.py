@@ -207,7 +207,7 @@ def _bound(value_s: float | None) -> str:
 
 
 def _polled(audit: Audit) -> str:
-    if audit.kind == "network" and not audit.age_s:
+    if audit.kind != "local" and not audit.age_s:
         return "0 s"
     return "" if audit.age_s is None else f"{format_duration(max(1.0, round(audit.age_s)))} ago"
 

@@ -168,9 +168,9 @@ def _drift(drift: Drift) -> str:
 def _forecast(breach: Breach, tolerance: str, age_s: float, *, is_known: bool) -> str:
     certain = "no guarantee"
     if breach.guaranteed_s:
-        certain = f"guaranteed for {format_duration(breach.guaranteed_s, rounding='down')}"
+        certain = f"guaranteed within {tolerance} for {format_duration(breach.guaranteed_s, rounding='down')}"
     if not is_known:
-        return f"none yet, because the drift is not known (within {tolerance}: {certain})"
+        return f"none yet, because the drift is not known ({certain})"
     premise = "if synchronisation stopped now, " if breach.free_running else ""
     early_s = breach.pessimistic_s
     # past forecasts prove the 95 % limit (R9)

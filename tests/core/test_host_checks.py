@@ -312,9 +312,9 @@ QUORUM: list[tuple[str, tuple[SourceObservation, ...], str | None, str]] = [
     ("two neighbours", NEIGHBOURS[:2], "low", "share one network or one upstream"),
     ("neighbours and another", (*NEIGHBOURS, answered(9)), None, ""),
     ("this host's own daemon", (*FOUR, HERE), "medium", "^ntp8.example.net is this host"),
-    ("this host's own daemon by IPv6", (*FOUR, answered(8, address="::1")), "medium", "is this host: its reply is"),
+    ("this host's own daemon by IPv6", (*FOUR, answered(8, address="::1")), "medium", "is this host: its reply counts"),
     ("another port of this host", (*FOUR, answered(8, address="127.0.0.1", port=1123)), None, ""),
-    ("this host's own daemon alone", (HERE,), "medium", "is this host: its reply is used"),
+    ("this host's own daemon alone", (HERE,), "medium", "is this host: its reply counts, but"),
     ("a failing daemon of this host", (*FOUR, REFUSED_HERE), None, ""),
 ]  # fmt: skip
 

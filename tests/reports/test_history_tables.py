@@ -74,6 +74,19 @@ def test_a_line_says_what_the_audit_said() -> None:
     assert line.split() == ["2026-11-18", "11:06:40?", "ok", "unmeasured", "0", "s"]
 
 
+@pytest.mark.parametrize(
+    ("kind", "age_s", "polled"),
+    [
+        ("network", 0.0, "0 s"), ("check", 0.0, "0 s"), ("check", None, "0 s"), ("local", 0.0, "1 s ago"),
+        ("local", 0.4, "1 s ago"), ("local", 59.6, "60 s ago"), ("local", None, ""),
+    ],
+)  # fmt: skip
+def test_a_line_shows_when_servers_were_polled(kind: str, age_s: float | None, polled: str) -> None:
+    """An audit that polled them itself shows 0 s, also that of `check --record`; a local one is always later."""
+    line = list(audit_table([audit(kind=kind, age_s=age_s)], 140, PLAIN))[1]
+    assert line.rpartition("5 ms")[2].strip() == polled
+
+
 def test_colours_move_nothing(past: tuple[list[Audit], list[Hour], list[StoredEvent]]) -> None:
     """Severities are coloured, and nothing else changes."""
     colourful = painter(True)

@@ -87,11 +87,11 @@ def check_source_quorum(context: AuditContext) -> Raised | None:
         return Raised("medium", message, remedy=FIX_SPLIT)
     if own := [classified.source.name for classified in usable if _is_this_host(classified)]:
         replies = (
-            f"{own[0]} is this host: its reply is"
+            f"{own[0]} is this host: its reply counts, but only compares"
             if len(own) == 1
-            else f"{joined(own)} are this host: their replies are"
+            else f"{joined(own)} are this host: their replies count, but only compare"
         )
-        return Raised("medium", f"{replies} used, and cannot prove anything", remedy=_FIX_LOOP)
+        return Raised("medium", f"{replies} the clock with itself", remedy=_FIX_LOOP)
     if loops := [classified.source.name for classified in usable if classified.reason == "sync-loop"]:
         subject = f"{loops[0]} reports" if len(loops) == 1 else f"{joined(loops)} report"
         message = f"{subject} this host as the reference: the clock is compared with itself"
