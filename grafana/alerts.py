@@ -381,9 +381,9 @@ _RUNBOOK_HEAD = """\
 
 # Runbook
 
-What to do when one of ntpaudit's Grafana alerts fires. Each alert links to its section on this page (`runbook_url`).
-Alerts about a finding link to [findings.md](findings.md), which explains each finding and its fix. How alerts are
-grouped and when they notify: [dashboards.md](dashboards.md#alerts).
+What to do when one of ntpaudit's Grafana alerts fires. An alert's `runbook_url` links to its section. The alerts
+below have theirs on this page. Each other alert has the id of a finding as its name, and its section is in
+[findings.md](findings.md). How alerts are grouped and when they notify: [dashboards.md](dashboards.md#alerts).
 
 Run the commands as root on one of two machines:
 

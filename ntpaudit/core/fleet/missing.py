@@ -102,6 +102,7 @@ EVIDENCE_GAP = Rule(
         "medium": "hosts have been silent for `fleet.silent_after`",
         "low": ("a host that reports is not in the inventory", "the inventory lists it at another site"),
     },
+    notes="The fix ends with what to do if a host is retired: remove it from the inventory; without one, use one.",
     case_remedies={
         "hosts have no point within `--look-back`": _FIX_EXPIRED,
         "the database has no point of hosts in the inventory": _FIX_NO_POINT,
