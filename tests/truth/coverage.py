@@ -40,8 +40,8 @@ _OSCILLATORS = (
 _STEERED = (*_OSCILLATORS, Oscillator(82.0, white_fm=1e-9, daily_ppm=1.0), Oscillator(-140.0, white_fm=1e-9))
 """A daemon shows how far these are off, which the bound follows (R4)."""
 
-_CARRY_S = 100e-6
-"""An offset moves by less than this from the reply to the end of the poll: 50 ppm in 2 s."""
+_ROUNDING_S = 1e-6
+"""Clock readings are whole nanoseconds, and an offset is half the sum of two differences."""
 
 _CLAIMS = {"LAN": (0.5e-3, 0.5e-3), "WAN": (10e-3, 5e-3), "pool": (20e-3, 15e-3), "mobile": (20e-3, 15e-3)}
 
@@ -215,10 +215,11 @@ def _estimates(found: Results, audit: Audit, path: str, row: str) -> None:
         value = estimate(audit.true.exchanges)
         if value is not None:
             found.error("estimate", row, path, name).add(value - audit.true.offset_s)
-    honest = [one.offset_s for one in audit.true.exchanges if not one.is_false]
-    tolerated = (len(audit.record.sources) - 1) // 3
-    if row == "falsetickers, within f" and len(audit.true.exchanges) > 2 * tolerated:
-        found.share("inside", path).count(min(honest) - _CARRY_S <= offset.estimate_s <= max(honest) + _CARRY_S)
+    level_ps, tolerated = audit.true.level_ps, (len(audit.record.sources) - 1) // 3
+    honest = [one.offset_s - (level_ps - one.level_ps) / PS_PER_S for one in audit.true.exchanges if not one.is_false]
+    # R2 promises that where more than 2 f servers vote: one that is too distant does not
+    if row == "falsetickers, within f" and audit.record.agreement.usable > 2 * tolerated:
+        found.share("inside", path).count(min(honest) - _ROUNDING_S <= offset.estimate_s <= max(honest) + _ROUNDING_S)
 
 
 def run(numbers: Sequence[int], seed: int, hours: float = HOURS) -> Results:

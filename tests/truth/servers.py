@@ -54,7 +54,8 @@ class ServerSpec(NamedTuple):
 class Exchange(NamedTuple):
     """What any client learns from one exchange, in seconds: offset, delay, and the server's claims.
 
-    `distance_s` is half the delay, the root distance and what clocks of 15 ppm add: RFC 5905's root distance.
+    `distance_s` is half the delay, the root distance and what clocks of 15 ppm add: RFC 5905's root distance. At its
+    end, REALTIME - RAW was `level_ps`.
     """
 
     number: int
@@ -63,6 +64,7 @@ class Exchange(NamedTuple):
     root_delay_s: float
     root_dispersion_s: float
     is_false: bool
+    level_ps: int = 0
 
     @property
     def distance_s(self) -> float:
@@ -187,6 +189,7 @@ def _query(clocks: Clocks, server: ServerState, point_s: float | None) -> tuple[
         root_delay_s,
         root_dispersion_s,
         behaviour in FALSE_BEHAVIOURS,
+        clocks.realtime_ps - clocks.raw_ps,
     )
     return SourceObservation(name, address, 123, (outcome,)), exchange
 

@@ -125,9 +125,8 @@ def judge(
     clearing = profile._replace(warning_s=HYSTERESIS * profile.warning_s, critical_s=HYSTERESIS * profile.critical_s)
     strict = context._replace(profile=clearing)
     conditions = {rule.id: before.of(rule.id) for rule in RULES}
-    if (
-        is_sample and not is_continued
-    ):  # good samples from before the offset became unknown prove nothing: see `_is_trusted`
+    # good samples from before the offset became unknown prove nothing: see `_is_trusted`
+    if is_sample and not is_continued:
         high = conditions[OFFSET_HIGH.id]
         conditions[OFFSET_HIGH.id] = high._replace(samples=tuple(filter(None, high.samples)))
     for rule in RULES:
