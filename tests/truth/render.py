@@ -97,8 +97,7 @@ def summary(page: Page) -> str:
                 "How late is a true alarm?",
                 f"a step of 1.2 s: {_slowest(steps, 0)}; a time daemon that ended: {_slowest(ends, 0)} (median), "
                 f"{_slowest(ends, 1)} (95 %)",
-                "the same hosts, the slower of LAN and pool; local audits each hour (LAN) or 15 min (pool), where the "
-                "default is each minute",
+                "the same hosts, the slower of LAN and pool; local audits each minute, as by default",
             ],
         ]
     )
@@ -275,13 +274,13 @@ def _alarms(page: Page) -> str:
 
 A healthy host is disciplined as chronyd does it, and asks four honest servers. An alarm is a finding of medium or worse
 (goal: less than one in a host-decade; a run of fewer than 3.7 host-decades cannot show that). A host was watched for
-{HEALTHY_HOURS:.0f} h from its first audit.
+{HEALTHY_HOURS:.0f} h from its first audit; to save time, local audits came each hour (LAN) or 15 min (pool) and not each minute, as by
+default.
 
 {_table(healthy)}
-The time until a finding of medium or worse, and (median) until any finding is listed, of {runs}. To
-save time, local audits come each hour (LAN) or 15 min (pool, leap seconds: 20 min) and not each minute, as by default:
-what they notice or confirm would come earlier. *Never* is not within 24 h: with four servers one wrong server is
-outvoted and only listed, and after a suspend nothing is wrong.
+The time until a finding of medium or worse, and (median) until any finding is listed, of {runs}, with
+the default local audit each minute. *Never* is not within 24 h: with four servers one wrong server is outvoted and only
+listed, and after a suspend nothing is wrong.
 
 {_table(troubles)}
 """

@@ -23,10 +23,10 @@ from tests.truth.discipline import Discipline, LikeChrony, StepOnly
 from tests.truth.oscillator import Oscillator, phase_ps
 from tests.truth.servers import Exchange, ServerSpec, ServerState, poll
 
-BEGIN_UTC_NS = 1_798_156_800 * NS_PER_S
-"""2026-12-25 00:00:00 UTC: a leap second at the end of the year comes 7 days later."""
+BEGIN_UTC_NS = 1_798_675_200 * NS_PER_S
+"""2026-12-31 00:00:00 UTC: a leap second at the end of the year comes a day later."""
 
-LEAP_AT_S = 7 * 86_400.0
+LEAP_AT_S = 86_400.0
 
 DisciplineName = Literal["chrony", "step-only", "none"]
 FaultName = Literal["step", "pause", "suspend", "outage", "dead-daemon", "leap", "missed-leap"]
