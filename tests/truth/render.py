@@ -274,8 +274,8 @@ def _alarms(page: Page) -> str:
 
 A healthy host is disciplined as chronyd does it, and asks four honest servers. An alarm is a finding of medium or worse
 (goal: less than one in a host-decade; a run of fewer than 3.7 host-decades cannot show that). A host was watched for
-{HEALTHY_HOURS:.0f} h from its first audit; to save time, its local audits came each hour (LAN) or 15 min (pool), and not
-each minute, as by default.
+{HEALTHY_HOURS:.0f} h from its first audit; to save time, its local audits came each hour (LAN) or 15 min (pool), and
+not each minute, as by default.
 
 {_table(healthy)}
 The time until a finding of medium or worse, and (median) until any finding is listed, of {runs}, with
