@@ -202,7 +202,7 @@ class Agent:
         taken = self._runtime.clock.read()
         if known is None or any(self._runtime.has_ended(daemon) for daemon in known.known_daemons):
             known = self._runtime.host_context(self._setup.config.host.name)
-        return known.observation(taken, self._runtime.kernel())
+        return self._runtime.with_claims(known).observation(taken, self._runtime.kernel())
 
     def _emit(self, record: Record, events: Sequence[Event]) -> None:
         """Send a record and events to every output; log when an output fails and when it works again."""

@@ -16,7 +16,7 @@ from ntpaudit.core.record import Labels, Record, conclude
 from ntpaudit.log import LazyLogger
 from ntpaudit.polling import PollRound, QueryOptions, ShowProgress, StateUpdater, show_nothing
 from ntpaudit.probes.clock import Clock
-from ntpaudit.probes.daemons import Configured, configured_servers, running_daemons
+from ntpaudit.probes.daemons import Configured, configured_servers, running_daemons, with_claims
 from ntpaudit.probes.host import host_facts
 from ntpaudit.probes.kernel import read_kernel
 from ntpaudit.probes.timestamping import stamping_enabled
@@ -97,7 +97,13 @@ def observe(
         context = host_context(plan.host_name)  # while names are being resolved
         start = clock.read()
         polled = poll_round.poll(clock, Instant(context.host.boot_id, start.boottime_ns, start.realtime_ns), update)
+    context = with_claims_of(context, with_sources=True)
     return context.observation(clock.read(), read_kernel(), (*polled, *skipped))
+
+
+def with_claims_of(context: HostContext, *, with_sources: bool) -> HostContext:
+    """Return the context with what its time daemons say of themselves now."""
+    return context._replace(daemons=with_claims(context.daemons, with_sources=with_sources))
 
 
 def host_context(name: str | None) -> HostContext:

@@ -64,6 +64,10 @@ class SystemRuntime:
         self._daemons.update(context.known_daemons)
         return context
 
+    def with_claims(self, context: HostContext) -> HostContext:
+        """Return the context with what its time daemons say of themselves now."""
+        return audit.with_claims_of(context, with_sources=False)
+
     def has_ended(self, daemon: Daemon) -> bool:
         """Return whether the process of a known time daemon has ended; far cheaper than `host_context`."""
         return self._daemons.has_ended(daemon)

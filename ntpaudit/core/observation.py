@@ -75,9 +75,56 @@ class KernelState(NamedTuple):
 
 
 class Unavailable(NamedTuple):
-    """A value that the system did not give, and why."""
+    """A value that the system did not give, why, and the one setting, unit or user that would give it."""
 
     reason: str
+    remedy: str | None = None
+
+
+Authentication = Literal["nts", "key", "none"]
+
+
+class ClaimedSource(NamedTuple):
+    """A server as a time daemon reports it; None is what it does not tell.
+
+    `name` is that of the daemon's configuration, else the address. `offset_s` is positive if the host is behind.
+    `is_followed`: the daemon follows it, alone or with others.
+    """
+
+    name: str
+    address: str | None = None
+    is_followed: bool | None = None
+    authentication: Authentication | None = None
+    stratum: int | None = None
+    offset_s: float | None = None
+    poll_s: float | None = None
+
+
+class Claim(NamedTuple):
+    """What a time daemon says of itself at the uptime `boottime_ns`; None is what it does not tell.
+
+    - `is_synchronised`: it says that it follows a server or a reference clock.
+    - `follows`: the server or reference clock that it follows.
+    - `offset_s`: true time minus the host's clock by the daemon: positive if the host is behind, whatever sign the
+      daemon itself uses.
+    - `bound_s`: how far from `offset_s` the true offset can be by the daemon: half its root delay plus its root
+      dispersion (B7).
+    - `updated_s`: the age of its last update. `poll_s`: how often it queries the server that it follows.
+    - `authentication`: of the server that it follows.
+    - `sources`: its servers, only where they were asked for.
+    """
+
+    boottime_ns: int
+    is_synchronised: bool | None = None
+    follows: str | None = None
+    offset_s: float | None = None
+    bound_s: float | None = None
+    updated_s: float | None = None
+    poll_s: float | None = None
+    stratum: int | None = None
+    leap: int | None = None
+    authentication: Authentication | None = None
+    sources: tuple[ClaimedSource, ...] = ()
 
 
 class Daemon(NamedTuple):
@@ -85,7 +132,9 @@ class Daemon(NamedTuple):
 
     `disciplines`: it disciplines the system clock. False if it cannot, or if its arguments exclude it; None if unknown.
     `reason` is why it is not True. `clears_unsync`: while it disciplines the clock, the kernel reports a synchronised
-    one. `max_poll_s` is its longest polling interval.
+    one. `max_poll_s` is its longest polling interval. `unit` is the systemd service it belongs to.
+
+    `claim` is what it says of itself, or why that cannot be read; None where this kind of program says nothing.
     """
 
     name: str
@@ -94,10 +143,29 @@ class Daemon(NamedTuple):
     reason: str | None = None
     clears_unsync: bool = True
     max_poll_s: float = 1024.0
+    unit: str | None = None
+    claim: Claim | Unavailable | None = None
 
     def summary(self) -> Mapping[str, Any]:
         """Return the part for the record: a property of all daemons of this name is not in it."""
-        return {"name": self.name, "pid": self.pid, "disciplines": self.disciplines, "reason": self.reason}
+        return {
+            "name": self.name,
+            "pid": self.pid,
+            "disciplines": self.disciplines,
+            "reason": self.reason,
+            "unit": self.unit,
+            "claim": _claim(self.claim),
+        }
+
+
+def _claim(claim: Claim | Unavailable | None) -> Mapping[str, Any] | None:
+    match claim:
+        case Claim():
+            sources = [source._asdict() for source in claim.sources]
+            return {"available": True} | claim._asdict() | {"sources": sources}
+        case Unavailable():
+            return {"available": False} | claim._asdict()
+    return None
 
 
 class HiddenDaemons(NamedTuple):

@@ -12,6 +12,8 @@ from ntpaudit.core.checks.context import AuditContext
 from ntpaudit.core.clock.drift import Breach, Drift
 from ntpaudit.core.clock.readings import ClockReading
 from ntpaudit.core.observation import (
+    Claim,
+    ClaimedSource,
     Daemon,
     HiddenDaemons,
     HostFacts,
@@ -181,7 +183,7 @@ def test_the_record_is_what_the_contract_says() -> None:
             "esterror_s": 0.0001,
             "tai_s": 37,
         },
-        "daemons": [{"name": "chronyd", "pid": 811, "disciplines": True, "reason": None}],
+        "daemons": [{"name": "chronyd", "pid": 811, "disciplines": True, "reason": None, "unit": None, "claim": None}],
         "daemons_hidden": None,
         "host_clock": {
             "timezone": "Europe/Amsterdam",
@@ -288,7 +290,14 @@ def test_visible_daemons_are_recorded_though_others_may_be_hidden() -> None:
     serves = Daemon("chronyd", 7, disciplines=False, reason="started with -x")
     hidden = conclude(observation(daemons=HiddenDaemons("hidden here", (serves,))), DEFAULT, LABELS)
     data = hidden.to_dict()
-    said = {"name": "chronyd", "pid": 7, "disciplines": False, "reason": "started with -x"}
+    said = {
+        "name": "chronyd",
+        "pid": 7,
+        "disciplines": False,
+        "reason": "started with -x",
+        "unit": None,
+        "claim": None,
+    }
     assert (data["daemons"], data["daemons_hidden"]) == ([said], "hidden here")
     assert Record.from_dict(data) == hidden
     assert conclude(observation(daemons=(serves,)), DEFAULT, LABELS).to_dict()["daemons_hidden"] is None
@@ -525,7 +534,18 @@ def observations(draw: st.DrawFn) -> Observation:
         st.none() | st.booleans(), LABEL_TEXTS, LABEL_TEXTS,
     )  # fmt: skip
     reasons = st.none() | TEXTS
-    daemon = st.builds(Daemon, TEXTS, st.integers(0, 2**22), st.none() | st.booleans(), reasons)
+    maybe = st.none() | floats
+    users = st.sampled_from([None, "nts", "key", "none"])
+    served = st.builds(ClaimedSource, TEXTS, reasons, st.none() | st.booleans(), users, st.none(), maybe, maybe)
+    claim = st.builds(
+        Claim, st.integers(0, 2**62), st.none() | st.booleans(), reasons, maybe, maybe, maybe, maybe, st.none(),
+        st.none(), users, st.lists(served, max_size=2).map(tuple),
+    )  # fmt: skip
+    unread = st.builds(Unavailable, TEXTS, reasons)
+    daemon = st.builds(
+        Daemon, TEXTS, st.integers(0, 2**22), st.none() | st.booleans(), reasons, st.just(True), st.just(1024.0),
+        reasons, st.none() | unread | claim,
+    )  # fmt: skip
     seen = st.lists(daemon, max_size=3).map(tuple)
     return Observation(
         draw(host),

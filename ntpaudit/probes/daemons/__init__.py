@@ -2,11 +2,11 @@
 
 from typing import NamedTuple
 
-from ntpaudit.core.observation import Daemon, HiddenDaemons
+from ntpaudit.core.observation import Claim, Daemon, HiddenDaemons, Unavailable
 from ntpaudit.probes.daemons import chronyd, linuxptp, ntpd, ntpd_rs, openntpd, others, timesyncd
 from ntpaudit.probes.daemons.files import Files
 from ntpaudit.probes.daemons.kind import ConfiguredServer, DaemonKind, Process
-from ntpaudit.probes.daemons.process import time_processes
+from ntpaudit.probes.daemons.process import find_process, time_processes
 
 KINDS = (
     chronyd.KIND,
@@ -57,6 +57,29 @@ def running_daemons() -> tuple[Daemon, ...] | HiddenDaemons:
     return daemons if hidden is None else HiddenDaemons(hidden, daemons)
 
 
+def with_claims(
+    daemons: tuple[Daemon, ...] | HiddenDaemons, *, with_sources: bool
+) -> tuple[Daemon, ...] | HiddenDaemons:
+    """Return these daemons with what each says of itself now, and of its servers if asked for."""
+    seen = daemons.seen if isinstance(daemons, HiddenDaemons) else daemons
+    claiming = tuple(daemon._replace(claim=_claim(daemon, with_sources)) for daemon in seen)
+    return daemons._replace(seen=claiming) if isinstance(daemons, HiddenDaemons) else claiming
+
+
+def _claim(daemon: Daemon, with_sources: bool) -> Claim | Unavailable | None:
+    kind = next((kind for kind in KINDS if kind.name == daemon.name), None)
+    if kind is None or kind.claim is None:
+        return None
+    found = find_process(daemon.pid, _BY_PROCESS)
+    if found is None:
+        return Unavailable("it has ended")
+    _, process = found
+    if not process.is_ours:
+        return Unavailable("it runs in a container", "run ntpaudit in that container")
+    root = f"/proc/{process.pid}/root" if process.root is None else process.root
+    return kind.claim(process, Files(root), with_sources)
+
+
 def configured_servers() -> Configured:
     """Return the servers that the daemons which run now were started with.
 
@@ -100,13 +123,13 @@ def _running() -> tuple[list[Running], str | None]:
 
 def _daemon(kind: DaemonKind, process: Process) -> Daemon:
     if not process.words:
-        return kind.daemon(process.pid, None, "its command line cannot be seen")
+        return kind.daemon(process.pid, None, "its command line cannot be seen", process.unit)
     role = kind.role(process, Files(f"/proc/{process.pid}/root" if process.root is None else process.root))
     if role.disciplines is not False and process.can_set_clock is False:
-        return kind.daemon(process.pid, False, "cannot set the clock: it lacks CAP_SYS_TIME")
+        return kind.daemon(process.pid, False, "cannot set the clock: it lacks CAP_SYS_TIME", process.unit)
     if role.disciplines is not False and process.can_set_clock is None:
-        return kind.daemon(process.pid, None, "whether it can set the clock cannot be seen")
-    return kind.daemon(process.pid, role.disciplines, role.reason)
+        return kind.daemon(process.pid, None, "whether it can set the clock cannot be seen", process.unit)
+    return kind.daemon(process.pid, role.disciplines, role.reason, process.unit)
 
 
 def _with_sfptpd(running: list[Running]) -> list[Running]:

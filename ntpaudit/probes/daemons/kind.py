@@ -6,8 +6,10 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from ntpaudit.core.ntp.sources import NTP_PORT
-from ntpaudit.core.observation import Daemon
+from ntpaudit.core.observation import Claim, Daemon, Unavailable
 from ntpaudit.probes.daemons.files import Files
+
+CLAIM_WITHIN_S = 0.5
 
 
 class Role(NamedTuple):
@@ -24,7 +26,7 @@ class Process(NamedTuple):
     seen. `unit` is the system service of systemd it belongs to. `helpers` are the command lines of its children of the
     same name. `root` is the folder under which we find the files that it sees; None where they are out of reach.
     `folder` is its working folder; None where it cannot be seen. `is_ours`: it runs in our PID namespace, and not in
-    that of a container inside of it.
+    that of a container inside of it. `uid` is its effective user; None where it cannot be seen.
     """
 
     pid: int
@@ -36,6 +38,7 @@ class Process(NamedTuple):
     root: str | None = ""
     folder: str | None = "/"
     is_ours: bool = True
+    uid: int | None = None
 
     @property
     def arguments(self) -> tuple[str, ...]:
@@ -66,6 +69,9 @@ class DaemonKind(NamedTuple):
 
     `units` are the names of its services without `.service` and what follows an `@`. `servers` reads the NTP servers
     that a process is configured with; None where it has none. `clears_unsync` and `max_poll_s` are those of `Daemon`.
+
+    `claim` asks a process what it says of itself, with its servers or without; None where it says nothing. It must not
+    believe a reply of another user's process, nor wait longer than `CLAIM_WITHIN_S`.
     """
 
     name: str
@@ -75,10 +81,13 @@ class DaemonKind(NamedTuple):
     servers: Callable[[Process, Files], Iterator[ConfiguredServer]] | None = None
     clears_unsync: bool = True
     max_poll_s: float = 1024.0
+    claim: Callable[[Process, Files, bool], Claim | Unavailable] | None = None
 
-    def daemon(self, pid: int, disciplines: bool | None = True, reason: str | None = None) -> Daemon:
+    def daemon(
+        self, pid: int, disciplines: bool | None = True, reason: str | None = None, unit: str | None = None
+    ) -> Daemon:
         """Return the daemon of this kind that is that process."""
-        return Daemon(self.name, pid, disciplines, reason, self.clears_unsync, self.max_poll_s)
+        return Daemon(self.name, pid, disciplines, reason, self.clears_unsync, self.max_poll_s, unit)
 
     def owns_unit(self, unit: str | None) -> bool:
         """Whether a service is of this kind."""

@@ -26,15 +26,25 @@ def time_processes(names: Collection[str]) -> tuple[list[tuple[str, Process]], s
         named, hidden = _named(names)
     except OSError as error:
         return [], f"the list of processes cannot be read: {error.strerror}"
+    return _processes(named), hidden
+
+
+def find_process(pid: int, names: Collection[str]) -> tuple[str, Process] | None:
+    """Return one process and its name if it still has one of these names, without its helpers."""
+    name = _read_or_empty(pid, "comm").rstrip("\n")
+    found = _processes({pid: name}) if name in names else []
+    return found[0] if found else None
+
+
+def _processes(named: Mapping[int, str]) -> list[tuple[str, Process]]:
     statuses = {pid: status for pid in named if (status := _status(pid)) is not None}
     parents = {pid: int(_field(status, "PPid") or 0) for pid, status in statuses.items()}
     helpers = {pid for pid, parent in parents.items() if named.get(parent) == named[pid]}
-    processes = [
+    return [
         (named[pid], _process(pid, status, [one for one in helpers if parents[one] == pid]))
         for pid, status in statuses.items()
         if pid not in helpers
     ]
-    return processes, hidden
 
 
 def _named(names: Collection[str]) -> tuple[Mapping[int, str], str | None]:
@@ -69,16 +79,18 @@ def _status(pid: int) -> str | None:
 
 def _process(pid: int, status: str, helpers: Collection[int]) -> Process:
     service = _SERVICE.search(_read_or_empty(pid, "cgroup"))
+    users = _field(status, "Uid").split()  # real, effective, saved, file system (proc_pid_status(5))
     return Process(
         pid,
         _words(pid),
         can_set_clock=_can_set_clock(pid, status),
-        is_root=_field(status, "Uid").split()[:1] == ["0"],  # the real one comes first (proc_pid_status(5))
+        is_root=users[:1] == ["0"],
         unit=service[1] if service else None,
         helpers=tuple(map(_words, helpers)),
         root=_root(pid),
         folder=_working_folder(pid),
         is_ours=len(_field(status, "NSpid").split()) <= 1,
+        uid=int(users[1]) if users else None,
     )
 
 
