@@ -1,5 +1,6 @@
 """Compare the replies of servers with the earlier agreement: keep it, drop it, or store a new one (R1, R2, R5, R6)."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from ntpaudit.core.checks.context import Contradiction, DroppedAgreement
@@ -8,7 +9,7 @@ from ntpaudit.core.clock.readings import MAX_KERNEL_PPM, ClockReading
 from ntpaudit.core.clock_state import ClockState, LastAgreement, reset_holdover, reset_samples
 from ntpaudit.core.holdover import holdover, least_utc_ns
 from ntpaudit.core.leap import announced_leap, month_end_ns
-from ntpaudit.core.selection import Agreement, ClassifiedSource, Selection, count_sources, median_ns
+from ntpaudit.core.selection import Agreement, ClassifiedSource, Selection, count_sources
 from ntpaudit.core.units import NS_PER_S
 
 KEPT_SAMPLES = 2 * MAX_SAMPLES  # as many as the runs test of the drift uses (F3)
@@ -146,7 +147,7 @@ def store_agreement(
     if not agreement.is_guaranteed:
         return state  # R2: the frequency uses only estimates that no falseticker can move
     # F2: the root distance; a median, so a falseticker that claims to be very near cannot change the sample's weight
-    distance_s = median_ns([best.interval.half_width_ns for best in bests]) / NS_PER_S
+    distance_s = _median_ns([best.interval.half_width_ns for best in bests]) / NS_PER_S
     sample = Sample(now.raw_ns, true_ns - now.raw_ns, distance_s)
     samples = (*state.samples, sample)[-KEPT_SAMPLES:]
     line = fit(samples)
@@ -154,3 +155,9 @@ def store_agreement(
     return state._replace(
         samples=samples, line=line, back_test=back_test if line is None else note_forecasts(back_test, line, now.raw_ns)
     )
+
+
+def _median_ns(values_ns: Sequence[int]) -> int:
+    """Return the median; for an even number of values the mean of the middle two, rounded down."""
+    ordered = sorted(values_ns)
+    return (ordered[(len(ordered) - 1) // 2] + ordered[len(ordered) // 2]) // 2

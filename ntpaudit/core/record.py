@@ -180,7 +180,12 @@ class Record(NamedTuple):
             "daemons_hidden": self.daemons_hidden,
             "host_clock": dict(self.host_clock),
             "findings": [
-                finding._asdict() | {"severity": finding.severity.word, "controls": list(finding.controls)}
+                finding._asdict()
+                | {
+                    "severity": finding.severity.word,
+                    "controls": list(finding.controls),
+                    "numbers": dict(finding.numbers),
+                }
                 for finding in self.findings
             ],
             "agent": _plain(self.health),

@@ -349,9 +349,3 @@ def _estimate(candidates: Sequence[Candidate], statuses: Sequence[Status], false
     from_ns = usable[0]  # a float holds the differences exactly, but no offset of many years
     sums = fsum(weight * (one.offset_ns - from_ns) for weight, one in zip(weights, agreeing, strict=True))
     return Interval(usable[limit], usable[-1 - limit]).clamp(from_ns + round(sums / fsum(weights)))
-
-
-def median_ns(values_ns: Sequence[int]) -> int:
-    """Return the median; for an even number of values the mean of the middle two, rounded down."""
-    ordered = sorted(values_ns)
-    return (ordered[(len(ordered) - 1) // 2] + ordered[len(ordered) // 2]) // 2

@@ -32,8 +32,8 @@ class ConditionState(NamedTuple):
     - `since_ns`: for each rank from 1 on, the first sample of that rank or worse after `MAJORITY` better ones in a row.
     - `raised`: the raised rank.
     - `better_ns`: the first of the samples in a row that are below the raised rank.
-    - `message`, `remedy`: of what is raised; without a remedy it is the rule's.
-    - `pending_message`, `pending_remedy`: of the last sample, if it is worse than what is raised.
+    - `message`, `remedy`, `numbers`: of what is raised; without a remedy it is the rule's.
+    - `pending_message`, `pending_remedy`, `pending_numbers`: of the last sample, if it is worse than what is raised.
     - `sampled_ns`: the last sample of an offset that is raised; None if before this boot.
     - `is_overdue`: servers were queried since then, and their replies gave no sample.
     """
@@ -48,6 +48,8 @@ class ConditionState(NamedTuple):
     pending_remedy: str | None = None
     sampled_ns: int | None = None
     is_overdue: bool = False
+    numbers: Mapping[str, float] = MappingProxyType({})
+    pending_numbers: Mapping[str, float] = MappingProxyType({})
 
     @property
     def pending(self) -> int:
@@ -190,14 +192,20 @@ def _update(before: ConditionState, rank: int, now_ns: int, least_s: float, samp
         is_dwelling = all(better[-2:]) and now_ns - better_ns >= DWELL_S * NS_PER_S
         if is_dwelling or all(better[-MAJORITY:]):
             raised, better_ns = rank, None
-    after = ConditionState(samples, tuple(since_ns), raised, better_ns, before.message, before.remedy)
+    after = ConditionState(
+        samples, tuple(since_ns), raised, better_ns, before.message, before.remedy, numbers=before.numbers
+    )
     if rank > raised and sample is not None:
-        after = after._replace(pending_message=sample.message, pending_remedy=sample.remedy)
+        after = after._replace(
+            pending_message=sample.message, pending_remedy=sample.remedy, pending_numbers=sample.numbers
+        )
     return _with_message(after, sample) if rank == raised or raised > before.raised else after
 
 
 def _with_message(condition: ConditionState, sample: Raised | None) -> ConditionState:
-    return condition if sample is None else condition._replace(message=sample.message, remedy=sample.remedy)
+    if sample is None:
+        return condition
+    return condition._replace(message=sample.message, remedy=sample.remedy, numbers=sample.numbers)
 
 
 def _decide(
@@ -283,15 +291,16 @@ def _listed(rule: HostRule, condition: ConditionState, now_ns: int, *, can_confi
     overdue = _overdue(condition, now_ns)
     if not condition.pending:
         message = condition.message + _improving(rule, condition) + overdue
-        return make_finding(rule, Raised(level, message, remedy=condition.remedy))
+        return make_finding(rule, Raised(level, message, remedy=condition.remedy, numbers=condition.numbers))
     total = len(condition.samples)
     samples = " (1 sample)" if total == 1 else f" ({condition.agreeing} of {total} samples)"
     when = _when(rule, condition, now_ns)
     pending = _unconfirmed(LEVELS[condition.pending - 1], samples, when, can_confirm=can_confirm)
     message, remedy = condition.pending_message + pending + overdue, condition.pending_remedy
+    numbers = condition.pending_numbers
     if condition.raised:
-        message, remedy = f"{condition.message}; {message}", condition.remedy
-    listed = make_finding(rule, Raised(level, message, remedy=remedy))
+        message, remedy, numbers = f"{condition.message}; {message}", condition.remedy, condition.numbers
+    listed = make_finding(rule, Raised(level, message, remedy=remedy, numbers=numbers))
     return listed if can_confirm else listed._replace(severity=max(listed.severity, Severity.UNKNOWN))
 
 
@@ -342,7 +351,10 @@ def _changes(context: AuditContext, before: DebounceState, after: DebounceState)
         last = new if new_rank else old
         message = last.message if new_rank else f"{_why_cleared(rule, context, after)}: {last.message}"
         yield (
-            make_finding(rule, Raised(LEVELS[(new_rank or old_rank) - 1], message, remedy=last.remedy)),
+            make_finding(
+                rule,
+                Raised(LEVELS[(new_rank or old_rank) - 1], message, remedy=last.remedy, numbers=last.numbers),
+            ),
             new_rank > 0,
         )
 

@@ -29,7 +29,8 @@ def check_offset_out(context: AuditContext) -> Raised | None:
         message += "; beyond 300 s, Kerberos and token logins also fail"
     elif wrong_s > 60:
         message += "; beyond 60 s, SIEM rules that join events within 5 minutes miss 20 % of the matches or more"
-    return Raised("critical", message)
+    numbers = {"minimum_error_s": wrong_s, "critical_tolerance_s": context.profile.critical_s}
+    return Raised("critical", message, numbers=numbers)
 
 
 OFFSET_OUT = Rule(

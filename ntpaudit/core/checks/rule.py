@@ -24,12 +24,16 @@ LEVEL_SEVERITY: dict[Level, Severity] = {
 }
 """The severity of each level: a low finding is listed and does not count."""
 
+_NO_NUMBERS: Mapping[str, float] = MappingProxyType({})
 _Context = TypeVar("_Context")
 _Result = TypeVar("_Result")
 
 
 class Finding(NamedTuple):
-    """One thing that is wrong. `id` is stable; `level` is what a SIEM scores; `controls` are the rules it bears on."""
+    """One thing that is wrong. `id` is stable; `level` is what a SIEM scores; `controls` are the rules it bears on.
+
+    `numbers` are those that the message rests on, by their symbols in a formula of the rule; empty in older records.
+    """
 
     id: str
     severity: Severity
@@ -37,10 +41,14 @@ class Finding(NamedTuple):
     message: str
     remedy: str
     controls: tuple[str, ...] = ()
+    numbers: Mapping[str, float] = _NO_NUMBERS
 
 
 class Raised(NamedTuple):
-    """A check's result: level, message, and the fix if not the rule's; the other fields are those of a fleet."""
+    """A check's result: level, message, the fix if not the rule's, and `numbers` of one host as in `Finding`.
+
+    The other fields are those of a fleet.
+    """
 
     level: Level
     message: str
@@ -49,6 +57,7 @@ class Raised(NamedTuple):
     hosts: tuple[str, ...] = ()
     value_s: float | None = None
     remedy: str | None = None
+    numbers: Mapping[str, float] = _NO_NUMBERS
 
 
 class Rule(NamedTuple, Generic[_Context, _Result]):
@@ -113,7 +122,8 @@ _Finding = TypeVar("_Finding", bound=Any)  # of a host or a fleet
 def make_finding(rule: AnyRule, raised: Raised) -> Finding:
     """Make a finding from the result of a rule's check."""
     severity = LEVEL_SEVERITY[raised.level] if rule.counts_as is None else rule.counts_as
-    return Finding(rule.id, severity, raised.level, raised.message, raised.remedy or rule.remedy, rule.controls)
+    remedy = raised.remedy or rule.remedy
+    return Finding(rule.id, severity, raised.level, raised.message, remedy, rule.controls, raised.numbers)
 
 
 def worst_first(findings: Iterable[_Finding]) -> tuple[_Finding, ...]:

@@ -285,7 +285,9 @@ def check_unreachable_sources(context: AuditContext) -> Raised | None:
         if group
     ]
     level: Level = "medium" if 2 * len(unreachable) >= total else "low"
-    return Raised(level, "; ".join(parts), remedy=_fix_by_reason(unreachable, UNREACHABLE_SOURCES.remedy))
+    remedy = _fix_by_reason(unreachable, UNREACHABLE_SOURCES.remedy)
+    numbers = {"unreachable_servers": len(unreachable), "servers": total}
+    return Raised(level, "; ".join(parts), remedy=remedy, numbers=numbers)
 
 
 def _of_all(count: int, total: int) -> str:

@@ -34,7 +34,7 @@ def judge_fleet(snapshot: Snapshot, policy: FleetPolicy) -> Fleet:
     whole = Site(None, count(members), group_of(extremes).ambiguity)
     unlisted_count = None if policy.inventory is None else len(unlisted)
     findings = worst_first(
-        FleetFinding(*make_finding(rule, raised), raised.site, raised.source, raised.hosts, raised.value_s)
+        FleetFinding(*make_finding(rule, raised)[:6], raised.site, raised.source, raised.hosts, raised.value_s)
         for rule in RULES
         for raised in rule.check(context)
     )
