@@ -16,7 +16,7 @@ from ntpaudit.core.record import Labels, Record, conclude
 from ntpaudit.log import LazyLogger
 from ntpaudit.polling import PollRound, QueryOptions, ShowProgress, StateUpdater, show_nothing
 from ntpaudit.probes.clock import Clock
-from ntpaudit.probes.daemons import Configured, configured_servers, running_daemons, with_claims
+from ntpaudit.probes.daemons import Configured, configured_servers, running_daemons, with_claims, with_units
 from ntpaudit.probes.host import host_facts
 from ntpaudit.probes.kernel import read_kernel
 from ntpaudit.probes.timestamping import stamping_enabled
@@ -107,8 +107,8 @@ def with_claims_of(context: HostContext, *, with_sources: bool) -> HostContext:
 
 
 def host_context(name: str | None) -> HostContext:
-    """Return the host's identity (named `name`, if given) and its running time daemons."""
-    return HostContext(host_facts(name), running_daemons())
+    """Return the host's identity (named `name`, if given), its running time daemons, and their services."""
+    return HostContext(host_facts(name), *with_units(running_daemons()))
 
 
 def _planned_sources(plan: Plan, host_servers: HostServers) -> tuple[tuple[Source, ...], tuple[SourceObservation, ...]]:

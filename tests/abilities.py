@@ -331,6 +331,12 @@ def _journald() -> None:
         raise FileNotFoundError("systemd-journald is not installed")
 
 
+@_ability("systemctl")
+def _systemctl() -> None:
+    """Have systemctl, which works on the files of another root without a running systemd."""
+    _run("systemctl", "--version")
+
+
 @_ability("uptime")
 def _uptime() -> None:
     """Have run for ten minutes: earlier after a boot nothing is raised about the offset."""

@@ -127,12 +127,29 @@ class Claim(NamedTuple):
     sources: tuple[ClaimedSource, ...] = ()
 
 
+Enablement = Literal["enabled", "disabled", "masked", "static"]
+"""Whether a boot starts a service of systemd, as `systemctl is-enabled` calls it; a static one cannot be enabled."""
+
+
+class TimeUnit(NamedTuple):
+    """A service of systemd that is a time daemon, and installed on this host.
+
+    `enabled` is None in another state of `systemctl is-enabled`, or where it cannot be read. `running`: a visible
+    daemon belongs to it; None if none does and daemons may be hidden.
+    """
+
+    name: str
+    enabled: Enablement | None = None
+    running: bool | None = None
+
+
 class Daemon(NamedTuple):
     """A visible program that sets clocks, or has the name of one that does. `pid` 0 is the kernel itself.
 
     `disciplines`: it disciplines the system clock. False if it cannot, or if its arguments exclude it; None if unknown.
     `reason` is why it is not True. `clears_unsync`: while it disciplines the clock, the kernel reports a synchronised
-    one. `max_poll_s` is its longest polling interval. `unit` is the systemd service it belongs to.
+    one. `max_poll_s` is its longest polling interval. `unit` is the systemd service it belongs to, `enabled` as of
+    `TimeUnit`.
 
     `claim` is what it says of itself, or why that cannot be read; None where this kind of program says nothing.
     """
@@ -145,6 +162,7 @@ class Daemon(NamedTuple):
     max_poll_s: float = 1024.0
     unit: str | None = None
     claim: Claim | Unavailable | None = None
+    enabled: Enablement | None = None
 
     def summary(self) -> Mapping[str, Any]:
         """Return the part for the record: a property of all daemons of this name is not in it."""
@@ -154,6 +172,7 @@ class Daemon(NamedTuple):
             "disciplines": self.disciplines,
             "reason": self.reason,
             "unit": self.unit,
+            "enabled": self.enabled,
             "claim": _claim(self.claim),
         }
 
@@ -189,10 +208,11 @@ class HostFacts(NamedTuple):
 
 
 class HostContext(NamedTuple):
-    """A host's identity, and its time daemons."""
+    """A host's identity, its time daemons, and the services that are time daemons, whether they run or not."""
 
     host: HostFacts
     daemons: tuple[Daemon, ...] | HiddenDaemons
+    units: tuple[TimeUnit, ...] = ()
 
     @property
     def known_daemons(self) -> tuple[Daemon, ...]:
@@ -208,7 +228,7 @@ class HostContext(NamedTuple):
         self, taken: ClockReading, kernel: KernelState | Unavailable, sources: tuple[SourceObservation, ...] = ()
     ) -> "Observation":
         """Return the observation of an audit of this host; that of a local audit has no sources."""
-        return Observation(self.host, taken, sources, kernel, self.daemons)
+        return Observation(self.host, taken, sources, kernel, self.daemons, self.units)
 
 
 def host_label(name: str, machine_id: str | None) -> str:
@@ -226,6 +246,7 @@ class Observation(NamedTuple):
     sources: tuple[SourceObservation, ...]
     kernel: KernelState | Unavailable
     daemons: tuple[Daemon, ...] | HiddenDaemons
+    units: tuple[TimeUnit, ...] = ()
 
     @property
     def kernel_ppm(self) -> float | None:
@@ -235,7 +256,7 @@ class Observation(NamedTuple):
     @property
     def context(self) -> HostContext:
         """What a local audit observes again only if it has changed."""
-        return HostContext(self.host, self.daemons)
+        return HostContext(self.host, self.daemons, self.units)
 
     @property
     def known_daemons(self) -> tuple[Daemon, ...]:

@@ -147,6 +147,7 @@ class Record(NamedTuple):
     database_clock: DatabaseOffset | None = None
     daemons_hidden: str | None = None
     last_poll: LastPoll | None = None
+    time_units: tuple[Mapping[str, Any], ...] = ()
 
     @property
     def coverage(self) -> LastPoll:
@@ -178,6 +179,7 @@ class Record(NamedTuple):
             "kernel": dict(self.kernel),
             "daemons": [dict(daemon) for daemon in self.daemons],
             "daemons_hidden": self.daemons_hidden,
+            "time_units": [dict(unit) for unit in self.time_units],
             "host_clock": dict(self.host_clock),
             "findings": [
                 finding._asdict()
@@ -228,6 +230,7 @@ class Record(NamedTuple):
             last_poll=_read(LastPoll, data["last_poll"]),
             health=_read(Health, data["agent"]),
             database_clock=_read(DatabaseOffset, data["database_clock"]),
+            time_units=tuple(data.get("time_units", ())),
         )
 
 
@@ -303,6 +306,7 @@ def write_record(
         confirmed=confirmed,
         database_clock=_database_offset(context),
         last_poll=last_poll,
+        time_units=tuple(unit._asdict() for unit in observation.units),
     )
 
 

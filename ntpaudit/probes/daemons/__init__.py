@@ -2,11 +2,12 @@
 
 from typing import NamedTuple
 
-from ntpaudit.core.observation import Claim, Daemon, HiddenDaemons, Unavailable
+from ntpaudit.core.observation import Claim, Daemon, HiddenDaemons, TimeUnit, Unavailable
 from ntpaudit.probes.daemons import chronyd, linuxptp, ntpd, ntpd_rs, openntpd, others, timesyncd
 from ntpaudit.probes.daemons.files import Files
 from ntpaudit.probes.daemons.kind import ConfiguredServer, DaemonKind, Process
 from ntpaudit.probes.daemons.process import find_process, time_processes
+from ntpaudit.probes.daemons.units import unit_states
 
 KINDS = (
     chronyd.KIND,
@@ -24,6 +25,7 @@ KINDS = (
 )
 """Every kind of program that sets clocks. To add one, see docs/contributing.md."""
 
+_UNITS = frozenset(unit for kind in KINDS for unit in kind.units)
 _BY_PROCESS = {name: kind for kind in KINDS for name in kind.process_names}
 
 
@@ -55,6 +57,18 @@ def running_daemons() -> tuple[Daemon, ...] | HiddenDaemons:
     kernel = others.hyper_v(Files())
     daemons = (*(one.daemon for one in running), *([kernel] if kernel else []))
     return daemons if hidden is None else HiddenDaemons(hidden, daemons)
+
+
+def with_units(
+    daemons: tuple[Daemon, ...] | HiddenDaemons,
+) -> tuple[tuple[Daemon, ...] | HiddenDaemons, tuple[TimeUnit, ...]]:
+    """Return these daemons with the state of their services, and the services that are time daemons."""
+    seen, absent = (daemons.seen, None) if isinstance(daemons, HiddenDaemons) else (daemons, False)
+    running = {daemon.unit for daemon in seen if daemon.unit is not None}
+    states = unit_states(_UNITS, running)
+    known = tuple(daemon._replace(enabled=states.get(daemon.unit or "")) for daemon in seen)
+    units = tuple(TimeUnit(name, state, True if name in running else absent) for name, state in states.items())
+    return daemons._replace(seen=known) if isinstance(daemons, HiddenDaemons) else known, units
 
 
 def with_claims(
