@@ -26,7 +26,7 @@ PACKAGING = Path(__file__).resolve().parent
 REPOSITORY = PACKAGING.parent
 DEBIAN = PACKAGING / "debian"
 REQUIREMENTS = PACKAGING / "requirements.txt"
-KERNEL_CLOCK = REPOSITORY / "systemd/kernel_clock.py"
+HELPERS = REPOSITORY / "systemd/helpers"
 
 SHEBANG = "#!/usr/bin/python3 -IS\n"
 """Without site, environment and the user's packages: only files of the package can be imported."""
@@ -96,7 +96,8 @@ def _add_program(root: Path, arch: str) -> None:
         _run(*pip("install", MACHINES[arch], *offline, *dependencies()))
     _thin_out(prefix / "lib")
     shutil.copytree(REPOSITORY / "ntpaudit", prefix / "lib/ntpaudit", ignore=shutil.ignore_patterns("__pycache__"))
-    for name, source in (("ntpaudit", PACKAGING / "launcher.py"), ("ntpaudit-kernel", KERNEL_CLOCK)):
+    programs = {f"ntpaudit-{path.stem}": path for path in HELPERS.glob("*.py")}
+    for name, source in {"ntpaudit": PACKAGING / "launcher.py", **programs}.items():
         _write(prefix / "bin" / name, SHEBANG + source.read_text(), 0o755)
     (root / "usr/bin").mkdir(parents=True)
     (root / "usr/bin/ntpaudit").symlink_to(f"/{PREFIX}/bin/ntpaudit")

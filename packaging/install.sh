@@ -54,8 +54,10 @@ launcher() { # without site, environment and the user's packages: nothing else c
     sed "s|/opt/ntpaudit/lib|$packages|" "$1"
 }
 launcher packaging/launcher.py >"$target/bin/ntpaudit"
-launcher systemd/kernel_clock.py >"$target/bin/ntpaudit-kernel"
-chmod 755 "$target/bin/ntpaudit" "$target/bin/ntpaudit-kernel"
+for helper in systemd/helpers/*.py; do
+    launcher "$helper" >"$target/bin/ntpaudit-$(basename "$helper" .py)"
+done
+chmod 755 "$target"/bin/ntpaudit*
 if [ -n "$destdir" ]; then # it will run in another place
     find "$target/bin" "$target/pyvenv.cfg" -type f -exec sed -i "s|$target|$prefix|g" {} +
 fi

@@ -15,7 +15,12 @@ if [ ! -e "$destdir$prefix/bin/ntpaudit" ]; then
 fi
 if [ -z "$destdir" ] && [ -d /run/systemd/system ]; then
     systemctl --quiet disable --now ntpaudit.service ntpaudit-check.timer || true
-    systemctl --quiet stop ntpaudit-check.service ntpaudit-kernel.socket ntpaudit-kernel.service || true
+    systemctl --quiet stop ntpaudit-check.service || true
+    for socket in /usr/lib/systemd/system/ntpaudit-*.socket; do
+        name=$(basename "$socket" .socket)
+        systemctl --quiet stop "$name.socket" "$name.service" || true
+        rm -f "/etc/systemd/system/sockets.target.wants/$name.socket"
+    done
 fi
 rm -rf "$destdir$prefix" "$destdir"/usr/lib/systemd/system/ntpaudit.service* \
     "$destdir"/usr/lib/systemd/system/ntpaudit-*

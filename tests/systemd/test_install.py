@@ -45,6 +45,15 @@ def test_no_setting_is_written_twice() -> None:
     assert one.read_bytes() == other.read_bytes()
 
 
+def test_each_helper_is_a_program_a_socket_and_a_service() -> None:
+    """Installation and removal find the helpers by these names."""
+    helpers = {path.stem for path in UNITS.glob("helpers/*.py")}
+    assert helpers == {path.stem.removeprefix("ntpaudit-") for path in UNITS.glob("ntpaudit-*.socket")} >= {"kernel"}
+    for name in helpers:
+        service = (UNITS / f"ntpaudit-{name}.service").read_text()
+        assert f"ExecStart=/opt/ntpaudit/bin/ntpaudit-{name}\n" in service
+
+
 def test_a_build_during_the_installation_takes_no_package_without_a_hash() -> None:
     """Not even where a dependency has no wheel: pip's isolated builds fetch their requirements without a hash."""
     script = (REPOSITORY / "packaging/install.sh").read_text().replace("\\\n", "")
@@ -92,7 +101,9 @@ def test_make_install_twice_and_uninstall(tmp_path: Path, tmp_path_factory: pyte
     assert "nothing was started" in make("install", *where)
     assert "nothing was started" in make("install", *where)
     assert os.readlink(tmp_path / "usr/local/bin/ntpaudit") == "/srv/audit/bin/ntpaudit"
-    for name in ("ntpaudit", "ntpaudit-kernel"):
+    programs = {"ntpaudit", *(f"ntpaudit-{path.stem}" for path in UNITS.glob("helpers/*.py"))}
+    assert programs == {path.name for path in (tmp_path / "srv/audit/bin").glob("ntpaudit*")}
+    for name in programs:
         assert (tmp_path / "srv/audit/bin" / name).read_text().startswith("#!/srv/audit/bin/python3 -IS\n")
     _run_installed(tmp_path / "srv/audit", tmp_path_factory.mktemp("run"))
     unit = (tmp_path / "usr/lib/systemd/system/ntpaudit.service").read_text()

@@ -16,7 +16,7 @@ from ntpaudit.core.observation import KernelState
 from ntpaudit.probes.kernel import TIMEX, decode_timex, read_kernel
 from tests.world.packages import REPOSITORY
 
-PROGRAM = REPOSITORY / "systemd/kernel_clock.py"
+PROGRAM = REPOSITORY / "systemd/helpers/kernel.py"
 ANSWER = struct.Struct(f"ii{TIMEX.size}s")
 
 
