@@ -97,8 +97,9 @@ def _section(title: str, rule: AnyRule) -> Iterator[str]:
     """Yield what both kinds of rule say. The heading is what links to a finding point at."""
     yield from ("", f"### {title}", "", "| level | raised when |", "|---|---|")
     yield from (f"| {level} | {when} |" for level, when in conditions(rule))
-    if rule.notes:
-        yield from ("", *textwrap.wrap(rule.notes, 130, break_on_hyphens=False))
+    under = f"Listed under {' or '.join(rule.caused_by)} while that is raised and counts." if rule.caused_by else ""
+    if notes := " ".join(filter(None, (rule.notes, under))):
+        yield from ("", *textwrap.wrap(notes, 130, break_on_hyphens=False))
     yield from ("", f"- Fix: {rule.remedy}")
     yield from (f"- Fix if {case}: {remedy}" for case, remedy in rule.case_remedies.items())
     if rule.controls:

@@ -174,8 +174,9 @@ HOSTS = (
 def host_messages() -> Iterator[Example]:
     """Yield each message of the rules about one host, in their order."""
     for rule in RULES:
-        raised = dict.fromkeys(found for context in HOSTS if (found := rule.check(context)) is not None)
-        yield from ((rule.id, found.level, found.message) for found in raised)
+        found = (rule.check(context) for context in HOSTS)
+        raised = dict.fromkeys((one.level, one.message) for one in found if one is not None)
+        yield from ((rule.id, level, message) for level, message in raised)
 
 
 def debounce_messages() -> Iterator[Example]:

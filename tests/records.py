@@ -186,7 +186,12 @@ CASES = {
         *servers(0.0019, root_dispersion_s=0.06), profile=PROFILES["ops-strict"]
     ),
     "finding": record(*servers(0.0019), kernel=UNSYNCHRONISED, daemons=(TIMESYNCD,)),
-    "findings": record(*servers(0.0019), kernel=UNSYNCHRONISED, daemons=(Daemon("ntpd", 901), Daemon("ntpd", 902))),
+    "findings": record(
+        *servers(0.0019),
+        failed("ntp5.example.net", "rejected", "kod:RATE"),
+        kernel=UNSYNCHRONISED,
+        daemons=(Daemon("ntpd", 901), Daemon("ntpd", 902)),  # `daemon-count` is listed under `unsynced`
+    ),
     "one server": record(*servers(0.0019, count=1)),
     "one usable": record(
         *servers(0.0019, count=1),

@@ -95,7 +95,6 @@ def evaluate(
         refusals=health.refusals,
         failure=health.failure,
         vanished=state.daemon.name if state.daemon and state.daemon.gone_ns is not None else None,
-        raised=frozenset(name for name, entry in state.debounce.conditions.items() if entry.raised),
     )
     selection = measured.replies._replace(agreement=agreement)
     context = AuditContext(observation, selection, settings.profile, earlier, counts, measured.drift_ppm)

@@ -81,11 +81,12 @@ def finding_lines(
     *,
     fixed: bool = True,
 ) -> list[str]:
-    """Write a finding and, if `fixed`, its fix; `write` as for `labelled`."""
-    first, *others = terminal.labelled(finding.level, f"{finding.id}: {finding.message}", width, write)
-    level = paint(finding.level, terminal.SEVERITY_COLOURS[finding.severity] if finding.severity else None)
+    """Write a finding and, if `fixed`, its fix; `write` as for `labelled`. The level is indented under a primary."""
+    label = f"  {finding.level}" if isinstance(finding, Finding) and finding.cause else finding.level
+    first, *others = terminal.labelled(label, f"{finding.id}: {finding.message}", width, write)
+    level = paint(label, terminal.SEVERITY_COLOURS[finding.severity] if finding.severity else None)
     fix = fix_lines(finding.remedy, terminal.LABEL_WIDTH, width, write) if fixed else ()
-    return [level + first[len(finding.level) :], *others, *fix]
+    return [level + first[len(label) :], *others, *fix]
 
 
 def fix_lines(remedy: str, indent: int, width: int, write: Callable[[str], str] | None) -> list[str]:

@@ -283,18 +283,35 @@ def test_a_finding_that_another_replaces_is_not_said_to_be_over() -> None:
     assert last_change(evaluator, "no-usable-source") == "no longer true"
 
 
-def test_a_clock_without_a_daemon_is_replaced_by_the_unsynchronised_clock() -> None:
-    """That no time daemon runs is not said to be over when the kernel reports the clock as unsynchronised too."""
+def test_a_clock_without_a_daemon_is_listed_under_the_unsynchronised_clock() -> None:
+    """One cause is one alert: what was raised is cleared as such, stays listed, and is raised again when it is left."""
     evaluator = evaluating()
     for _ in range(20):
         evaluator.local(daemons=(), kernel=Unavailable("not permitted"))
     assert evaluator.changes("daemon-count") == [True]
     cleared = []
     for _ in range(20):
-        raised = frozenset(name for name, entry in evaluator.alarms.conditions.items() if entry.raised)
-        judged = evaluator.local(kernel=UNSYNCHRONISED, daemons=(), earlier=EarlierState(raised=raised))
+        judged = evaluator.local(kernel=UNSYNCHRONISED, daemons=())
         cleared += [finding.message.partition(": ")[0] for finding, is_raised in judged.changes if not is_raised]
-    assert cleared == ["replaced by unsynced"]
+    assert cleared == ["now listed under unsynced"]
+    assert [(one.id, one.cause, one.severity) for one in judged.findings if one.id != "unmeasured"] == [
+        ("unsynced", None, Severity.WARNING),
+        ("daemon-count", "unsynced", OK),
+    ]
+    for _ in range(20):
+        judged = evaluator.local(daemons=(), kernel=Unavailable("not permitted"))
+    assert evaluator.changes("daemon-count") == [True, False, True]
+    assert evaluator.changes("unsynced") == [True, False]
+
+
+def test_a_finding_that_begins_under_another_is_no_second_alert() -> None:
+    """Both are raised by the same audit: one event, and one finding that counts."""
+    evaluator = evaluating()
+    for _ in range(20):
+        judged = evaluator.local(kernel=UNSYNCHRONISED, daemons=())
+    assert evaluator.changes("unsynced") == [True]
+    assert evaluator.changes("daemon-count") == []
+    assert [one.id for one in judged.findings if one.severity] == ["unsynced"]
 
 
 def messages(judged: Decision) -> dict[str, str]:
@@ -343,7 +360,8 @@ def test_a_pending_finding_says_how_long_it_must_still_last() -> None:
     evaluator = evaluating()
     ends = []
     for _ in range(4):
-        (finding,) = evaluator.local(kernel=UNSYNCHRONISED, daemons=()).findings
+        finding, related = evaluator.local(kernel=UNSYNCHRONISED, daemons=()).findings
+        assert related.cause == finding.id == "unsynced"
         ends.append(finding.message.partition(". ")[2])
     assert ends == [
         "Pending (1 of 5 samples): raised as high after 3 such samples of the last 5, "

@@ -59,6 +59,11 @@ def documented_levels(wanted: str) -> set[str]:
     return {level for rule in RULES if rule.id == wanted for key in rule.raised_when for level in key.split(", ")}
 
 
+def worst_severity(rule: HostRule) -> Severity:
+    """Return the severity of the worst level that a rule documents."""
+    return max(severity for level, severity in LEVEL_SEVERITY.items() if level in documented_levels(rule.id))
+
+
 def found(seen: AuditContext, wanted: str) -> Finding | None:
     """Return the finding of one rule, if it fired; its level is one that the rule documents."""
     fired = [finding for finding in findings_of(seen) if finding.id == wanted]
@@ -172,7 +177,8 @@ def test_a_finding_says_all_that_is_needed(rule: HostRule) -> None:
         assert (finding.id, finding.controls) == (rule.id, rule.controls)
         assert finding.remedy == (raised.remedy or rule.remedy)
         assert finding.message
-        assert finding.severity == (LEVEL_SEVERITY[finding.level] if rule.counts_as is None else rule.counts_as)
+        counts_as = LEVEL_SEVERITY[finding.level] if rule.counts_as is None else rule.counts_as
+        assert finding.severity == (Severity.OK if finding.cause else counts_as)
 
 
 def test_the_worst_finding_comes_first() -> None:
@@ -187,9 +193,9 @@ def test_the_worst_finding_comes_first() -> None:
     assert [(finding.id, finding.level) for finding in findings_of(seen)] == [
         ("offset-out", "critical"),
         ("unsynced", "high"),
+        ("daemon-count", "medium"),  # after the finding that it is listed under
         ("tz-or-rtc-fault", "high"),
         ("suspected-spoofing", "high"),
-        ("daemon-count", "medium"),
         ("kiss-of-death", "medium"),
         ("source-quorum", "low"),
         ("unreachable-sources", "low"),
@@ -533,7 +539,8 @@ HOST_CASES: list[tuple[str, dict[str, Any], str | None, str | None]] = [
 def test_who_keeps_the_clock(how: dict[str, Any], unsynced: str | None, daemon_count: str | None) -> None:
     """NTPA-05 and NTPA-17: with 17 minutes of grace, and never on STA_UNSYNC alone where chronyd runs (A4, A5)."""
     assert level(case(**how), "unsynced") == unsynced
-    assert level(case(**how), "daemon-count") == daemon_count
+    alone = found(case(**how), "daemon-count")
+    assert (alone.level if alone and not alone.cause else None) == daemon_count
 
 
 def test_the_daemons_are_named() -> None:
@@ -544,15 +551,26 @@ def test_the_daemons_are_named() -> None:
 
 
 def test_a_lack_of_daemons_is_one_finding() -> None:
-    """`unsynced` says it where the kernel does; what was raised while the kernel was content stays until then."""
+    """Where the kernel says so too, `unsynced` counts, and the daemons are listed under it."""
     alone = case(kernel=UNSYNCHRONISED, daemons=())
-    ended = EarlierState(vanished="chronyd", raised=frozenset({"daemon-count"}))
-    assert "chronyd, which disciplined it, has stopped" in said(alone._replace(earlier=ended), "unsynced")
-    assert level(alone._replace(earlier=ended), "daemon-count") == "medium"
-    both = ended._replace(raised=frozenset({"daemon-count", "unsynced"}))
-    assert level(alone._replace(earlier=both), "daemon-count") is None
-    two: dict[str, Any] = {"kernel": UNSYNCHRONISED, "daemons": (NTPD, Daemon("ntpd", 901))}
-    assert (level(case(**two), "unsynced"), level(case(**two), "daemon-count")) == ("high", "medium")
+    unsynced, count = findings_of(alone)
+    assert (unsynced.id, unsynced.cause, unsynced.severity) == ("unsynced", None, Severity.WARNING)
+    assert (count.id, count.cause, count.level, count.severity) == ("daemon-count", "unsynced", "medium", Severity.OK)
+    two = case(kernel=UNSYNCHRONISED, daemons=(NTPD, Daemon("ntpd", 901)))
+    assert [(one.id, one.cause) for one in findings_of(two)] == [("unsynced", None), ("daemon-count", "unsynced")]
+    (alone_now,) = findings_of(case(daemons=(NTPD, Daemon("ntpd", 901))))
+    assert (alone_now.id, alone_now.cause, alone_now.severity) == ("daemon-count", None, Severity.WARNING)
+
+
+def test_a_related_finding_cannot_raise_the_severity() -> None:
+    """No rule is listed under one that may be less severe, nor under one that can itself disappear from the list."""
+    rules = {rule.id: rule for rule in RULES}
+    for rule in RULES:
+        for primary in map(rules.__getitem__, rule.caused_by):
+            assert not primary.covered_by
+            assert rule.basis == primary.basis
+            assert worst_severity(rule) <= worst_severity(primary)
+            assert rule.id not in primary.caused_by  # nor is there a circle, or `cause_of` would not end
 
 
 def test_what_could_not_be_seen_is_not_claimed() -> None:

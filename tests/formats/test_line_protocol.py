@@ -261,7 +261,7 @@ def test_findings_that_count_are_named() -> None:
     def named(record: Record) -> object:
         return next(iter(points(record))).fields["finding_ids"]
 
-    assert named(CASES["findings"]) == "daemon-count unsynced"
+    assert named(CASES["findings"]) == "kiss-of-death unsynced"
     assert named(CASES["ok, behind"]) is None
     assert CASES["ok, falseticker"].findings
     assert named(CASES["ok, falseticker"]) is None

@@ -42,8 +42,8 @@ SENTENCES = {
     "(4 of 4 servers agree)",
     "finding": "clock is 1.92 ms behind, at most 5.86 ms wrong if at most 1 of 4 servers is wrong "
     "(4 of 4 servers agree); finding: unsynced",
-    "findings": "clock is 1.92 ms behind, at most 5.86 ms wrong if at most 1 of 4 servers is wrong "
-    "(4 of 4 servers agree); 2 findings, worst unsynced",
+    "findings": "clock is 1.92 ms behind, at most 5.86 ms wrong if at most 1 of 5 servers is wrong "
+    "(4 of 5 servers agree, 1 was rejected); 2 findings, worst unsynced",
     "one server": "clock is 1.8 ms behind, at most 4.76 ms wrong if no server is wrong "
     "(one server only); finding: source-quorum",
     "one usable": "clock is 1.8 ms behind, at most 4.76 ms wrong if no server is wrong "

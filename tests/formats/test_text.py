@@ -262,3 +262,10 @@ def test_lines_fit_the_room_that_there_is(case: str, width: int) -> None:
 def test_daemons_are_named_with_what_they_do(daemons: tuple[Daemon, ...] | HiddenDaemons, line: str) -> None:
     """Whether each disciplines the clock, and whether there may be others that cannot be seen."""
     assert dict(facts(record(*servers(0.0), daemons=daemons)))["daemons"] == line
+
+
+def test_a_related_finding_is_indented_under_its_primary() -> None:
+    """The level of a finding that does not count by itself is not where those are that do."""
+    lines = render(CASES["findings"], width=80).split("\n")
+    levels = [line[:10] for line in lines if ("unsynced: " in line or "daemon-count: " in line) and line[10] != " "]
+    assert levels == ["high      ", "  medium  "]

@@ -70,7 +70,6 @@ class EarlierState(NamedTuple):
     - `refusals`: writes that the database has refused since it last accepted one.
     - `failure`: why delivery failed last.
     - `vanished`: the time daemon that has stopped without a successor (R12).
-    - `raised`: the ids of the findings that were raised before.
     """
 
     gap: Gap | None = None
@@ -84,7 +83,6 @@ class EarlierState(NamedTuple):
     refusals: int = 0
     failure: str | None = None
     vanished: str | None = None
-    raised: frozenset[str] = frozenset()
 
 
 class AuditContext(NamedTuple):

@@ -71,10 +71,6 @@ def check_daemon_count(context: AuditContext) -> Raised | None:
     """
     daemons, kernel = _disciplining(context), context.observation.kernel
     vanished = context.earlier.vanished
-    # One cause, one finding: `unsynced`. A finding raised earlier stays until that one is raised.
-    is_kept = DAEMON_COUNT.id in context.earlier.raised and UNSYNCED.id not in context.earlier.raised
-    if not is_kept and _is_unsynced_without_daemon(context):
-        return None
     if not daemons and vanished is not None:
         message = f"{vanished} has stopped, and no other time daemon was found"
         return Raised("medium", message, remedy=_FIX_NO_DAEMON)
@@ -94,10 +90,6 @@ def check_daemon_count(context: AuditContext) -> Raised | None:
     return Raised("medium", message, remedy=_FIX_NO_DAEMON)
 
 
-def _is_unsynced_without_daemon(context: AuditContext) -> bool:
-    return not _disciplining(context) and check_unsynced(context) is not None
-
-
 DAEMON_COUNT = Rule(
     "daemon-count",
     check_daemon_count,
@@ -114,8 +106,7 @@ DAEMON_COUNT = Rule(
         )
     },
     case_remedies={"no time daemon runs": _FIX_NO_DAEMON},
-    replaced_by=lambda context: (UNSYNCED.id,) if _is_unsynced_without_daemon(context) else (),
-    notes=("If the kernel reports an unsynchronised clock, and no time daemon runs, `unsynced` is raised instead."),
+    caused_by=(UNSYNCED.id,),
     message_id="18c86cc2393243b3aa73dd48222fddc4",
     basis="host",
     least_s=600.0,

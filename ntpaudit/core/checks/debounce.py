@@ -1,13 +1,13 @@
 """Raise and clear findings over time: one bad sample raises nothing, repeated ones do (I2)."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from types import MappingProxyType
 from typing import NamedTuple
 
 from ntpaudit.core.checks.context import AuditContext, HostRule
-from ntpaudit.core.checks.host import RULES
+from ntpaudit.core.checks.host import RULES, cause_of, listed
 from ntpaudit.core.checks.offset import OFFSET_HIGH, OFFSET_OUT
-from ntpaudit.core.checks.rule import Finding, Level, Raised, make_finding, worst_first
+from ntpaudit.core.checks.rule import Finding, Level, Raised, make_finding
 from ntpaudit.core.checks.sources import SOURCE_QUORUM
 from ntpaudit.core.policy import Severity
 from ntpaudit.core.record import AuditKind
@@ -85,6 +85,16 @@ class DebounceState(NamedTuple):
     def of(self, finding_id: str) -> ConditionState:
         """Return the state of one condition."""
         return self.conditions.get(finding_id, _NEW)
+
+    @property
+    def counted(self) -> Set[str]:
+        """The ids of the findings that are raised at a level that counts."""
+        return {name for name, condition in self.conditions.items() if condition.raised >= _COUNTED}
+
+    @property
+    def expected(self) -> Set[str]:
+        """The ids of these, and of the findings that are pending."""
+        return {name for name, one in self.conditions.items() if max(one.raised, one.pending) >= _COUNTED}
 
 
 class Decision(NamedTuple):
@@ -213,9 +223,9 @@ def _decide(
 ) -> Decision:
     now_ns = context.observation.taken.boottime_ns
     findings = [
-        _listed(rule, after.of(rule.id), now_ns, can_confirm=can_confirm)
+        _listed(rule, after.of(rule.id), now_ns, can_confirm=can_confirm).under(_cause(rule, after))
         for rule in RULES
-        if _listed_rank(rule, after) or _is_pending(rule, after)
+        if _is_raised(rule, after) or _is_pending(rule, after)
     ]
     severity = max((finding.severity for finding in findings), default=Severity.OK)
     confirmed = True
@@ -234,7 +244,7 @@ def _decide(
     )
     is_undecided = not confirmed and (kind == "network" or context.offset_severity is Severity.CRITICAL)
     return Decision(
-        worst_first(findings),
+        listed(findings),
         severity,
         confirmed,
         is_undecided or needs_samples,
@@ -258,16 +268,24 @@ def _raised_severity(state: DebounceState, context: AuditContext) -> Severity:
     return Severity.WARNING if is_insufficient or state.of(OFFSET_HIGH.id).raised else Severity.OK
 
 
-def _listed_rank(rule: HostRule, state: DebounceState) -> int:
-    """Return the rank at which a rule's finding is listed; 0 while another finding covers it."""
-    raised = state.of(rule.id).raised
-    return 0 if raised and any(state.of(other).raised >= _COUNTED for other in rule.covered_by) else raised
+def _is_raised(rule: HostRule, state: DebounceState) -> bool:
+    """Whether a rule's finding is raised and no other finding covers it."""
+    return state.of(rule.id).raised > 0 and state.counted.isdisjoint(rule.covered_by)
+
+
+def _rank_of_events(rule: HostRule, state: DebounceState) -> int:
+    """Return the rank that events report: 0 while another finding covers this one, or counts for it."""
+    return state.of(rule.id).raised if state.counted.isdisjoint((*rule.covered_by, *rule.caused_by)) else 0
 
 
 def _is_pending(rule: HostRule, state: DebounceState) -> bool:
     """Whether a rule's finding is pending and no other finding covers it."""
-    covering = map(state.of, rule.covered_by)
-    return state.of(rule.id).pending > 0 and all(max(one.raised, one.pending) < _COUNTED for one in covering)
+    return state.of(rule.id).pending > 0 and state.expected.isdisjoint(rule.covered_by)
+
+
+def _cause(rule: HostRule, state: DebounceState) -> str | None:
+    """Return the primary finding of this one; what is only pending can also be listed under what is pending."""
+    return cause_of(rule, state.counted if state.of(rule.id).raised else state.expected)
 
 
 def _counted_as_unknown(findings: Sequence[Finding], context: AuditContext, *, can_confirm: bool) -> list[Finding]:
@@ -345,7 +363,7 @@ def _changes(context: AuditContext, before: DebounceState, after: DebounceState)
         old, new = before.of(rule.id), after.of(rule.id)
         if rule.has_own_events or not (old.raised or new.raised):
             continue
-        old_rank, new_rank = _listed_rank(rule, before), _listed_rank(rule, after)
+        old_rank, new_rank = _rank_of_events(rule, before), _rank_of_events(rule, after)
         if old_rank == new_rank:
             continue
         last = new if new_rank else old
@@ -360,6 +378,10 @@ def _changes(context: AuditContext, before: DebounceState, after: DebounceState)
 
 
 def _why_cleared(rule: HostRule, context: AuditContext, after: DebounceState) -> str:
-    covering = rule.covered_by if after.of(rule.id).raised else rule.replaced_by(context)
-    by = next((other for other in covering if after.of(other).raised >= _COUNTED), None)
-    return "no longer true" if by is None else f"replaced by {by}"
+    is_raised = after.of(rule.id).raised > 0
+    covering = rule.covered_by if is_raised else rule.replaced_by(context)
+    by = next((other for other in covering if other in after.counted), None)
+    if by is not None:
+        return f"replaced by {by}"
+    cause = _cause(rule, after) if is_raised else None
+    return "no longer true" if cause is None else f"now listed under {cause}"

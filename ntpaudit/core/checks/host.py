@@ -1,7 +1,9 @@
 """The rules about one host, and the findings of one audit."""
 
+from collections.abc import Iterable, Set
+
 from ntpaudit.core.checks import daemons, offset, records, sources, steps
-from ntpaudit.core.checks.context import AuditContext
+from ntpaudit.core.checks.context import AuditContext, HostRule
 from ntpaudit.core.checks.rule import Finding, make_finding, worst_first
 from ntpaudit.core.policy import Severity
 
@@ -11,7 +13,27 @@ BY_ID = {rule.id: rule for rule in RULES}
 
 
 def findings_of(context: AuditContext) -> tuple[Finding, ...]:
-    """Run every rule; return the findings, worst first, and those of one level in the order of `RULES`."""
+    """Run every rule; return the findings in the order of `listed`."""
     found = [(rule, make_finding(rule, raised)) for rule in RULES if (raised := rule.check(context)) is not None]
     counted = {finding.id for _, finding in found if finding.severity > Severity.OK}
-    return worst_first(finding for rule, finding in found if counted.isdisjoint(rule.covered_by))
+    return listed(
+        finding.under(cause_of(rule, counted)) for rule, finding in found if counted.isdisjoint(rule.covered_by)
+    )
+
+
+def cause_of(rule: HostRule, counted: Set[str]) -> str | None:
+    """Return the finding of `counted` (raised, and of a level that counts) that this rule's is listed under, if any."""
+    for primary in rule.caused_by:
+        if primary in counted:
+            return cause_of(BY_ID[primary], counted) or primary
+    return None
+
+
+def listed(findings: Iterable[Finding]) -> tuple[Finding, ...]:
+    """Sort findings by level, those of one level in the order of `RULES`; each is followed by those listed under it."""
+    ordered = worst_first(findings)
+    return tuple(one for primary in ordered if not primary.cause for one in (primary, *_related(primary, ordered)))
+
+
+def _related(primary: Finding, findings: Iterable[Finding]) -> Iterable[Finding]:
+    return (finding for finding in findings if finding.cause == primary.id)

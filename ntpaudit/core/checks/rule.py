@@ -33,6 +33,9 @@ class Finding(NamedTuple):
     """One thing that is wrong. `id` is stable; `level` is what a SIEM scores; `controls` are the rules it bears on.
 
     `numbers` are those that the message rests on, by their symbols in a formula of the rule; empty in older records.
+
+    `cause` is the id of the primary finding that this one is listed under, None if it is listed by itself. A finding
+    with a `cause` has the severity ok: its primary counts for both.
     """
 
     id: str
@@ -42,6 +45,11 @@ class Finding(NamedTuple):
     remedy: str
     controls: tuple[str, ...] = ()
     numbers: Mapping[str, float] = _NO_NUMBERS
+    cause: str | None = None
+
+    def under(self, cause: str | None) -> "Finding":
+        """Return the finding as it is listed under its primary, if it has one."""
+        return self if cause is None else self._replace(cause=cause, severity=Severity.OK)
 
 
 class Raised(NamedTuple):
@@ -79,7 +87,10 @@ class Rule(NamedTuple, Generic[_Context, _Result]):
       clock is being corrected.
     - `has_hysteresis`: it compares the offset with a tolerance, and is cleared only below 70 % of it.
     - `needs_agent`: True if a one-shot check cannot detect it.
-    - `covered_by`: more severe or more exact rules; this finding is not listed while one of them is raised and counts.
+    - `covered_by`: more severe or more exact rules about the same fact; while one of them is raised and counts, this
+      finding is not listed.
+    - `caused_by`: rules about another fact with the same cause; while one of them is raised and counts, this finding is
+      listed under it and does not count.
     - `replaced_by`: the rules that raise this cause instead, because of which the check does not.
     - `counts_as`: the severity, if it is not that of the level.
     - `has_own_events`: its events are not those of raising and clearing.
@@ -106,6 +117,7 @@ class Rule(NamedTuple, Generic[_Context, _Result]):
     has_hysteresis: bool = False
     needs_agent: bool = False
     covered_by: tuple[str, ...] = ()
+    caused_by: tuple[str, ...] = ()
     replaced_by: Callable[[_Context], tuple[str, ...]] = lambda _: ()
     counts_as: Severity | None = None
     has_own_events: bool = False
