@@ -2,10 +2,29 @@
 
 import glob
 import os.path
-from collections.abc import Collection, Iterator
+import re
+import socket
+import time
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import suppress
 
+from ntpaudit.core.ntp.packet import LEAP_UNSYNCHRONISED
+from ntpaudit.core.ntp.sources import NTP_PORT
+from ntpaudit.core.ntp.time import difference_ns
+from ntpaudit.core.observation import Authentication, Claim, ClaimedSource, Unavailable
+from ntpaudit.core.units import NS_PER_S
+from ntpaudit.probes.daemons import mode6
 from ntpaudit.probes.daemons.files import Files, split_port
-from ntpaudit.probes.daemons.kind import ConfiguredServer, DaemonKind, Process, Role, config_path, read_options
+from ntpaudit.probes.daemons.kind import (
+    CLAIM_WITHIN_S,
+    ConfiguredServer,
+    DaemonKind,
+    Process,
+    Role,
+    config_path,
+    read_options,
+)
+from ntpaudit.probes.daemons.sockets import why_not_believed
 
 _OPTIONS = "46aAbc:dD:f:gGhi:I:k:l:LmMnNp:P:qQr:Rs:t:u:U:vVw:xzZ"
 _LONG_OPTIONS = (
@@ -17,12 +36,24 @@ _LONG_OPTIONS = (
 _BUSYBOX_OPTIONS = "dnqNwk:S:p:lI:"
 _DEFAULTS = ("/etc/ntpsec/ntp.conf", "/etc/ntp.conf")
 
+_LOOPBACK = ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1"))
+_MAX_ASSOCIATIONS = 64
+_NO_ADDRESS = ("0.0.0.0", "::")  # noqa: S104
+_CLOCK_ADDRESS = "127.127."  # a reference clock in the guise of an address
+_MAX_POLL = 17  # NTP_MAXPOLL; NTPsec reports 99 for a server whose interval it does not know
+_AUTHENTICATION_ENABLED = 0x4000  # of an association's status word (RFC 9327 §3.2)
+_FOLLOWED = (4, 6, 7)  # its selection: a survivor that is combined with the system peer, that peer, a PPS signal
+_PRINTABLE = re.compile(r"[!-~]{1,255}")
+
 
 def _role(process: Process, _files: Files) -> Role:
     """BusyBox's -w only queries the servers. The -w of the others is a number of seconds."""
-    given = read_options(process, _BUSYBOX_OPTIONS)
-    is_busybox = bool(_busybox_peers(process)) or not read_options(process, _OPTIONS, _LONG_OPTIONS).is_understood
-    return Role(False, "started with -w") if is_busybox and given.has("-w") else Role(True)
+    is_query = _is_busybox(process) and read_options(process, _BUSYBOX_OPTIONS).has("-w")
+    return Role(False, "started with -w") if is_query else Role(True)
+
+
+def _is_busybox(process: Process) -> bool:
+    return bool(_busybox_peers(process)) or not read_options(process, _OPTIONS, _LONG_OPTIONS).is_understood
 
 
 def _servers(process: Process, files: Files) -> Iterator[ConfiguredServer]:
@@ -43,7 +74,7 @@ def _servers(process: Process, files: Files) -> Iterator[ConfiguredServer]:
         match _words(line):
             case ["server" | "pool" | "peer" as kind, host, *details]:
                 host = split_port(host)[0] if "nts" in details else host  # the port is that of the key exchange
-                if host and not host.startswith("127.127."):  # a reference clock in the guise of an address
+                if host and not host.startswith(_CLOCK_ADDRESS):
                     yield ConfiguredServer(host, pool=kind == "pool", nts="nts" in details)
 
 
@@ -66,4 +97,120 @@ def _busybox_peers(process: Process) -> list[str]:
     return peers if not any("/" in peer for peer in peers) else []
 
 
-KIND = DaemonKind("ntpd", ("ntpd",), ("ntp", "ntpd", "ntpsec", "timemaster"), _role, _servers)
+def _claim(process: Process, files: Files, with_sources: bool) -> Claim | Unavailable:
+    """Ask ntpd on the loopback addresses; half of the time is for each, because it may permit queries from one only."""
+    if _is_busybox(process):
+        return Unavailable("BusyBox's ntpd has no interface that reports its state", "run chronyd or NTPsec instead")
+    failures = []
+    for family, address in _LOOPBACK:
+        deadline = time.monotonic() + CLAIM_WITHIN_S / len(_LOOPBACK)
+        try:
+            with socket.socket(family, socket.SOCK_DGRAM) as asking:
+                asking.connect((address, NTP_PORT))
+                failure = why_not_believed(process, asking)
+                claim = failure or read_claim(mode6.Conversation(asking, deadline), with_sources=with_sources)
+        except TimeoutError:
+            claim = Unavailable(f"it does not reply to control messages from {address}", _remedy(process, files))
+        except OSError as error:
+            claim = Unavailable(f"it cannot be queried at UDP port {NTP_PORT} of {address}: {error.strerror}")
+        if isinstance(claim, Claim):
+            return claim
+        failures.append(claim)
+    return failures[0]
+
+
+def _remedy(process: Process, files: Files) -> str:
+    given = read_options(process, _OPTIONS, _LONG_OPTIONS)
+    path = config_path(process, files, given, "-c --configfile", _DEFAULTS) or _DEFAULTS[0]
+    return f"add the line `restrict 127.0.0.1` to {path}, and restart it"
+
+
+def read_claim(conversation: mode6.Conversation, *, with_sources: bool) -> Claim | Unavailable:
+    """Ask for the system variables and those of the system peer, or of all associations. Raises OSError.
+
+    All durations are in milliseconds. `offset` is server minus client, as ours is. Before the first update ntpd reports
+    zeros.
+    """
+    reply = conversation.ask(mode6.READ_VARIABLES)
+    boottime_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+    if not isinstance(reply, mode6.Reply):
+        what = (
+            f"refuses control messages: error {reply.code}" if isinstance(reply, mode6.ErrorReply) else "is malformed"
+        )
+        return Unavailable(f"its reply {what}")
+    system = mode6.read_variables(reply.data)
+    leap, peer = mode6.read_int(system, "leap"), mode6.read_int(system, "peer")
+    updated, clock = mode6.read_timestamp(system, "reftime"), mode6.read_timestamp(system, "clock")
+    age_ns = difference_ns(clock, updated) if clock and updated else -1
+    is_set = updated is not None and leap is not None and leap != LEAP_UNSYNCHRONISED
+    delay_s, dispersion_s = _seconds(system, "rootdelay"), _seconds(system, "rootdisp")
+    sources = _sources(conversation, peer, with_sources)
+    followed = sources.get(peer or 0)
+    return Claim(
+        boottime_ns,
+        is_synchronised=None if leap is None or peer is None else leap != LEAP_UNSYNCHRONISED and peer != 0,
+        follows=followed.name if followed else None,
+        offset_s=_seconds(system, "offset") if is_set else None,
+        bound_s=delay_s / 2 + dispersion_s if is_set and delay_s is not None and dispersion_s is not None else None,
+        updated_s=age_ns / NS_PER_S if age_ns >= 0 else None,
+        poll_s=followed.poll_s if followed else None,
+        stratum=mode6.read_int(system, "stratum"),
+        leap=leap,
+        authentication=followed.authentication if followed else None,
+        sources=tuple(sources.values()) if with_sources else (),
+    )
+
+
+def _sources(conversation: mode6.Conversation, peer: int | None, with_all: bool) -> dict[int, ClaimedSource]:
+    """Return the system peer, and all other associations if asked for: as many as are read in time."""
+    sources: dict[int, ClaimedSource] = {}
+    wanted = [peer] if peer else []
+    with suppress(OSError):
+        if with_all and isinstance(listed := conversation.ask(mode6.READ_STATUS), mode6.Reply):
+            wanted += mode6.read_associations(listed.data)
+        for association in list(dict.fromkeys(wanted))[:_MAX_ASSOCIATIONS]:
+            reply = conversation.ask(mode6.READ_VARIABLES, association)
+            if isinstance(reply, mode6.Reply) and (source := _source(reply)):
+                sources[association] = source
+    return sources
+
+
+def _source(reply: mode6.Reply) -> ClaimedSource | None:
+    """Read an association; None if it is not one server: the template of a pool, or a name without an address."""
+    variables = mode6.read_variables(reply.data)
+    address, name, reference = (_name(variables, one) for one in ("srcadr", "srchost", "refid"))
+    if address in (None, *_NO_ADDRESS):
+        return None
+    clock = reference if address.startswith(_CLOCK_ADDRESS) else None
+    exponents = [mode6.read_int(variables, one) for one in ("hpoll", "ppoll")]
+    polls = [one for one in exponents if one is not None and 0 <= one <= _MAX_POLL]
+    has_replied = mode6.read_timestamp(variables, "rec") is not None  # until then its offset is reported as 0
+    return ClaimedSource(
+        name or clock or address,
+        None if address.startswith(_CLOCK_ADDRESS) else address,
+        is_followed=reply.status >> 8 & 7 in _FOLLOWED,
+        authentication=_authentication(reply.status, variables),
+        stratum=mode6.read_int(variables, "stratum"),
+        offset_s=_seconds(variables, "offset") if has_replied else None,
+        poll_s=float(1 << min(polls)) if polls else None,
+    )
+
+
+def _authentication(status: int, variables: Mapping[str, str]) -> Authentication:
+    """NTPsec reports how many cookies of NTS it holds for a server, and -1 where it does not use NTS."""
+    if (mode6.read_int(variables, "ntscookies") or 0) > 0:
+        return "nts"
+    return "key" if status & _AUTHENTICATION_ENABLED else "none"
+
+
+def _name(variables: Mapping[str, str], name: str) -> str | None:
+    text = variables.get(name) or ""
+    return text if _PRINTABLE.fullmatch(text) else None
+
+
+def _seconds(variables: Mapping[str, str], name: str) -> float | None:
+    value_ms = mode6.read_float(variables, name)
+    return None if value_ms is None else value_ms / 1e3
+
+
+KIND = DaemonKind("ntpd", ("ntpd",), ("ntp", "ntpd", "ntpsec", "timemaster"), _role, _servers, claim=_claim)

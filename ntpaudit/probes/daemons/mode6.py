@@ -1,0 +1,148 @@
+"""The control messages of NTP, mode 6 (RFC 9327): ask an ntpd on loopback for its variables."""
+
+import re
+import socket
+import struct
+import time
+from collections.abc import Mapping
+from math import isfinite
+from typing import NamedTuple
+
+READ_STATUS = 1
+READ_VARIABLES = 2
+
+_HEADER = struct.Struct("!BBHHHHH")
+_VERSION_AND_MODE = 2 << 3 | 6  # version 2, as ntpq sends it: every ntpd replies to it
+_MODE, _RESPONSE, _ERROR, _MORE, _OPERATION = 0x07, 0x80, 0x40, 0x20, 0x1F
+_MAX_OCTETS = 16_384  # no reply is as long; ntpd sends at most 32 fragments of 468 octets
+_MAX_DATAGRAMS = 128
+
+_VARIABLE = re.compile(r'[\s,]*+([^\s=,"]++)\s*+(?:=\s*+(?:"([^"]*+)"\s*+(?=,|\Z)|([^,]*+)))?+(?:,|\Z)')
+_DECIMAL = re.compile(r"[-+]?[0-9]{1,20}(?:\.[0-9]{1,20})?(?:[eE][-+]?[0-9]{1,3})?")
+_TIMESTAMP = re.compile(r"0x([0-9a-f]{8})\.([0-9a-f]{8})", re.IGNORECASE)
+
+
+class Reply(NamedTuple):
+    """A whole reply: its status word and its data."""
+
+    status: int
+    data: bytes
+
+
+class ErrorReply(NamedTuple):
+    """The daemon's refusal: an error code of RFC 9327 §3.2."""
+
+    code: int
+
+
+class Malformed(NamedTuple):
+    """A reply whose fragments do not fit together."""
+
+
+class Fragments:
+    """The fragments of one reply, in any order; datagrams that belong to no reply to this query are ignored."""
+
+    def __init__(self, operation: int, sequence: int, association: int) -> None:
+        self._query = (operation, sequence, association)
+        self._parts: dict[int, bytes] = {}
+        self._status = 0
+        self._end: int | None = None
+
+    def add(self, datagram: bytes) -> Reply | ErrorReply | Malformed | None:
+        """Take one datagram, and return the reply once it is complete; None while fragments are missing."""
+        if len(datagram) < _HEADER.size:
+            return None
+        first, second, sequence, status, association, offset, count = _HEADER.unpack_from(datagram)
+        query = (second & _OPERATION, sequence, association)
+        if first & _MODE != 6 or not second & _RESPONSE or query != self._query:
+            return None
+        if second & _ERROR:
+            return ErrorReply(status >> 8)
+        data = datagram[_HEADER.size :][:count]
+        end = offset + count
+        if len(data) < count or end > _MAX_OCTETS or (second & _MORE and not count):
+            return Malformed()
+        if self._parts.setdefault(offset, data) != data:
+            return Malformed()
+        if not second & _MORE:
+            if self._end not in (None, end):
+                return Malformed()
+            self._end, self._status = end, status
+        return self._joined()
+
+    def _joined(self) -> Reply | Malformed | None:
+        joined = b""
+        for offset in sorted(self._parts):
+            if offset < len(joined):
+                return Malformed()  # fragments overlap
+            if offset > len(joined):
+                return None
+            joined += self._parts[offset]
+        if self._end is None or len(joined) < self._end:
+            return None
+        return Reply(self._status, joined) if len(joined) == self._end else Malformed()
+
+
+class Conversation:
+    """Queries to the ntpd at one loopback address, one after the other, all before a deadline of CLOCK_MONOTONIC.
+
+    An OSError of `ask` says why there is no reply: TimeoutError, or ConnectionRefusedError where no program listens.
+    """
+
+    def __init__(self, asking: socket.socket, deadline: float) -> None:
+        self._asking = asking
+        self._deadline = deadline
+        self._sequence = 0
+
+    def ask(self, operation: int, association: int = 0) -> Reply | ErrorReply | Malformed:
+        """Send one query and wait for its whole reply."""
+        self._sequence += 1
+        fragments = Fragments(operation, self._sequence, association)
+        self._asking.send(_HEADER.pack(_VERSION_AND_MODE, operation, self._sequence, 0, association, 0, 0))
+        for _ in range(_MAX_DATAGRAMS):
+            remaining = self._deadline - time.monotonic()
+            if remaining <= 0:
+                raise TimeoutError
+            self._asking.settimeout(remaining)
+            reply = fragments.add(self._asking.recv(2048))
+            if reply is not None:
+                return reply
+        return Malformed()
+
+
+def read_associations(data: bytes) -> dict[int, int]:
+    """Return the status word of each association from the data of READ_STATUS; a number that is cut off is ignored."""
+    return dict(struct.iter_unpack("!HH", data[: len(data) // 4 * 4]))
+
+
+def read_variables(data: bytes) -> dict[str, str]:
+    """Return the variables of a reply's text, `name=value, name="value"`; of a name given twice the first counts.
+
+    Reading ends at the first text that is no variable: what follows it cannot be divided with certainty.
+    """
+    text, at = data.decode("ascii", "replace").rstrip("\0"), 0
+    variables: dict[str, str] = {}
+    while at < len(text) and (found := _VARIABLE.match(text, at)):
+        name, quoted, bare = found.groups()
+        variables.setdefault(name, (bare or "").strip() if quoted is None else quoted)
+        at = found.end()
+    return variables
+
+
+def read_float(variables: Mapping[str, str], name: str) -> float | None:
+    """Return a decimal number; None if it is missing, or is none."""
+    text = variables.get(name) or ""
+    value = float(text) if _DECIMAL.fullmatch(text) else None
+    return value if value is not None and isfinite(value) else None
+
+
+def read_int(variables: Mapping[str, str], name: str) -> int | None:
+    """Return a whole number; None if it is missing, or is none."""
+    value = read_float(variables, name)
+    return int(value) if value is not None and value.is_integer() else None
+
+
+def read_timestamp(variables: Mapping[str, str], name: str) -> int | None:
+    """Return a 64-bit NTP timestamp; None if it is missing, zero, or none."""
+    found = _TIMESTAMP.fullmatch(variables.get(name) or "")
+    return (int(found[1] + found[2], 16) or None) if found else None
