@@ -11,31 +11,30 @@ from docs.reasons import REASONS
 from ntpaudit.config.schema import KEYS
 from ntpaudit.config.text import literal
 from ntpaudit.core.checks import host
+from ntpaudit.core.checks.controls import CONTROLS, TECHNIQUES
+from ntpaudit.core.checks.explanation import (
+    conditions,
+    confirmation,
+    control_text,
+    listed,
+    technique_text,
+)
 from ntpaudit.core.checks.rule import AnyRule
 from ntpaudit.core.fleet import checks
 from ntpaudit.core.observation import SourceObservation, Status
 from ntpaudit.core.selection import ClassifiedSource
-from ntpaudit.core.units import format_duration
 from ntpaudit.outputs.journal import MESSAGE_IDS
 from tests.message_examples import debounce_messages, fleet_messages, host_messages, table
 
 FOLDER = Path(__file__).parent
-
-_CONFIRMED = {
-    "network": "confirmed by network audits",
-    "host": "confirmed by network and local audits",
-    "database": "confirmed by replies of the database",
-    "moment": "raised at once",
-}
 
 
 def host_findings(*, needs_agent: bool) -> Iterator[str]:
     """Yield the lines about the findings of one host: those that a check can raise, or only an agent."""
     for rule in host.RULES:
         if rule.needs_agent is needs_agent:
-            held = f", after it has held for {format_duration(rule.least_s)}" if rule.least_s else ""
             yield from _section(rule.id, rule)
-            yield f"- Agent: {_CONFIRMED[rule.basis]}{held}"
+            yield f"- Agent: {confirmation(rule)}"
             yield f"- Journal: `MESSAGE_ID={rule.message_id}`"
 
 
@@ -43,6 +42,11 @@ def fleet_findings() -> Iterator[str]:
     """Yield the lines about the findings of a fleet."""
     for rule in checks.RULES:
         yield from _section(f"{rule.id} (fleet)", rule)
+
+
+def controls() -> Iterator[str]:
+    """Yield the list of the controls and techniques that findings name, each with how sure we are of it."""
+    yield from (f"- {text}" for text in (*map(control_text, CONTROLS), *map(technique_text, TECHNIQUES)))
 
 
 def message_ids() -> Iterator[str]:
@@ -87,29 +91,25 @@ def _counts(code: str, *statuses: Status) -> bool:
     return all(ClassifiedSource(source, status, code).is_asked for status in statuses)
 
 
-def conditions(rule: AnyRule) -> Iterator[tuple[str, str]]:
-    """Yield each condition of a rule with its level."""
-    for level, texts in rule.raised_when.items():
-        yield from ((level, text) for text in ((texts,) if isinstance(texts, str) else texts))
-
-
 def _section(title: str, rule: AnyRule) -> Iterator[str]:
     """Yield what both kinds of rule say. The heading is what links to a finding point at."""
-    yield from ("", f"### {title}", "", "| level | raised when |", "|---|---|")
-    yield from (f"| {level} | {when} |" for level, when in conditions(rule))
-    under = f"Listed under {' or '.join(rule.caused_by)} while that is raised and counts." if rule.caused_by else ""
-    if notes := " ".join(filter(None, (rule.notes, under))):
+    yield from ("", f"### {title}", "", rule.meaning, "", "| level | raised when | formula |", "|---|---|---|")
+    yield from (f"| {level} | {when} | `{formula}` |" for level, when, formula in conditions(rule))
+    if notes := " ".join(filter(None, (rule.notes, *listed(rule)))):
         yield from ("", *textwrap.wrap(notes, 130, break_on_hyphens=False))
     yield from ("", f"- Fix: {rule.remedy}")
     yield from (f"- Fix if {case}: {remedy}" for case, remedy in rule.case_remedies.items())
     if rule.controls:
         yield f"- Controls: {', '.join(rule.controls)}"
+    if rule.techniques:
+        yield f"- Techniques: {', '.join(rule.techniques)}"
 
 
 BLOCKS: Mapping[str, Callable[[], Iterator[str]]] = {
     "findings of a check": lambda: host_findings(needs_agent=False),
     "findings of an agent": lambda: host_findings(needs_agent=True),
     "findings of a fleet": fleet_findings,
+    "controls": controls,
     "message ids": message_ids,
     "reason codes": reasons,
     "configuration example": configuration_example,

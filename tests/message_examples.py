@@ -100,6 +100,7 @@ HOSTS = (
     _behind(40 * MS, 20 * MS, "finra-cat"),
     _behind(250 * MS),
     _behind(990 * MS, 50 * MS),
+    _behind(50 * MS, 990 * MS),
     _behind(0, 60 * MS, "ops-strict"),
     _behind(0, 900 * MS)._replace(profile=PROFILES["cluster-crdb"]),
     _NO_SOURCES,

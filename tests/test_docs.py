@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from docs.__main__ import BLOCKS, FOLDER, conditions, fill, marks, pages
+from docs.__main__ import BLOCKS, FOLDER, fill, marks, pages
 from docs.reasons import KOD, REASONS
 from ntpaudit.config.schema import OutputsConfig
 from ntpaudit.core.checks import host
+from ntpaudit.core.checks.explanation import conditions
 from ntpaudit.core.checks.rule import LEVEL_SEVERITY, AnyRule
 from ntpaudit.core.fleet import checks
 from ntpaudit.core.observation import STATUSES
@@ -82,7 +83,7 @@ def test_a_rule_documents_its_finding(rule: AnyRule) -> None:
     levels = [level for key in rule.raised_when for level in key.split(", ")]
     assert levels
     assert levels == [level for level in LEVEL_SEVERITY if level in levels]
-    cells = [text for _, text in conditions(rule)]
+    cells = [text for _, text, _ in conditions(rule)]
     for text in (*cells, rule.remedy, *rule.case_remedies.keys(), *rule.case_remedies.values(), *rule.controls):
         assert text
         assert not set("|\n<>") & set(text)

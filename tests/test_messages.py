@@ -5,8 +5,8 @@ from collections.abc import Mapping
 
 import pytest
 
-from docs.__main__ import conditions
 from ntpaudit.core.checks import host
+from ntpaudit.core.checks.explanation import conditions
 from ntpaudit.core.checks.rule import AnyRule
 from ntpaudit.core.fleet import checks
 from tests.message_examples import FLEETS, HOSTS, Example, debounce_messages, fleet_messages, host_messages
@@ -51,7 +51,7 @@ def test_a_message_is_plain_text(example: Example) -> None:
 def test_the_fix_and_the_documentation_of_a_rule_are_plain_text(rule: AnyRule) -> None:
     """They follow the same rules."""
     cases = [text for case in rule.case_remedies.items() for text in case]
-    for text in (rule.remedy, rule.notes, *cases, *(text for _, text in conditions(rule))):
+    for text in (rule.remedy, rule.notes, *cases, *(text for _, text, _ in conditions(rule))):
         assert _is_plain(text), text
 
 

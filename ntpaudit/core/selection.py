@@ -97,10 +97,15 @@ class Selection(NamedTuple):
         return frozenset(classified.reason for classified in self.sources if classified.status == "skipped")
 
     @property
+    def possible_falsetickers(self) -> int:
+        """How many of the servers asked may be falsetickers (R1)."""
+        silent = [classified for classified in self.asked if not classified.is_usable]
+        return expected_falsetickers(_failure_domains(self.usable), _failure_domains(silent))
+
+    @property
     def is_sufficient(self) -> bool:
         """Whether more servers gave a usable reply than may be falsetickers, so that they can prove something (R1)."""
-        silent = [classified for classified in self.asked if not classified.is_usable]
-        return len(self.usable) > expected_falsetickers(_failure_domains(self.usable), _failure_domains(silent))
+        return len(self.usable) > self.possible_falsetickers
 
 
 class SourceCounts(NamedTuple):

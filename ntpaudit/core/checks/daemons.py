@@ -1,8 +1,20 @@
 """Findings about the time daemon, the kernel's clock, and the hardware clock."""
 
 from ntpaudit.core.checks.context import AuditContext, estimate_s
+from ntpaudit.core.checks.controls import (
+    ASVS,
+    AU8,
+    CIS_DAEMON,
+    FEDRAMP_COMPARE,
+    FINRA,
+    ISO,
+    PCI,
+    SC45,
+    STIG_COMPARE,
+    STIG_TIMESYNCD,
+)
 from ntpaudit.core.checks.offset import STOP_FIRST
-from ntpaudit.core.checks.rule import AU8, ISO, PCI, SC45, Level, Raised, Rule
+from ntpaudit.core.checks.rule import Level, Raised, Rule
 from ntpaudit.core.observation import Daemon, KernelState, Unavailable
 from ntpaudit.core.units import DAY_S, NS_PER_S, direction, format_duration, joined
 
@@ -31,15 +43,16 @@ def check_unsynced(context: AuditContext) -> Raised | None:
     if not all(daemon.clears_unsync for daemon in daemons):
         return None  # A5
     summary = "the kernel reports that its clock is not synchronised"
+    numbers = {"kernel_synchronised": 0}
     if not daemons and (hidden := _hidden_daemons(context)) is not None:
         message = f"{summary}; whether a time daemon disciplines it is unknown: {hidden}"
-        return Raised("medium", message, remedy=_FIX_HIDDEN_DAEMON)
+        return Raised("medium", message, remedy=_FIX_HIDDEN_DAEMON, numbers={**numbers, "all_daemons_visible": 0})
     vanished = context.earlier.vanished
     cause = f"and {vanished}, which disciplined it, has stopped" if vanished else "and no time daemon disciplines it"
     if daemons:
         verb = "runs" if len(daemons) == 1 else "run"
         cause = f"although {joined([daemon.name for daemon in daemons])} {verb}"
-    return Raised("high", f"{summary}, {cause}: at 50 ppm it drifts by 1 s in 5.6 h")
+    return Raised("high", f"{summary}, {cause}: at 50 ppm it drifts by 1 s in 5.6 h", numbers=numbers)
 
 
 UNSYNCED = Rule(
@@ -53,6 +66,11 @@ UNSYNCED = Rule(
             "of 16 s), chronyd does not discipline it, and the host has been up for 17 minutes"
         ),
         "medium": "the same, if a time daemon may run that ntpaudit cannot see",
+    },
+    meaning="Nothing keeps the clock right, so it drifts away from the true time.",
+    formula={
+        "high": "kernel_synchronised < 1",
+        "medium": "kernel_synchronised < 1 and all_daemons_visible < 1",
     },
     case_remedies={"the level is medium": _FIX_HIDDEN_DAEMON},
     message_id="9a524159e9264fc9b92579cb3a737428",
@@ -73,10 +91,11 @@ def check_daemon_count(context: AuditContext) -> Raised | None:
     vanished = context.earlier.vanished
     if not daemons and vanished is not None:
         message = f"{vanished} has stopped, and no other time daemon was found"
-        return Raised("medium", message, remedy=_FIX_NO_DAEMON)
+        return Raised("medium", message, remedy=_FIX_NO_DAEMON, numbers={"time_daemons": 0, "stopped_time_daemons": 1})
     if len(daemons) > 1:
         names = ", ".join(f"{daemon.name} (pid {daemon.pid})" for daemon in daemons)
-        return Raised("medium", f"several programs discipline this clock: {names}")
+        message = f"several programs discipline this clock: {names}"
+        return Raised("medium", message, numbers={"time_daemons": len(daemons)})
     if daemons or _is_booting(context) or _hidden_daemons(context) is not None:
         return None
     if isinstance(kernel, KernelState) and kernel.is_synchronised:
@@ -85,24 +104,35 @@ def check_daemon_count(context: AuditContext) -> Raised | None:
             return None  # a daemon outside this container may discipline the clock
         ago = format_duration(stale_s, rounding="down")
         message = f"no time daemon runs, and the kernel clock was not updated for {ago}: nothing corrects it"
-        return Raised("medium", message, remedy=_FIX_NO_DAEMON)
+        numbers = {"time_daemons": 0, "time_since_kernel_update_s": stale_s}
+        return Raised("medium", message, remedy=_FIX_NO_DAEMON, numbers=numbers)
     message = "no time daemon disciplines this clock: nothing corrects it"
-    return Raised("medium", message, remedy=_FIX_NO_DAEMON)
+    numbers = {"time_daemons": 0, "kernel_synchronised": 0}
+    return Raised("medium", message, remedy=_FIX_NO_DAEMON, numbers=numbers)
 
 
 DAEMON_COUNT = Rule(
     "daemon-count",
     check_daemon_count,
     "enable exactly one time daemon and mask the others",
-    ("CIS Benchmark 2.3.1.1", "DISA STIG V-270645"),
+    (CIS_DAEMON, STIG_TIMESYNCD),
     raised_when={
         "medium": (
             "more than one time daemon disciplines the clock",
-            "no time daemon disciplines the clock (all processes are visible), the kernel's state cannot be read, and "
-            "the host has been up for 17 minutes",
+            "no time daemon disciplines the clock (all processes are visible), the kernel reports no "
+            "synchronised clock or cannot be read, and the host has been up for 17 minutes",
             "the last time daemon has stopped, although the kernel still reports a synchronised clock (agent)",
             "no time daemon was found (all processes are visible, the host is no container), and the kernel's maximum "
             "error has only grown for 20 minutes (agent)",
+        )
+    },
+    meaning="No program corrects the clock, or several work against each other.",
+    formula={
+        "medium": (
+            "time_daemons > 1",
+            "time_daemons < 1 and kernel_synchronised < 1",
+            "time_daemons < 1 and stopped_time_daemons > 0",
+            "time_daemons < 1 and time_since_kernel_update_s >= 10 min",
         )
     },
     case_remedies={"no time daemon runs": _FIX_NO_DAEMON},
@@ -124,7 +154,8 @@ def check_daemon_stale(context: AuditContext) -> Raised | None:
     ago = format_duration(stale_s, rounding="down")
     # "maximum error" and not "clock": VirtualBox's service corrects the clock and does not update the error.
     cause = "the time daemon is stopped or has lost its servers"
-    return Raised(level, f"no time daemon has updated the kernel's maximum error for {ago}: {cause}")
+    message = f"no time daemon has updated the kernel's maximum error for {ago}: {cause}"
+    return Raised(level, message, numbers={"time_since_kernel_update_s": stale_s, "update_limit_s": limit_s})
 
 
 DAEMON_STALE = Rule(
@@ -132,10 +163,15 @@ DAEMON_STALE = Rule(
     check_daemon_stale,
     "check that the time daemon runs and reaches its servers; chronyd and ntpd must poll at least every 17 min "
     "(maxpoll 10), systemd-timesyncd every 34 min (its default)",
-    ("DISA STIG V-257945", "FedRAMP SC-45(1)", "FINRA 4590"),
+    (STIG_COMPARE, FEDRAMP_COMPARE, FINRA),
     raised_when={
         "high": "no time daemon has updated the kernel's clock for a day: its maximum error has only grown",
         "medium": "the same, for an hour (1.7 h if systemd-timesyncd runs)",
+    },
+    meaning="The clock may still be right, but nothing corrects it.",
+    formula={
+        "high": "time_since_kernel_update_s > update_limit_s and time_since_kernel_update_s > 24 h",
+        "medium": "update_limit_s < time_since_kernel_update_s <= 24 h",
     },
     message_id="69d61b2c5c394937a03aab962f6ff9b9",
     basis="host",
@@ -152,18 +188,24 @@ def check_tz_or_rtc_fault(context: AuditContext) -> Raised | None:
     if agreement is not None and not context.is_unguaranteed:
         wrong_s = abs(agreement.estimate_ns) / NS_PER_S
         zones = round(wrong_s / ZONE_STEP_S)
-        if abs(wrong_s - ZONE_STEP_S * zones) < 15 and 885 <= wrong_s <= 14 * 3600 + 15:
+        beside_s = abs(wrong_s - ZONE_STEP_S * zones)
+        if beside_s < 15 and 885 <= wrong_s <= 14 * 3600 + 15:
             exactly = f"{15 * zones} min" if zones < 8 else f"{zones / 4:g} h"
             return Raised(
                 "high",
                 f"the clock is almost exactly {exactly} {direction(agreement.estimate_ns)}: probably a wrong time zone "
                 "or a hardware clock in local time",
+                numbers={
+                    "offset_s": agreement.estimate_ns / NS_PER_S,
+                    "distance_to_a_multiple_of_15_min_s": beside_s,
+                },
             )
     if context.observation.host.rtc_local:
         return Raised(
             "low",
             "the hardware clock keeps local time: the time may be wrong after a boot or a daylight saving change",
             remedy=_FIX_RTC,
+            numbers={"hardware_clock_in_local_time": 1},
         )
     return None
 
@@ -174,10 +216,15 @@ TZ_OR_RTC_FAULT = Rule(
     f"{STOP_FIRST}; then correct the time zone (`timedatectl` shows it), and restart the time daemon, so that it steps "
     "the clock. When the clock is right: if `timedatectl` shows `RTC in local TZ: yes`, run `timedatectl set-local-rtc "
     "0`, which also sets the hardware clock",
-    (AU8, "OWASP ASVS 16.2.2"),
+    (AU8, ASVS),
     raised_when={
         "high": "the offset is 15 min to 14 h, and within 15 s of a multiple of 15 min",
         "low": "the hardware clock keeps local time",
+    },
+    meaning="The clock is wrong by whole time zones, or can be after the next boot or change to daylight saving time.",
+    formula={
+        "high": "885 s <= abs(offset_s) <= 50415 s and distance_to_a_multiple_of_15_min_s < 15 s",
+        "low": "hardware_clock_in_local_time > 0",
     },
     case_remedies={"the level is low": _FIX_RTC},
     message_id="770eeae8b2ef45858a1d595acdbcbab6",

@@ -1,7 +1,8 @@
 """Findings about the offset: how wrong the clock is, or will be."""
 
 from ntpaudit.core.checks.context import AuditContext, estimate_s
-from ntpaudit.core.checks.rule import AU8, ISO, ISO_GUIDE, PCI, Raised, Rule
+from ntpaudit.core.checks.controls import AU8, ETSI, FINRA, FINRA_ERRORS, ISO, ISO_GUIDE, PCI, RTS25
+from ntpaudit.core.checks.rule import Raised, Rule
 from ntpaudit.core.policy import Severity, max_error_s, min_error_s
 from ntpaudit.core.units import DAY_S, NS_PER_S, direction, format_duration, format_offset
 
@@ -38,8 +39,10 @@ OFFSET_OUT = Rule(
     check_offset_out,
     "if an agent runs here, save the output of `sudo ntpaudit history --since 90d --format json`, because its records "
     f"correct the affected logs; {STOP_FIRST}; then check the servers of the time daemon, and restart it",
-    (ISO, PCI, AU8, "FINRA 4590", "ETSI EN 319 421"),
+    (ISO, PCI, AU8, FINRA, ETSI),
     raised_when={"critical": "the whole interval is outside the critical tolerance: the clock is certainly wrong"},
+    meaning="The clock is certainly wrong, so its log entries cannot be ordered with those of other hosts.",
+    formula={"critical": "minimum_error_s > critical_tolerance_s"},
     message_id="1643120d7614412ea6edd9a41b2c652f",
     is_of_offset=True,
     has_hysteresis=True,
@@ -64,6 +67,11 @@ def check_not_demonstrable(context: AuditContext) -> Raised | None:
         f"and may be up to {format_duration(max_error_s(agreement.interval), rounding='up')} wrong "
         f"(estimate: {format_offset(estimate_s) if estimate_s else 'exact'})",
         remedy=_FIX_WRONG_CLOCK if is_wrong else None,
+        numbers={
+            "minimum_error_s": min_error_s(agreement.interval),
+            "critical_tolerance_s": context.profile.critical_s,
+            "maximum_error_s": max_error_s(agreement.interval),
+        },
     )
 
 
@@ -72,8 +80,10 @@ NOT_DEMONSTRABLE = Rule(
     check_not_demonstrable,
     "use nearer servers (for `ntpaudit check` also --samples), or choose a tolerance that these servers can prove "
     "(policy.critical)",
-    ("FINRA 4590(b)", "RTS 25 Art. 4", "ETSI EN 319 421"),
+    (FINRA_ERRORS, RTS25, ETSI),
     raised_when={"medium": "the verdict is `unproven`: the interval is only partly within the critical tolerance"},
+    meaning="The clock may be right, but the measurement is too wide to prove it to an auditor.",
+    formula={"medium": "minimum_error_s <= critical_tolerance_s < maximum_error_s"},
     case_remedies={"the offset exceeds the warning tolerance, and the interval does not contain 0": _FIX_WRONG_CLOCK},
     message_id="ee4a9f8bbb184e6da093ada6f7a41fac",
     replaced_by=_offset_out_if_beyond,
@@ -90,13 +100,19 @@ def check_offset_high(context: AuditContext) -> Raised | None:
     if agreement is None or context.is_unguaranteed or context.offset_severity is Severity.OK:
         return None
     warning = f"over the warning tolerance of {format_duration(profile.warning_s)}"
-    if profile.judged_on == "offset" and abs(agreement.estimate_ns) / NS_PER_S > profile.warning_s:
-        estimate = format_duration(agreement.estimate_ns / NS_PER_S, rounding="up")
-        return Raised("medium", f"the clock is {estimate} {direction(agreement.estimate_ns)}, {warning}")
-    bound = f"the clock may be up to {format_duration(max_error_s(agreement.interval), rounding='up')} wrong"
+    offset_s, error_s = agreement.estimate_ns / NS_PER_S, max_error_s(agreement.interval)
+    if profile.judged_on == "offset" and abs(offset_s) > profile.warning_s:
+        message = f"the clock is {format_duration(offset_s, rounding='up')} {direction(offset_s)}, {warning}"
+        return Raised("medium", message, numbers={"offset_s": offset_s, "warning_tolerance_s": profile.warning_s})
+    bound = f"the clock may be up to {format_duration(error_s, rounding='up')} wrong"
     if profile.judged_on == "bound":
-        return Raised("medium", f"{bound}, {warning}")
-    return Raised("medium", f"{bound}, over the critical tolerance of {format_duration(profile.critical_s)}")
+        numbers = {"maximum_error_s": error_s, "warning_tolerance_s": profile.warning_s}
+        return Raised("medium", f"{bound}, {warning}", numbers=numbers)
+    return Raised(
+        "medium",
+        f"{bound}, over the critical tolerance of {format_duration(profile.critical_s)}",
+        numbers={"maximum_error_s": error_s, "critical_tolerance_s": profile.critical_s},
+    )
 
 
 OFFSET_HIGH = Rule(
@@ -106,8 +122,17 @@ OFFSET_HIGH = Rule(
     (ISO, AU8, ISO_GUIDE),
     raised_when={
         "medium": (
-            "the offset exceeds the warning tolerance (the maximum error, if the profile judges on it)",
+            "the offset exceeds the warning tolerance",
+            "the maximum error exceeds the warning tolerance, if the profile judges on it",
             "the interval is partly outside the critical tolerance",
+        )
+    },
+    meaning="The clock is near its tolerance, or may be; it is not certainly wrong yet.",
+    formula={
+        "medium": (
+            "abs(offset_s) > warning_tolerance_s",
+            "maximum_error_s > warning_tolerance_s",
+            "maximum_error_s > critical_tolerance_s",
         )
     },
     notes="Not listed while offset-out or not-demonstrable is raised.",
@@ -134,12 +159,18 @@ def check_breach_forecast(context: AuditContext) -> Raised | None:
             "medium",
             f"the clock drifts by {format_duration(rate_ppm * DAY_S / 1e6)} a day and will be "
             f"{format_duration(context.profile.critical_s)} wrong in about {format_duration(central_s)}{early}",
+            numbers={
+                "time_to_critical_tolerance_s": central_s,
+                "drift_ppm": rate_ppm,
+                "fit_error_ppm": drift.skew_ppm,
+            },
         )
     if abs(drift.raw_frequency_ppm) - drift.skew_ppm > BAD_OSCILLATOR_PPM:
         return Raised(
             "low",
             f"the oscillator is {abs(drift.raw_frequency_ppm):.0f} ppm off: faulty hardware or a faulty hypervisor",
             remedy=_FIX_OSCILLATOR,
+            numbers={"oscillator_error_ppm": drift.raw_frequency_ppm, "fit_error_ppm": drift.skew_ppm},
         )
     return None
 
@@ -152,6 +183,11 @@ BREACH_FORECAST = Rule(
     raised_when={
         "medium": "no time daemon disciplines the clock, and it will drift out of its tolerance within a day",
         "low": "the oscillator is more than 100 ppm off",
+    },
+    meaning="The clock is still right, and will not be for long, because nothing corrects its drift.",
+    formula={
+        "medium": "0 s < time_to_critical_tolerance_s <= 24 h and abs(drift_ppm) > fit_error_ppm",
+        "low": "abs(oscillator_error_ppm) - fit_error_ppm > 100 ppm",
     },
     case_remedies={"the oscillator is more than 100 ppm off": _FIX_OSCILLATOR},
     replaced_by=_offset_out_if_beyond,

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from ntpaudit.core.checks.context import AuditContext
-from ntpaudit.core.checks.rule import AU8, ISO, NIS2, PCI, SC45, Level, Raised, Rule
+from ntpaudit.core.checks.controls import ATTACK_IMPAIR, AU8, ISO, NIS2, PCI, PCI_FAILURES, SC45, SOC2
+from ntpaudit.core.checks.rule import Level, Raised, Rule
 from ntpaudit.core.checks.sources import FIX_SPLIT, NO_USABLE_SOURCE, REASONS_PAGE, SOURCE_QUORUM, UNREACHABLE_SOURCES
 from ntpaudit.core.clock.interval import Interval
 from ntpaudit.core.policy import Severity
@@ -38,6 +39,7 @@ def check_evidence_gap(context: AuditContext) -> Raised | None:
             f"{plural(earlier.dropped_records, 'record')} {was} lost before delivery: the history was full or "
             "could not be written",
             remedy=_FIX_LOST,
+            numbers={"lost_records": earlier.dropped_records},
         )
     gap = earlier.gap
     if gap is None or gap.intervals <= GAP_INTERVALS:
@@ -45,18 +47,25 @@ def check_evidence_gap(context: AuditContext) -> Raised | None:
     when = "before this one" if gap.has_ended else f"({round(gap.intervals, 1):g} polling intervals)"
     message = f"no measurement for {format_duration(gap.span_s)} {when}"
     level: Level = "high" if gap.span_s > DAY_S else "medium"
-    return Raised(level, message, remedy=_FIX_GAP_ENDED if gap.has_ended else None)
+    numbers = {"gap_s": gap.span_s, "gap_in_polling_intervals": gap.intervals}
+    return Raised(level, message, remedy=_FIX_GAP_ENDED if gap.has_ended else None, numbers=numbers)
 
 
 EVIDENCE_GAP = Rule(
     "evidence-gap",
     check_evidence_gap,
     "restore the path to the servers (UDP 123 outbound) or the agent; the gap stays in the record",
-    (NIS2, "PCI DSS 10.7.3", "SOC 2 CC7"),
+    (NIS2, PCI_FAILURES, SOC2),
     raised_when={
         "high": ("no measurement for more than a day", "records were lost before delivery"),
         "medium": ("no measurement for more than three polling intervals", "such a gap has just ended"),
     },
+    meaning="Nothing proves how wrong the clock was in that time.",
+    formula={
+        "high": ("gap_s > 24 h and gap_in_polling_intervals > 3.3", "lost_records > 0"),
+        "medium": ("gap_s <= 24 h and gap_in_polling_intervals > 3.3",) * 2,
+    },
+    techniques=(ATTACK_IMPAIR,),
     case_remedies={"records were lost before delivery": _FIX_LOST, "the gap has ended": _FIX_GAP_ENDED},
     message_id="5bbeb38870d342bf84ace8ac21775a0d",
     basis="moment",
@@ -79,15 +88,18 @@ def check_unmeasured(context: AuditContext) -> Raised | None:
         reason, remedy = "there is no server to query", _FIX_NO_SERVER
     else:
         reason, remedy = "no earlier measurement can be carried forward", _FIX_NO_ESTIMATE
-    return Raised("medium", f"the offset is unknown: {reason}", remedy=remedy)
+    numbers = {"agreeing_servers": 0}
+    return Raised("medium", f"the offset is unknown: {reason}", remedy=remedy, numbers=numbers)
 
 
 UNMEASURED = Rule(
     "unmeasured",
     check_unmeasured,
     f"check the status and reason of each server: {REASONS_PAGE} says what to do for each reason",
-    (ISO, NIS2, "SOC 2 CC7"),
+    (ISO, NIS2, SOC2),
     raised_when={"medium": "the verdict is `unmeasured`: the offset is unknown"},
+    meaning="It is unknown whether the clock is right.",
+    formula={"medium": "agreeing_servers < 1"},
     case_remedies={
         "no majority of the servers agrees": FIX_SPLIT,
         "no server was queried yet, and no earlier measurement can be carried forward": _FIX_NO_ESTIMATE,
@@ -110,7 +122,8 @@ def check_delivery_refused(context: AuditContext) -> Raised | None:
     if earlier.refusals < MANY_REFUSALS:
         return None
     last = f"; last error: {earlier.failure}" if earlier.failure else ""
-    return Raised("medium", f"the database has refused {earlier.refusals} writes and accepted none{last}")
+    message = f"the database has refused {earlier.refusals} writes and accepted none{last}"
+    return Raised("medium", message, numbers={"refused_writes": earlier.refusals})
 
 
 DELIVERY_REFUSED = Rule(
@@ -118,8 +131,10 @@ DELIVERY_REFUSED = Rule(
     check_delivery_refused,
     "check influxdb.url, the token (restart the agent after you change it) and every proxy on the path to the "
     "database; records are stored until the database accepts them, at most up to history.max_size",
-    (NIS2, "PCI DSS 10.7.3"),
+    (NIS2, PCI_FAILURES),
     raised_when={"medium": "the database has refused at least three writes and accepted none, for 10 minutes"},
+    meaning="The fleet sees no new data of this host; the records wait here.",
+    formula={"medium": "refused_writes >= 3"},
     message_id="0dac82f0e905477c981ca667e607b40f",
     basis="host",
     least_s=600.0,
@@ -140,6 +155,10 @@ def check_contradicts_earlier(context: AuditContext) -> Raised | None:
         f"{format_duration(contradiction.gap_ns / NS_PER_S, rounding='down')}. Expected offset: "
         f"{_range(contradiction.expected)}; reported: {_range(contradiction.reported)}. "
         "The earlier measurement is discarded",
+        numbers={
+            "contradicting_servers": contradiction.sources,
+            "distance_s": contradiction.gap_ns / NS_PER_S,
+        },
     )
 
 
@@ -167,6 +186,8 @@ CONTRADICTS_EARLIER = Rule(
     "paused or set it (`journalctl`, the hypervisor), and check that the time daemon corrects the clock",
     (AU8, SC45),
     raised_when={"high": "more servers contradict the carried-forward measurement than may be wrong"},
+    meaning="Servers or the host changed in a way that no drift explains: an earlier or the present offset is wrong.",
+    formula={"high": "contradicting_servers > 0 and abs(distance_s) > 0 s"},
     notes=(
         "Possible causes: all servers changed together, CLOCK_MONOTONIC_RAW was disturbed (a paused virtual machine),"
         " or the oscillator drifts more than assumed. The message has both intervals and their distance, which is the"
@@ -193,6 +214,7 @@ def check_time_disputed(context: AuditContext) -> Raised | None:
         level,
         f"the time of the NTP servers is at least {format_duration(disputed_s, rounding='down')} {way} "
         "the database's clock: one of the two is wrong",
+        numbers={"servers_minus_database_s": disputed_s, "critical_tolerance_s": context.profile.critical_s},
     )
 
 
@@ -205,6 +227,11 @@ TIME_DISPUTED = Rule(
         "high": "the database's clock contradicts the interval on which the servers agree by more than the critical "
         "tolerance",
         "medium": "the same, by less",
+    },
+    meaning="All servers may be wrong together: an independent clock contradicts them.",
+    formula={
+        "high": "abs(servers_minus_database_s) > critical_tolerance_s",
+        "medium": "0 s < abs(servers_minus_database_s) <= critical_tolerance_s",
     },
     notes=(
         "The database's clock is the Date header of its reply to a write, within 2 s and the duration of the request."

@@ -6,13 +6,6 @@ from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
 from ntpaudit.core.policy import Severity
 
-AU8 = "NIST SP 800-53 AU-8"
-ISO = "ISO/IEC 27001 A.8.17"
-ISO_GUIDE = "ISO/IEC 27002 8.17"
-NIS2 = "NIS2 2024/2690 3.2.6"
-PCI = "PCI DSS 10.6.2"
-SC45 = "NIST SP 800-53 SC-45"
-
 Basis = Literal["network", "host", "database", "moment"]
 Level = Literal["critical", "high", "medium", "low"]
 
@@ -71,8 +64,11 @@ class Raised(NamedTuple):
 class Rule(NamedTuple, Generic[_Context, _Result]):
     """A check and all that is fixed about its finding; `make docs` generates docs/findings.md from it.
 
-    - `controls`: the requirements of standards that the finding bears on.
+    - `meaning`: what the finding means for the host and its logs.
+    - `controls`, `techniques`: what the finding bears on, by their names in core/checks/controls.py.
     - `raised_when`: for each level, or for several such as "high, medium", the condition, or several: one suffices.
+    - `formula`: each of these conditions as an expression. Its symbols are those of the finding's `numbers`; the end of
+      a symbol is its unit (`_s`, `_ppm`), and a number may have one too (`24 h`).
     - `notes`: what else a reader of the documentation must know.
     - `case_remedies`: the fixes of cases that have their own, by the case; in all others the fix is `remedy`.
 
@@ -107,6 +103,9 @@ class Rule(NamedTuple, Generic[_Context, _Result]):
     remedy: str
     controls: tuple[str, ...]
     raised_when: Mapping[str, str | tuple[str, ...]]
+    meaning: str = ""
+    formula: Mapping[str, str | tuple[str, ...]] = MappingProxyType({})
+    techniques: tuple[str, ...] = ()
     notes: str = ""
     case_remedies: Mapping[str, str] = MappingProxyType({})
     message_id: str = ""

@@ -4,7 +4,8 @@ from collections import Counter
 from collections.abc import Sequence
 
 from ntpaudit.core.checks.context import AuditContext, Contradiction
-from ntpaudit.core.checks.rule import PCI, SC45, Level, Raised, Rule
+from ntpaudit.core.checks.controls import CIS_TWO, FEDRAMP, PCI, SC45, SC45_REGIONS
+from ntpaudit.core.checks.rule import Level, Raised, Rule
 from ntpaudit.core.ntp.sources import NTP_PORT, is_loopback
 from ntpaudit.core.ntp.time import ERA_S, PIVOT_NS
 from ntpaudit.core.selection import BEFORE_RELEASE, ClassifiedSource, independent_groups
@@ -62,9 +63,13 @@ def check_source_quorum(context: AuditContext) -> Raised | None:
     falsetickers = [classified.source.name for classified in usable if classified.status == "falseticker"]
     if usable and all(classified.reason == "no-majority" for classified in usable):
         message = f"{plural(len(usable), 'server')} replied, and no majority agrees"
-        return Raised("medium", message, remedy=FIX_SPLIT)
+        numbers = {"usable_servers": len(usable), "agreeing_servers": 0}
+        return Raised("medium", message, remedy=FIX_SPLIT, numbers=numbers)
     if falsetickers and context.earlier.contradiction is not None:
-        return Raised("medium", _contradiction(falsetickers, context.earlier.contradiction), remedy=FIX_SPLIT)
+        message = _contradiction(falsetickers, context.earlier.contradiction)
+        earlier = context.earlier.contradiction.agreeing
+        numbers = {"contradicting_servers": len(falsetickers), "servers_that_agreed_before": earlier}
+        return Raised("medium", message, remedy=FIX_SPLIT, numbers=numbers)
     if usable and not context.selection.is_sufficient:
         queried = plural(len(context.selection.asked), "server")
         return Raised(
@@ -72,44 +77,59 @@ def check_source_quorum(context: AuditContext) -> Raised | None:
             f"only {len(usable)} of {queried} gave a usable reply: too few to outvote a wrong server, so nothing is "
             "proven",
             remedy=_FIX_FEW_REPLIES,
+            numbers={
+                "usable_servers": len(usable),
+                "possible_falsetickers": context.selection.possible_falsetickers,
+            },
         )
     old = _from_before_release(context)
+    old_numbers = {"too_early_servers": len(old), "servers_asked": len(context.selection.asked)}
     if usable and 3 * len(old) >= len(context.selection.asked):
-        return Raised("medium", _before_release(context), remedy=_FIX_BEFORE_RELEASE)
+        return Raised("medium", _before_release(context), remedy=_FIX_BEFORE_RELEASE, numbers=old_numbers)
     agreement = context.selection.agreement
     verb = "disagrees" if len(falsetickers) == 1 else "disagree"
     disagreeing = f"{len(falsetickers)} of {plural(len(usable), 'usable server')} {verb}: {', '.join(falsetickers)}"
-    has_more_falsetickers = agreement is not None and agreement.exceeded_assumption
-    if falsetickers and (has_more_falsetickers or 3 * len(falsetickers) >= len(usable)):
-        return Raised("medium", disagreeing, remedy=_FIX_DISAGREE)
-    if has_more_falsetickers:  # than max_falsetickers, and no overlap is deep enough to identify them
+    false_numbers = {"falsetickers": len(falsetickers), "usable_servers": len(usable)}
+    if 3 * len(falsetickers) >= len(usable) > 0:
+        return Raised("medium", disagreeing, remedy=_FIX_DISAGREE, numbers=false_numbers)
+    if agreement is not None and agreement.exceeded_assumption:
+        numbers = {
+            "certain_falsetickers": agreement.max_falsetickers,
+            "possible_falsetickers": context.selection.possible_falsetickers,
+        }
+        if falsetickers:
+            return Raised("medium", disagreeing, remedy=_FIX_DISAGREE, numbers=numbers)
+        # no overlap is deep enough to identify them
         message = f"the {plural(len(usable), 'server')} cannot all be right, and it is unknown which is wrong"
-        return Raised("medium", message, remedy=FIX_SPLIT)
+        return Raised("medium", message, remedy=FIX_SPLIT, numbers=numbers)
     if own := [classified.source.name for classified in usable if _is_this_host(classified)]:
         replies = (
             f"{own[0]} is this host: its reply counts, but only compares"
             if len(own) == 1
             else f"{joined(own)} are this host: their replies count, but only compare"
         )
-        return Raised("medium", f"{replies} the clock with itself", remedy=_FIX_LOOP)
+        message = f"{replies} the clock with itself"
+        return Raised("medium", message, remedy=_FIX_LOOP, numbers={"servers_that_depend_on_this_host": len(own)})
     if loops := [classified.source.name for classified in usable if classified.reason == "sync-loop"]:
         subject = f"{loops[0]} reports" if len(loops) == 1 else f"{joined(loops)} report"
         message = f"{subject} this host as the reference: the clock is compared with itself"
-        return Raised("medium", message, remedy=_FIX_LOOP)
+        return Raised("medium", message, remedy=_FIX_LOOP, numbers={"servers_that_depend_on_this_host": len(loops)})
     few_replies = _FIX_FEW_REPLIES if len(context.selection.sources) >= 4 else None
     if len(usable) == 1:
         only = "only one server" if len(context.selection.sources) == 1 else "only one server is usable"
-        return Raised("medium", f"{only}: if it is wrong, nothing detects it", remedy=few_replies)
+        message = f"{only}: if it is wrong, nothing detects it"
+        return Raised("medium", message, remedy=few_replies, numbers={"usable_servers": 1})
     failure_domains = [classified.candidate.failure_domains for classified in usable if classified.candidate]
     if len(usable) > 1 and len(independent_groups(failure_domains)) == 1:
-        return Raised("low", "all servers share one network or one upstream server, so they can all be wrong together")
+        message = "all servers share one network or one upstream server, so they can all be wrong together"
+        return Raised("low", message, numbers={"usable_servers": len(usable), "independent_servers": 1})
     if falsetickers:
-        return Raised("low", disagreeing, remedy=_FIX_DISAGREE)
+        return Raised("low", disagreeing, remedy=_FIX_DISAGREE, numbers=false_numbers)
     if usable and old:
-        return Raised("low", _before_release(context), remedy=_FIX_BEFORE_RELEASE)
+        return Raised("low", _before_release(context), remedy=_FIX_BEFORE_RELEASE, numbers=old_numbers)
     if 1 < len(usable) < 4:
-        needed = "4 are needed to outvote one falseticker (RFC 8633, section 3.2)"
-        return Raised("low", f"only {len(usable)} servers: {needed}", remedy=few_replies)
+        message = f"only {len(usable)} servers: 4 are needed to outvote one falseticker (RFC 8633, section 3.2)"
+        return Raised("low", message, remedy=few_replies, numbers={"usable_servers": len(usable)})
     return None
 
 
@@ -158,12 +178,12 @@ SOURCE_QUORUM = Rule(
     "source-quorum",
     check_source_quorum,
     "configure at least 4 independent servers at two sites",
-    ("CIS Controls 8.4", "NIST SP 800-53 SC-45(2)", "FedRAMP SC-45"),
+    (CIS_TWO, SC45_REGIONS, FEDRAMP),
     raised_when={
         "medium": (
             "servers replied, and no majority agrees",
-            "at least a third of the usable servers are falsetickers, or the servers cannot all be right and it is "
-            "unknown which is wrong",
+            "at least a third of the usable servers are falsetickers",
+            "more servers are falsetickers than may be, also if it is unknown which",
             "at least a third of the servers asked report a time earlier than this version of ntpaudit accepts",
             "a server is this host, or follows this host",
             "only one server is usable",
@@ -172,9 +192,28 @@ SOURCE_QUORUM = Rule(
         ),
         "low": (
             "all usable servers share a /24, a /48 or an upstream server",
-            "fewer than a third of the servers are falsetickers (of the usable ones) or report a time earlier than "
-            "this version accepts (of those asked)",
+            "fewer than a third of the usable servers are falsetickers",
+            "fewer than a third of the servers asked report a time earlier than this version of ntpaudit accepts",
             "fewer than 4 servers are usable",
+        ),
+    },
+    meaning="A wrong server, or a few, can make the measurement wrong without being detected.",
+    formula={
+        "medium": (
+            "usable_servers > 0 and agreeing_servers < 1",
+            "3 * falsetickers >= usable_servers",
+            "certain_falsetickers > possible_falsetickers",
+            "3 * too_early_servers >= servers_asked",
+            "servers_that_depend_on_this_host > 0",
+            "usable_servers < 2",
+            "usable_servers <= possible_falsetickers",
+            "0 < contradicting_servers < servers_that_agreed_before",
+        ),
+        "low": (
+            "independent_servers < 2 <= usable_servers",
+            "0 < 3 * falsetickers < usable_servers",
+            "0 < 3 * too_early_servers < servers_asked",
+            "usable_servers < 4",
         ),
     },
     case_remedies={
@@ -203,7 +242,13 @@ def check_no_usable_source(context: AuditContext) -> Raised | None:
     causes = [] if len(old) == len(sources) else [_listed(sources)]
     if old:
         causes.append(_before_release(context))
-    return Raised("medium", f"{summary}: {'; '.join(causes)}", remedy=_fix_by_reason(sources, NO_USABLE_SOURCE.remedy))
+    unreachable = sum(classified.status == "unreachable" for classified in sources)
+    return Raised(
+        "medium",
+        f"{summary}: {'; '.join(causes)}",
+        remedy=_fix_by_reason(sources, NO_USABLE_SOURCE.remedy),
+        numbers={"usable_servers": 0, "unreachable_servers": unreachable, "servers": len(sources)},
+    )
 
 
 def _are_all_unreachable(context: AuditContext) -> bool:
@@ -251,11 +296,13 @@ NO_USABLE_SOURCE = Rule(
     "no-usable-source",
     check_no_usable_source,
     f"check these servers, and replace them if the fault persists; {REASONS_PAGE} explains each reason",
-    (PCI, "CIS Controls 8.4"),
+    (PCI, CIS_TWO),
     raised_when={
         "medium": "no server can be used, although not all are unreachable: each is distant, rejected, skipped or "
         "unreachable"
     },
+    meaning="The clock cannot be measured now.",
+    formula={"medium": "usable_servers < 1 and unreachable_servers < servers"},
     notes="The message gives the reason of each, and with several reasons the fix of each.",
     case_remedies=_by_reason(*_FIX_OF_REASON),
     replaced_by=_replaced_by_unreachable,
@@ -298,11 +345,16 @@ UNREACHABLE_SOURCES = Rule(
     "unreachable-sources",
     check_unreachable_sources,
     _FIX_UNREACHABLE,
-    (PCI, "CIS Controls 8.4"),
+    (PCI, CIS_TWO),
     raised_when={
         "medium": "at least half of the servers did not reply, refused the query, could not be queried, or have no "
         "known address",
         "low": "the same, fewer servers",
+    },
+    meaning="The measurement rests on fewer servers than configured, or on none.",
+    formula={
+        "medium": "2 * unreachable_servers >= servers",
+        "low": "0 < 2 * unreachable_servers < servers",
     },
     case_remedies=_by_reason("refused", "forbidden", "net-unreachable", "name-unknown", "name-failed", "name-timeout"),
     has_sample=lambda context, raised: (
@@ -319,10 +371,11 @@ def check_kiss_of_death(context: AuditContext) -> Raised | None:
         return None
     kods = [(one.source.name, (one.reason or "").removeprefix("kod:")) for one in sources]
     names, remedy = ", ".join(f"{name} ({code})" for name, code in kods), _fix_by_reason(sources, KISS_OF_DEATH.remedy)
-    if any(code in ("RATE", "DENY", "RSTR") for _, code in kods):
+    if refusals := sum(code in ("RATE", "DENY", "RSTR") for _, code in kods):
         message = f"kiss-o'-death from {names}: the server limits or refuses queries from this host"
-        return Raised("medium", message, remedy=remedy)
-    return Raised("low", f"kiss-o'-death instead of a time from {names}", remedy=remedy)
+        return Raised("medium", message, remedy=remedy, numbers={"servers_that_limit_or_refuse": refusals})
+    message = f"kiss-o'-death instead of a time from {names}"
+    return Raised("low", message, remedy=remedy, numbers={"servers_without_a_time": len(kods)})
 
 
 KISS_OF_DEATH = Rule(
@@ -334,6 +387,8 @@ KISS_OF_DEATH = Rule(
         "medium": "a server replied with kiss-o'-death RATE, DENY or RSTR",
         "low": "the same, with another code",
     },
+    meaning="A server asks for fewer queries or for none, or has no time to give.",
+    formula={"medium": "servers_that_limit_or_refuse > 0", "low": "servers_without_a_time > 0"},
     notes="After RATE, ntpaudit queries the server less often; after DENY or RSTR, not for a day.",
     case_remedies=_by_reason("kod:RATE", "kod:DENY", "kod:RSTR", "kod:INIT"),
     message_id="575fb3bd91da48048b91668c746e8d6b",
@@ -349,7 +404,8 @@ def check_suspected_spoofing(context: AuditContext) -> Raised | None:
     if count < SPOOFED_DATAGRAMS:
         return None
     names = ", ".join(name for name, hits in forged.most_common(4) if hits)
-    return Raised("high", f"{count} replies match no query of this host; they claim to come from {names}")
+    message = f"{count} replies match no query of this host; they claim to come from {names}"
+    return Raised("high", message, numbers={"forged_replies": count})
 
 
 SUSPECTED_SPOOFING = Rule(
@@ -361,6 +417,8 @@ SUSPECTED_SPOOFING = Rule(
     "for it)",
     (PCI, SC45),
     raised_when={"high": "at least three replies match no query of this host"},
+    meaning="Someone may try to give this host a wrong time.",
+    formula={"high": "forged_replies >= 3"},
     message_id="c48e46b097b14e5eaaf5fcabc470f3f0",
 )
 

@@ -1,7 +1,10 @@
 """Findings about steps of the host's clock."""
 
+from collections.abc import Mapping
+
 from ntpaudit.core.checks.context import AuditContext, HostRule
-from ntpaudit.core.checks.rule import ISO, Level, Raised, Rule
+from ntpaudit.core.checks.controls import ATTACK_TIMESTOMP, ISO, ITM_TIME, ITM_TIME_LINUX, PCI_CHANGES
+from ntpaudit.core.checks.rule import Level, Raised, Rule
 from ntpaudit.core.clock.steps import Step
 from ntpaudit.core.units import NS_PER_S, format_duration, format_utc
 
@@ -22,7 +25,19 @@ _LISTED = (
 def _worst_step(context: AuditContext, *, is_back: bool) -> Raised | None:
     listed = [step for step in context.earlier.steps if abs(step.size_ns) >= MIN_STEP_S * NS_PER_S]
     worst = max((step for step in listed if step.is_back is is_back), key=step_severity_key, default=None)
-    return None if worst is None else Raised(level_of_step(worst), describe_step(worst))
+    if worst is None:
+        return None
+    size_s, uptime_s = abs(worst.size_ns) / NS_PER_S, worst.boottime_ns / NS_PER_S
+    numbers = {"set_back_s" if is_back else "set_forward_s": size_s, "uptime_at_step_s": uptime_s}
+    return Raised(level_of_step(worst), describe_step(worst), numbers=numbers)
+
+
+def _formula(size: str) -> Mapping[str, str]:
+    return {
+        "high": f"{size} >= 1 s and uptime_at_step_s > 5 min",
+        "medium": f"10 ms <= {size} < 1 s and uptime_at_step_s > 5 min",
+        "low": f"{size} >= 10 ms and uptime_at_step_s <= 5 min",
+    }
 
 
 def check_step_back(context: AuditContext) -> Raised | None:
@@ -35,8 +50,11 @@ STEP_BACK = Rule(
     check_step_back,
     f"{_FIND}; do not rely on the order of log entries in that window; allow the time daemon to step only during boot, "
     "or when you restart it on purpose",
-    (ISO, "PCI DSS 10.6.3", "Insider Threat Matrix AF032"),
+    (ISO, PCI_CHANGES, ITM_TIME),
     raised_when={"high": "the clock was set back by 1 s or more", **_LESS},
+    meaning="Some timestamps occur twice, so log entries of that time are out of order.",
+    formula=_formula("set_back_s"),
+    techniques=(ITM_TIME_LINUX, ATTACK_TIMESTOMP),
     notes=(
         "The message gives the time that occurs twice in the logs. A leap second that the kernel inserts, or that "
         f"the servers announced, is not a step. {_LISTED}"
@@ -57,8 +75,11 @@ STEP_FORWARD = Rule(
     "step-forward",
     check_step_forward,
     f"{_FIND}; allow the time daemon to step only during boot, or when you restart it on purpose",
-    (ISO, "PCI DSS 10.6.3", "Insider Threat Matrix AF032"),
+    (ISO, PCI_CHANGES, ITM_TIME),
     raised_when={"high": "the clock was set forward by 1 s or more", **_LESS},
+    meaning="Some timestamps are missing from the logs, and timers of that time ran at once.",
+    formula=_formula("set_forward_s"),
+    techniques=(ITM_TIME_LINUX, ATTACK_TIMESTOMP),
     notes=f"The message gives the time that is missing in the logs. {_LISTED}",
     message_id="94061a08892d408ba9c672acc87c2156",
     basis="moment",

@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator
 
-from ntpaudit.core.checks.rule import AU8, ISO, NIS2, PCI, SC45, Level, Raised, Rule
+from ntpaudit.core.checks.controls import AU8, ISO, NIS2, PCI, SC45
+from ntpaudit.core.checks.rule import Level, Raised, Rule
 from ntpaudit.core.fleet.context import FleetContext, at
 from ntpaudit.core.fleet.members import by_site
 from ntpaudit.core.fleet.model import MIN_HOSTS, FleetPolicy, HostStatus, max_error_s, min_error_s
@@ -33,6 +34,8 @@ DUPLICATE_HOST = Rule(
     "give each of these machines its own name: host.name in its configuration",
     (ISO, NIS2),
     raised_when={"high": "several machines report under one name at the same time"},
+    meaning="Points of different clocks are stored as those of one host.",
+    formula={"high": "machines_of_one_name > 1"},
     notes=("The host gets the worst of their severities, and its clock is not compared with that of an hour ago."),
     is_of_each=True,
 )
@@ -67,6 +70,11 @@ TIME_DISPUTED = Rule(
     raised_when={
         "high": ("the timestamps of a host and the database's clock differ by more than the critical tolerance"),
         "medium": "the same, by at most the critical tolerance",
+    },
+    meaning="The clock of the host or that of the database is wrong.",
+    formula={
+        "high": "abs(timestamps_minus_database_s) > critical_tolerance_s",
+        "medium": "0 s < abs(timestamps_minus_database_s) <= critical_tolerance_s",
     },
     case_remedies={"this holds for more than half of the hosts that report": _FIX_DATABASE_CLOCK},
     notes=(
@@ -122,6 +130,11 @@ SEVERITY_DISPUTED = Rule(
             "the severity in a host's latest point is better than the interval of that point, which proves critical"
         ),
         "medium": "the same, but the interval proves only a warning, or the point has no offset of the last day",
+    },
+    meaning="A host reports a better state than its own numbers prove.",
+    formula={
+        "high": "reported_severity < proved_severity and minimum_error_s > critical_tolerance_s",
+        "medium": "reported_severity < proved_severity and minimum_error_s <= critical_tolerance_s",
     },
     notes=(
         "The interval is compared with the point's tolerance, or the fleet's if it has none. The host counts with the"

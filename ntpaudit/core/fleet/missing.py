@@ -3,7 +3,8 @@
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
-from ntpaudit.core.checks.rule import NIS2, Level, Raised, Rule
+from ntpaudit.core.checks.controls import ATTACK_IMPAIR, CIS_THREE, CIS_TWO, NIS2, PCI_FAILURES, SOC2
+from ntpaudit.core.checks.rule import Level, Raised, Rule
 from ntpaudit.core.fleet.context import MAX_NAMES_SHOWN, FleetContext, at, listed
 from ntpaudit.core.fleet.members import by_site, measured, namesake
 from ntpaudit.core.fleet.model import Coverage, HostStatus
@@ -92,7 +93,7 @@ EVIDENCE_GAP = Rule(
     "evidence-gap",
     check_evidence_gap,
     _FIX_SILENT,
-    (NIS2, "PCI DSS 10.7.3", "SOC 2 CC7"),
+    (NIS2, PCI_FAILURES, SOC2),
     raised_when={
         "high": (
             "hosts have been silent for a day",
@@ -102,6 +103,13 @@ EVIDENCE_GAP = Rule(
         "medium": "hosts have been silent for `fleet.silent_after`",
         "low": ("a host that reports is not in the inventory", "the inventory lists it at another site"),
     },
+    meaning="Nothing proves how wrong the clocks of these hosts are.",
+    formula={
+        "high": ("silent_s >= 24 h", "silent_s > look_back_s", "points < 1"),
+        "medium": "silent_after_s <= silent_s < 24 h",
+        "low": ("hosts_that_are_not_listed > 0", "hosts_at_another_site > 0"),
+    },
+    techniques=(ATTACK_IMPAIR,),
     notes="The fix ends with what to do if a host is retired: remove it from the inventory; without one, use one.",
     case_remedies={
         "hosts have no point within `--look-back`": _FIX_EXPIRED,
@@ -160,13 +168,18 @@ COVERAGE = Rule(
     "coverage",
     check_coverage,
     "configure at least two servers, better four, on each host that has fewer",
-    ("CIS Controls 8.4", "CIS Controls v7 6.1", NIS2),
+    (CIS_TWO, CIS_THREE, NIS2),
     raised_when={
         "medium": (
             "less than 95 % of the hosts that should report are measured by two usable servers that agree (CIS "
             "Controls 8.4)"
         ),
         "low": "at least 95 % are, but not all",
+    },
+    meaning="Too few hosts are measured by servers that check each other.",
+    formula={
+        "medium": "hosts_with_two_servers < 0.95 * expected_hosts",
+        "low": "0.95 * expected_hosts <= hosts_with_two_servers < expected_hosts",
     },
     case_remedies={"hosts are silent or not measured": _FIX_UNMEASURED},
     notes=("The message also counts those with three servers (CIS Controls v7 6.1). Percentages are rounded down."),

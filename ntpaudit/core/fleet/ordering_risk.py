@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator
 
-from ntpaudit.core.checks.rule import ISO, NIS2, Raised, Rule
+from ntpaudit.core.checks.controls import ISO, NIS2
+from ntpaudit.core.checks.rule import Raised, Rule
 from ntpaudit.core.fleet.context import MAX_NAMES_SHOWN, FleetContext, at, listed
 from ntpaudit.core.fleet.model import Offset, max_error_s
 from ntpaudit.core.fleet.ordering import Group, group_of, orderable
@@ -87,6 +88,8 @@ ORDERING_RISK = Rule(
             "of one host minus the earliest of the other is larger"
         )
     },
+    meaning="Events on different hosts cannot be put into their true order by their timestamps.",
+    formula={"high": "latest_possible_offset_s - earliest_possible_offset_s > ordering_limit_s"},
     case_remedies={"the clocks of these hosts are wrong": f"fix these clocks first; {_CORRECT_LOGS}"},
     notes=(
         "`value_s` is that difference. One finding per site, and one for hosts at different sites if it holds without"

@@ -3,7 +3,8 @@
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 
-from ntpaudit.core.checks.rule import ISO, ISO_GUIDE, PCI, SC45, Raised, Rule
+from ntpaudit.core.checks.controls import ISO, ISO_GUIDE, PCI, SC45
+from ntpaudit.core.checks.rule import Raised, Rule
 from ntpaudit.core.fleet.clock_shift import ClockShift
 from ntpaudit.core.fleet.context import FleetContext, at, listed
 from ntpaudit.core.fleet.members import by_site
@@ -76,6 +77,8 @@ SHARED_FALSETICKER = Rule(
             "is the same (they differ by at most the warning tolerance)"
         )
     },
+    meaning="One server is wrong for many hosts.",
+    formula={"high": "hosts_that_reject_it >= 3 and 2 * hosts_with_the_same_error > hosts_with_a_known_error"},
     notes=(
         "The error is the offset by this server minus the host's own estimate; hosts without it do not count here. A "
         "place in a pool (`ZONE/2`, any name of the NTP pool) is a different server on each host and never counts. "
@@ -112,6 +115,11 @@ SITE_MOVED = Rule(
             "the warning tolerance, and one amount fits all"
         ),
         "low": "the same, but each of these hosts is certainly closer to the true time than before",
+    },
+    meaning="Something that the hosts of a site share has moved their clocks.",
+    formula={
+        "high": "2 * moved_hosts > compared_hosts and least_shift_s >= 0.1 * warning_tolerance_s",
+        "low": "2 * hosts_that_moved_back > compared_hosts and least_shift_s >= 0.1 * warning_tolerance_s",
     },
     case_remedies={"the level is low": _FIX_MOVED_BACK},
     notes=(
@@ -167,6 +175,8 @@ SLOW_WALK = Rule(
             "tolerance, and its own agent has not noticed"
         )
     },
+    meaning="A clock is slowly led away from the true time, for example by a server that it follows.",
+    formula={"medium": "least_shift_s >= 0.02 * warning_tolerance_s"},
     notes=(
         "Its smallest possible error now exceeds its maximum error then. Its estimate is still within the warning "
         "tolerance, and its agent reports ok or warning. Its drift (if known) continues in that direction, it did not"

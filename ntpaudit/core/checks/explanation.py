@@ -1,0 +1,169 @@
+"""What a rule states about its finding, in words: for `ntpaudit explain`, `check --explain` and docs/findings.md."""
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+from ntpaudit.core.checks.controls import CERTAINTY, CONTROLS, TECHNIQUES
+from ntpaudit.core.checks.debounce import DWELL_S, HYSTERESIS, MAJORITY, SAMPLES
+from ntpaudit.core.checks.rule import AnyRule
+from ntpaudit.core.record import Record
+from ntpaudit.core.units import format_duration
+
+_TERM = re.compile(r"(abs\()?\b([a-z]\w*)\b(?(1)\))")
+_NO_SYMBOLS = frozenset({"and", "or", "ms", "s", "min", "h", "ppm"})
+_SAMPLES = {"network": "network audits", "host": "network and local audits", "database": "replies of the database"}
+"""What gives an agent new samples, by the basis of a rule."""
+
+
+class Condition(NamedTuple):
+    """One of the conditions that raise a finding: its level, in words, and as a formula."""
+
+    level: str
+    text: str
+    formula: str
+
+
+def conditions(rule: AnyRule) -> Iterator[Condition]:
+    """Yield each condition of a rule, at each of its levels."""
+    for levels, given in rule.raised_when.items():
+        written = rule.formula.get(levels, "")
+        texts, formulas = ((one,) if isinstance(one, str) else one for one in (given, written))
+        for text, formula in zip(texts, formulas, strict=True):
+            yield from (Condition(level, text, formula) for level in levels.split(", "))
+
+
+def symbols(formula: str) -> tuple[str, ...]:
+    """Return the symbols of a formula, each once."""
+    return tuple(dict.fromkeys(term[2] for term in _TERM.finditer(formula) if term[2] not in _NO_SYMBOLS))
+
+
+def in_words(formula: str, numbers: Mapping[str, float] | None = None) -> str:
+    """Write a formula in words, such as `|offset| > warning tolerance`; with `numbers`, each value after its name."""
+    shown = {} if numbers is None else quantities(numbers)
+
+    def write(term: re.Match[str]) -> str:
+        if term[2] in _NO_SYMBOLS:
+            return term[0]
+        bar = "|" if term[1] else ""
+        value = shown.get(term[2], "")
+        return f"{bar}{name_of(term[2])}{bar} {value.lstrip('-') if bar else value}".rstrip()
+
+    return _TERM.sub(write, formula)
+
+
+def formulas_here(rule: AnyRule, level: str, numbers: Mapping[str, float]) -> tuple[str, ...]:
+    """Return the formulas that a finding with these numbers rests on: those of its level, else those of others.
+
+    A pending finding is listed as low, whatever its level will be.
+    """
+    fitting = [one for one in conditions(rule) if numbers and set(symbols(one.formula)) == set(numbers)]
+    of_level = [one for one in fitting if one.level == level]
+    return tuple(dict.fromkeys(one.formula for one in of_level or fitting))
+
+
+def name_of(symbol: str) -> str:
+    """Write a symbol in words, without its unit."""
+    return symbol.removesuffix("_ppm").removesuffix("_s").replace("_", " ")
+
+
+def quantities(numbers: Mapping[str, float]) -> dict[str, str]:
+    """Write values with the units of their symbols; in full where two that differ would look alike."""
+    shown = {symbol: _quantity(symbol, value) for symbol, value in numbers.items()}
+    if len(set(shown.values())) == len(set(numbers.values())):
+        return shown
+    return {symbol: f"{numbers[symbol]:.10g} s" if symbol.endswith("_s") else text for symbol, text in shown.items()}
+
+
+def _quantity(symbol: str, value: float) -> str:
+    if symbol.endswith("_s"):
+        return f"{'-' * (value < 0)}{format_duration(value)}" if value else "0 s"
+    return f"{value:.4g} ppm" if symbol.endswith("_ppm") else f"{value:.4g}" if value % 1 else f"{value:.0f}"
+
+
+def confirmation(rule: AnyRule) -> str:
+    """Describe when an agent raises the finding of one host."""
+    if rule.basis == "moment":
+        return "raised at once"
+    held = f", after it has held for {format_duration(rule.least_s)}" if rule.least_s else ""
+    return f"confirmed by {_SAMPLES[rule.basis]}{held}"
+
+
+def rules_of_time() -> tuple[str, str]:
+    """Describe how many samples raise a finding of an agent, and how many clear it, where samples must confirm it."""
+    two = f"2 in a row {format_duration(DWELL_S)} apart"
+    return f"{MAJORITY} of the last {SAMPLES} samples, or {two}", f"{MAJORITY} better samples in a row, or {two}"
+
+
+def clearing(rule: AnyRule) -> str:
+    """Describe when an agent clears the finding of one host."""
+    if rule.basis == "moment":
+        return "when it is no longer true"
+    below = f"; better is below {100 * HYSTERESIS:g} % of the tolerance" if rule.has_hysteresis else ""
+    return f"after {rules_of_time()[1]}{below}"
+
+
+def listed(rule: AnyRule) -> Iterator[str]:
+    """Yield where the finding is listed while others are raised. Not `covered_by`, which the notes have."""
+    if rule.caused_by:
+        yield f"Listed under {' or '.join(rule.caused_by)} while that is raised and counts."
+
+
+def control_text(name: str) -> str:
+    """Describe a control: how sure we are of it, and what it states."""
+    control = CONTROLS[name]
+    return f"{name}: {'; '.join(filter(None, (CERTAINTY[control.certainty], control.states, control.note)))}"
+
+
+def technique_text(name: str) -> str:
+    """Describe a technique of attackers, with the version of its catalogue."""
+    technique = TECHNIQUES[name]
+    return f"{name} {', '.join(filter(None, (technique.name, technique.version)))}" + (
+        f"; {technique.note}" if technique.note else ""
+    )
+
+
+def bears_on(rule: AnyRule) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the controls of a rule, and its techniques, of which one is also listed among the controls of findings."""
+    controls = tuple(name for name in rule.controls if name not in TECHNIQUES)
+    return controls, tuple(name for name in (*rule.controls, *rule.techniques) if name in TECHNIQUES)
+
+
+def present_numbers(record: Record) -> dict[str, float]:
+    """Return the values of a record that formulas compare with a limit, by their symbols."""
+    profile, offset, drift, health = record.profile, record.offset, record.drift, record.health
+    found: dict[str, float | None] = {
+        "warning_tolerance_s": profile.warning_s,
+        "critical_tolerance_s": profile.critical_s,
+        "hardware_clock_in_local_time": record.host_clock.get("rtc_local"),
+    }
+    if offset is not None:
+        found["offset_s"] = offset.estimate_s
+        found["minimum_error_s"] = max(offset.earliest_s, -offset.latest_s, 0.0)
+        found["maximum_error_s"] = offset.bound_s
+    if record.last_poll is not None:
+        found["servers"] = record.last_poll.sources
+        found["usable_servers"] = record.last_poll.usable
+        found["agreeing_servers"] = record.last_poll.agreeing
+    if record.kind == "network":
+        found["unreachable_servers"] = sum(source.status == "unreachable" for source in record.sources)
+        found["falsetickers"] = sum(source.status == "falseticker" for source in record.sources)
+    if record.daemons_hidden is None:
+        found["time_daemons"] = sum(bool(daemon.get("disciplines")) for daemon in record.daemons)
+    if record.kernel.get("available"):
+        found["kernel_synchronised"] = record.kernel.get("synchronised")
+    if health is not None:
+        found["refused_writes"] = health.refusals
+    if record.database_clock is not None:
+        found["servers_minus_database_s"] = record.database_clock.disputed_s
+    if drift is not None:
+        found["time_to_critical_tolerance_s"] = drift.breach.central_s
+        found["drift_ppm"], found["oscillator_error_ppm"] = drift.frequency_ppm, drift.raw_frequency_ppm
+        found["fit_error_ppm"] = drift.skew_ppm
+    return {symbol: float(value) for symbol, value in found.items() if isinstance(value, int | float)}
+
+
+def compared_here(rule: AnyRule, present: Mapping[str, float]) -> dict[str, float]:
+    """Return the present values of the conditions of which all are known."""
+    known = [names for one in conditions(rule) if (names := symbols(one.formula)) and present.keys() >= set(names)]
+    return {symbol: present[symbol] for names in known for symbol in names}
