@@ -1,4 +1,4 @@
-"""A Debian 12 machine that really boots: systemd is its process 1, and it has no network but loopback.
+"""A Debian machine that really boots: systemd is its process 1, and it has no network but loopback.
 
 `python -m tests.world.machine` makes its files ahead of time, in the project's cache, which takes half a minute;
 booting takes half a second. What a test writes goes to an overlay in memory: every boot begins with the same machine.
@@ -22,6 +22,9 @@ from tests.world.servers import ServerFailedError
 
 INCLUDED = ("chrony", "dbus", "python3", "systemd", "systemd-container", "systemd-sysv")
 """What the machine has beside Debian's essential packages; systemd-container brings the program that boots it."""
+
+RELEASES = ("bookworm", "trixie")
+"""Debian 12, which most tests boot, and 13."""
 
 READY_WITHIN_S = 60.0
 """A machine that has not finished booting by then is given up."""
@@ -59,10 +62,10 @@ class Machine(NamedTuple):
 
 
 @contextmanager
-def machine() -> Iterator[Machine]:
+def machine(release: str = "bookworm") -> Iterator[Machine]:
     """Boot a machine, yield it once it is up, and take it down with everything that runs on it."""
     need("boot")
-    root = prepare()
+    root = prepare(release)
     # A whole machine has this capability; without it no process inside could set the clock, sandboxed or not. It is
     # this machine's clock: nothing inside may set it. chrony's own service is masked for that.
     command = [
@@ -84,33 +87,33 @@ def machine() -> Iterator[Machine]:
             _take_down(booting)
 
 
-def prepare() -> Path:
-    """Return the folder with the machine's files, made first where it is not there yet; needs root and a network."""
+def prepare(release: str = "bookworm") -> Path:
+    """Return the folder with the files of a machine of that release, made first where it is not there yet; needs root and a network."""
     need("root")
     folder = cache_folder() / "machine"
     folder.mkdir(parents=True, exist_ok=True)
-    root, unfinished = folder / "bookworm", folder / "unfinished"
+    root, unfinished = folder / release, folder / f"{release}.unfinished"
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        stamp = folder / f"bookworm.{'+'.join(INCLUDED)}"
+        stamp = folder / f"{release}.{'+'.join(INCLUDED)}"
         if stamp.exists():
             return root
-        for old in (root, unfinished, *folder.glob("bookworm.*")):
+        for old in (root, *folder.glob(f"{release}.*")):
             shutil.rmtree(old) if old.is_dir() else old.unlink(missing_ok=True)
-        _bootstrap(unfinished)
+        _bootstrap(release, unfinished)
         unfinished.rename(root)
         stamp.touch()
     return root
 
 
-def _bootstrap(root: Path) -> None:
+def _bootstrap(release: str, root: Path) -> None:
     options = [
         "--variant=minbase",
         "--mode=root",
         f"--include={','.join(INCLUDED)}",
         '--aptopt=APT::Sandbox::User "root"',
     ]
-    command = [str(program("mmdebstrap")), *options, "bookworm", str(root)]
+    command = [str(program("mmdebstrap")), *options, release, str(root)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise ServerFailedError(f"mmdebstrap failed, is there a network? {done.stderr[-2000:]}")
