@@ -102,7 +102,7 @@ def observe(
 
 
 def with_claims_of(context: HostContext, *, with_sources: bool) -> HostContext:
-    """Return the context with what its time daemons say of themselves now."""
+    """Return the context with what its time daemons report about themselves now."""
     return context._replace(daemons=with_claims(context.daemons, with_sources=with_sources))
 
 

@@ -65,7 +65,7 @@ class SystemRuntime:
         return context
 
     def with_claims(self, context: HostContext) -> HostContext:
-        """Return the context with what its time daemons say of themselves now."""
+        """Return the context with what its time daemons report about themselves now."""
         return audit.with_claims_of(context, with_sources=False)
 
     def has_ended(self, daemon: Daemon) -> bool:

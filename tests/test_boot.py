@@ -38,7 +38,7 @@ HASTE = """
 WatchdogSec=6s
 RestartSec=1s
 """
-SERVICES = ("ntpaudit.service", "ntpaudit-check.service", "ntpaudit-kernel.service")
+SERVICES = ("ntpaudit.service", "ntpaudit-check.service", "ntpaudit-kernel.service", "ntpaudit-timesync.service")
 MAX_EXPOSURE = 1.3
 
 READ_CLOCK = """

@@ -68,7 +68,7 @@ QUOTED = (
 """Words of others that contain one of them."""
 
 OLD_CLASSES = (
-    r"Ago|Alone|Ambiguity|Clash|Claim|Course|Crew|CutOff|Dropped|FallSilent|Happened|Happening|Judged"
+    r"Ago|Alone|Ambiguity|Clash|Course|Crew|CutOff|Dropped|FallSilent|Happened|Happening|Judged"
     r"|Judgement|Lie|Life|Manner|Memories|Memory|Mind|Mislead|Noticed|Outlets|Outvoted|Sort|Stamps"
     r"|StrangeAnswerError|Survey|Tally|TellConfig|TellError|Telling|Trimmed|Undated|Unjudged|Voice|Votes"
     r"|Ways|Wish"

@@ -85,7 +85,7 @@ Authentication = Literal["nts", "key", "none"]
 
 
 class ClaimedSource(NamedTuple):
-    """A server as a time daemon reports it; None is what it does not tell.
+    """A server as a time daemon reports it; None is what it does not report.
 
     `name` is that of the daemon's configuration, else the address. `offset_s` is positive if the host is behind.
     `is_followed`: the daemon follows it, alone or with others.
@@ -101,7 +101,7 @@ class ClaimedSource(NamedTuple):
 
 
 class Claim(NamedTuple):
-    """What a time daemon says of itself at the uptime `boottime_ns`; None is what it does not tell.
+    """What a time daemon reports about itself at the uptime `boottime_ns`; None is what it does not report.
 
     - `is_synchronised`: it says that it follows a server or a reference clock.
     - `follows`: the server or reference clock that it follows.
@@ -151,7 +151,7 @@ class Daemon(NamedTuple):
     one. `max_poll_s` is its longest polling interval. `unit` is the systemd service it belongs to, `enabled` as of
     `TimeUnit`.
 
-    `claim` is what it says of itself, or why that cannot be read; None where this kind of program says nothing.
+    `claim` is what it reports about itself, or why that cannot be read; None where this kind reports nothing.
     """
 
     name: str

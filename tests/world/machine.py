@@ -88,7 +88,7 @@ def machine(release: str = "bookworm") -> Iterator[Machine]:
 
 
 def prepare(release: str = "bookworm") -> Path:
-    """Return the folder with the files of a machine of that release, made first where it is not there yet; needs root and a network."""
+    """Return the folder with the files of a machine, made first if it is not there yet; needs root and a network."""
     need("root")
     folder = cache_folder() / "machine"
     folder.mkdir(parents=True, exist_ok=True)

@@ -74,7 +74,7 @@ def with_units(
 def with_claims(
     daemons: tuple[Daemon, ...] | HiddenDaemons, *, with_sources: bool
 ) -> tuple[Daemon, ...] | HiddenDaemons:
-    """Return these daemons with what each says of itself now, and of its servers if asked for."""
+    """Return these daemons with what each reports about itself now, and about its servers if asked for."""
     seen = daemons.seen if isinstance(daemons, HiddenDaemons) else daemons
     claiming = tuple(daemon._replace(claim=_claim(daemon, with_sources)) for daemon in seen)
     return daemons._replace(seen=claiming) if isinstance(daemons, HiddenDaemons) else claiming

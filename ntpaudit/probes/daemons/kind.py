@@ -70,8 +70,8 @@ class DaemonKind(NamedTuple):
     `units` are the names of its services without `.service` and what follows an `@`. `servers` reads the NTP servers
     that a process is configured with; None where it has none. `clears_unsync` and `max_poll_s` are those of `Daemon`.
 
-    `claim` asks a process what it says of itself, with its servers or without; None where it says nothing. It must not
-    believe a reply of another user's process, nor wait longer than `CLAIM_WITHIN_S`.
+    `claim` asks a process for its report about itself, with its servers or without; None where there is none. It must
+    not believe a reply of another user's process, nor wait longer than `CLAIM_WITHIN_S`.
     """
 
     name: str
