@@ -383,6 +383,15 @@ def _openntpd() -> None:
     _run(str(alone("openntpd") / "usr/sbin/ntpd"), "-n", "-f", "/dev/null")
 
 
+@_ability("ntpd-rs")
+def _ntpd_rs() -> None:
+    """Run ntpd-rs of a later Debian in a root of its own."""
+    need("root")
+    from tests.world.packages import newer
+
+    _run("chroot", str(newer("ntpd-rs")), "ntp-daemon", "--version")
+
+
 @_ability("libfaketime")
 def _libfaketime() -> None:
     """Show a process another time."""

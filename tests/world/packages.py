@@ -38,6 +38,9 @@ PACKAGES = {
 ALONE = ("openntpd",)
 """Packages that have files of the same names as others, and are unpacked each by itself."""
 
+NEWER = {"ntpd-rs": "trixie"}
+"""Packages of a later Debian, each unpacked with its C library in a root of its own, in which its programs run."""
+
 # Debian starts Chromium by a script in usr/bin that looks for it in the machine's own /usr/lib.
 _PROGRAM_PLACES = (
     "usr/lib/chromium",
@@ -50,6 +53,9 @@ _PROGRAM_PLACES = (
     "usr/lib/nagios/plugins",
 )
 _LIBRARY_PLACES = ("usr/lib/*-linux-gnu*", "usr/lib/*-linux-gnu*/systemd", "lib/*-linux-gnu*")
+
+
+_KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 
 
 class PackageUnavailableError(Exception):
@@ -103,6 +109,27 @@ def alone(package: str) -> Path:
     return root
 
 
+def newer(package: str) -> Path:
+    """The root of a package of a later Debian; only inside of it, by chroot, do its programs run."""
+    root, release = _packages() / NEWER[package] / package, NEWER[package]
+    stamp = _packages() / f"{package}.unpacked-{release}"
+    with _locked():
+        if not stamp.exists():
+            for folder in ("usr/lib", "usr/lib64", "mnt"):
+                (root / folder).mkdir(parents=True, exist_ok=True)
+            for link in ("lib", "lib64"):
+                if not (root / link).is_symlink():
+                    (root / link).symlink_to(f"usr/{link}")
+            archives = _packages() / "archives" / package
+            archives.mkdir(parents=True, exist_ok=True)
+            options = _fresh_lists(release)
+            _run("apt-get", *options, "download", package, "libc6", "libgcc-s1", cwd=archives)
+            for archive in sorted(archives.glob("*.deb")):
+                _run("dpkg", "-x", str(archive), str(root))
+            stamp.touch()
+    return root
+
+
 def _find(name: str, places: tuple[str, ...]) -> Path:
     fetch(PACKAGES[name])
     for place in places:
@@ -147,20 +174,30 @@ def _unpack(package: str, options: tuple[str, ...], root: Path | None = None) ->
         _run("dpkg", "-x", str(archive), str(root or _root()))
 
 
-def _fresh_lists() -> tuple[str, ...]:
-    """Options that make apt use up-to-date package lists of our own; this needs no privilege."""
-    state, cache = _packages() / "apt" / "state", _packages() / "apt" / "cache"
+def _fresh_lists(release: str | None = None) -> tuple[str, ...]:
+    """Options that make apt use up-to-date package lists of our own; this needs no privilege.
+
+    Without a release they are of the machine's sources.
+    """
+    apt = _packages() / "apt" / (release or "")
+    state, cache = apt / "state", apt / "cache"
     for folder in (state / "lists" / "partial", cache / "archives" / "partial"):
         folder.mkdir(parents=True, exist_ok=True)
-    options = (
+    options: tuple[str, ...] = (
         "-o",
         f"Dir::State={state}",
         "-o",
         "Dir::State::status=/var/lib/dpkg/status",
         "-o",
         f"Dir::Cache={cache}",
+        "-o",
+        "APT::Sandbox::User=root",
     )
-    _run("apt-get", *options, "-o", "APT::Sandbox::User=root", "-o", "APT::Update::Error-Mode=any", "update")
+    if release is not None:
+        sources = apt / "sources.list"
+        sources.write_text(f"deb [signed-by={_KEYRING}] http://deb.debian.org/debian {release} main\n")
+        options += ("-o", f"Dir::Etc::SourceList={sources}", "-o", "Dir::Etc::SourceParts=/dev/null")
+    _run("apt-get", *options, "-o", "APT::Update::Error-Mode=any", "update")
     return options
 
 
@@ -180,13 +217,13 @@ def fetch_all(packages: Iterable[str]) -> list[str]:
     failures = []
     for package in packages:
         try:
-            (alone if package in ALONE else fetch)(package)
+            (alone if package in ALONE else newer if package in NEWER else fetch)(package)
         except PackageUnavailableError as error:
             failures.append(f"{package} is not available, tests that need it will be skipped: {error}")
     return failures
 
 
 if __name__ == "__main__":
-    missing = fetch_all(sys.argv[1:] or sorted({*PACKAGES.values(), *ALONE}))
+    missing = fetch_all(sys.argv[1:] or sorted({*PACKAGES.values(), *ALONE, *NEWER}))
     print(*missing, sep="\n", end="\n" if missing else "", file=sys.stderr)
     sys.exit(bool(missing and os.environ.get(REQUIRED)))

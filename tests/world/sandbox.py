@@ -1,6 +1,7 @@
 """A container's seccomp filter: `python -m tests.world.sandbox COMMAND...` runs where adjtimex is forbidden.
 
 `python -m tests.world.sandbox --unshare COMMAND...` runs where no namespace can be made.
+`python -m tests.world.sandbox --pretend COMMAND...` runs where the calls that set the clock succeed, and do nothing.
 """
 
 import ctypes
@@ -20,9 +21,17 @@ TIMERFD_CALLS = {"x86_64": (283,), "aarch64": (85,)}
 UNSHARE_CALLS = {"x86_64": (272,), "aarch64": (97,)}
 """The number of unshare."""
 
+CLOCK_CALLS = {"x86_64": (159, 305, 164, 227), "aarch64": (171, 266, 170, 112)}
+"""The numbers of adjtimex, clock_adjtime, settimeofday and clock_settime."""
+
+_CASES: dict[str, tuple[Mapping[str, tuple[int, ...]], int]] = {
+    "--unshare": (UNSHARE_CALLS, errno.EPERM),
+    "--pretend": (CLOCK_CALLS, 0),
+}
+
 
 def refuse(calls: Mapping[str, tuple[int, ...]], error: int) -> None:
-    """Make the kernel answer this thread's calls of some functions with an error, for good."""
+    """Make the kernel answer this thread's calls of some functions with an error, for good; 0 is success."""
     set_no_new_privileges, set_seccomp, mode_filter = 38, 22, 2
     load_number, jump_if_equal, answer = 0x20, 0x15, 0x06
     allowed, refused = 0x7FFF0000, 0x00050000 | error
@@ -38,7 +47,7 @@ def refuse(calls: Mapping[str, tuple[int, ...]], error: int) -> None:
 
 if __name__ == "__main__":
     words = sys.argv[1:]
-    refused = UNSHARE_CALLS if words[0] == "--unshare" else ADJTIMEX_CALLS
-    refuse(refused, errno.EPERM)
-    words = words[refused is UNSHARE_CALLS :]
+    calls, error = _CASES.get(words[0], (ADJTIMEX_CALLS, errno.EPERM))
+    refuse(calls, error)
+    words = words[words[0] in _CASES :]
     os.execvp(words[0], words)

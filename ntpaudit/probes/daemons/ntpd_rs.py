@@ -169,7 +169,7 @@ def _source(source: Mapping[str, Any], *, is_followed: bool | None) -> ClaimedSo
         host,
         is_followed=is_followed,
         authentication="none" if source.get("nts_cookies") is None else "nts",
-        offset_s=_number(source, "offset"),
+        offset_s=_number(source, "offset") if _timestamp(source, "last_update") else None,  # until then it is 0
         poll_s=float(1 << poll) if poll is not None and 0 <= poll <= _MAX_POLL else None,
     )
 

@@ -1,0 +1,177 @@
+"""Real time daemons that follow servers of ours, in namespaces of their own. They cannot set the clock.
+
+`python -m tests.world.followers ADDRESS=SECONDS...` serves the host's clock, that far ahead, on port 123 of addresses.
+"""
+
+import json
+import selectors
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple
+
+from ntpaudit.core.ntp.packet import MODE_CLIENT, MODE_SERVER
+from ntpaudit.core.ntp.time import encode
+from ntpaudit.demo.server import Header
+from tests.abilities import need
+from tests.world.namespaces import entered, unshared
+from tests.world.packages import REPOSITORY, environment, newer, program
+from tests.world.servers import running
+
+POWERLESS = ("setpriv", "--bounding-set=-sys_time", "--inh-caps=-sys_time")
+PRETENDING = (sys.executable, "-m", "tests.world.sandbox", "--pretend")
+"""Words before a command for which setting the clock succeeds and does nothing."""
+
+_CLAIM = """
+import json, sys
+from ntpaudit.probes.daemons import running_daemons, with_claims
+found = running_daemons()
+(daemon,) = [one for one in getattr(found, "seen", found) if one.pid == int(sys.argv[1])]
+(daemon,) = with_claims((daemon,), with_sources=True)
+print(json.dumps(daemon.summary()["claim"]))
+"""
+_NTPQ = """
+import ctypes.util, runpy, sys
+_, library, folder, path, *words = sys.argv
+ctypes.util.find_library = lambda _: library
+sys.path.insert(0, folder)
+sys.argv = [path, *words]
+runpy.run_path(path, run_name="__main__")
+"""
+
+
+class Follower(NamedTuple):
+    """A running daemon, and how to run a command on its network."""
+
+    pid: int
+
+    def run(self, *words: str) -> str:
+        """Run a command on the daemon's network, and return its output."""
+        command = [*entered(self.pid, "net"), *words]
+        done = subprocess.run(command, cwd=REPOSITORY, env=environment(), capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def claim(self) -> dict[str, Any]:
+        """What the daemon claims, as it is in a record."""
+        claim: dict[str, Any] = json.loads(self.run(sys.executable, "-c", _CLAIM, str(self.pid)))
+        return claim
+
+    def ntpq(self, *words: str) -> str:
+        """What ntpq prints, which is NTPsec's."""
+        root = program("ntpd").parents[2]
+        (library,) = root.glob("usr/lib/*/ntp/libntpc.so")
+        return self.run(
+            sys.executable,
+            "-c",
+            _NTPQ,
+            str(library),
+            str(root / "usr/lib/python3/dist-packages"),
+            str(root / "usr/bin/ntpq"),
+            *words,
+        )
+
+    def ntp_ctl(self) -> str:
+        """What ntp-ctl prints of the daemon's state."""
+        inside = ["nsenter", f"--target={self.pid}", "--mount", "--root", "--wd=/"]
+        return self.run(*inside, "/usr/bin/ntp-ctl", "--config", "/mnt/ntp.toml", "status")
+
+
+@contextmanager
+def ntpsec(
+    offsets: Mapping[str, float], *, extra: str = "", restrict: str = "restrict 127.0.0.1"
+) -> Iterator[Follower]:
+    """Run NTPsec on a network of its own, with a server for each address of 10.9.1.0/24 that is ahead by its offset.
+
+    It never steps the clock. Its configuration is Debian's as to who may query it.
+    """
+    need("root", "netns", "seccomp")
+    with TemporaryDirectory(prefix="ntpsec-") as name, _two_networks(Path(name), offsets) as holder:
+        configuration = Path(name) / "ntp.conf"
+        servers = "".join(f"server {address} iburst minpoll 3 maxpoll 3\n" for address in offsets)
+        configuration.write_text(
+            f"tinker step 0\ntos minsane 1 minclock 1\n{servers}"
+            f"restrict default kod nomodify noquery limited\n{restrict}\n{extra}\n"
+        )
+        daemon = [str(program("ntpd")), "-n", "-g", "-c", str(configuration)]
+        command = [*entered(holder, "net"), *POWERLESS, *PRETENDING, *daemon]
+        with running(command, Path(name) / "log", lambda pid: _is_open(pid, 123)) as pid:
+            yield Follower(pid)
+
+
+@contextmanager
+def ntpd_rs(
+    sources: Sequence[str], *, observability: str = 'observation-path = "/mnt/observe"', agreeing: int = 1
+) -> Iterator[Follower]:
+    """Run ntpd-rs of Debian 13 with these servers, `ADDRESS:PORT`; `agreeing` of them must agree."""
+    need("root", "mount", "seccomp", "ntpd-rs")
+    with TemporaryDirectory(prefix="ntpd-rs-") as name:
+        servers = "".join(f'[[source]]\nmode = "server"\naddress = "{source}"\n' for source in sources)
+        (Path(name) / "ntp.toml").write_text(
+            f"[observability]\n{observability}\n{servers}[synchronization]\nminimum-agreeing-sources = {agreeing}\n"
+        )
+        enter = (
+            'mount --bind "$1" "$2/mnt"; root=$2; shift 2; exec "$@" chroot "$root" ntp-daemon --config /mnt/ntp.toml'
+        )
+        command = [*unshared("mount"), "sh", "-ec", enter, "sh", name, str(newer("ntpd-rs"))]
+        with running(
+            [*command, *POWERLESS, *PRETENDING], Path(name) / "log", lambda pid: _is_named(pid, "ntp-daemon")
+        ) as pid:
+            yield Follower(pid)
+
+
+def _is_named(pid: int, name: str) -> bool:
+    return Path(f"/proc/{pid}/comm").read_text() == f"{name}\n"
+
+
+def _is_open(pid: int, port: int) -> bool:
+    return _is_named(pid, "ntpd") and f" 0100007F:{port:04X} " in Path(f"/proc/{pid}/net/udp").read_text()
+
+
+@contextmanager
+def _two_networks(folder: Path, offsets: Mapping[str, float]) -> Iterator[int]:
+    """Join two networks: servers on one. Yield the process that holds the other, whose address is 10.9.1.99."""
+    ip = str(program("ip"))
+    with running(
+        [*unshared("net"), "sleep", "inf"], folder / "client.log", lambda pid: _is_named(pid, "sleep")
+    ) as holder:
+        addresses = "".join(f"{ip} address add {address}/24 dev up0; " for address in offsets)
+        link = f"{ip} link set lo up; {ip} link add up0 type veth peer name up1 netns {holder}; {ip} link set up0 up; "
+        serving = [sys.executable, "-m", "tests.world.followers", *(f"{one}={s}" for one, s in offsets.items())]
+        log = folder / "servers.log"
+        with running(
+            [*unshared("net"), "sh", "-ec", f'{link}{addresses}exec "$@"', "sh", *serving],
+            log,
+            lambda _: bool(log.read_text()),
+        ):
+            client = f"{ip} link set lo up; {ip} link set up1 up; {ip} address add 10.9.1.99/24 dev up1"
+            Follower(holder).run("sh", "-ec", client)
+            yield holder
+
+
+def _serve(offsets: Sequence[str]) -> None:
+    with selectors.DefaultSelector() as waiting:
+        for address, _, ahead_s in (one.partition("=") for one in offsets):
+            serving = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+            serving.bind((address, 123))
+            waiting.register(serving, selectors.EVENT_READ, round(float(ahead_s) * 1e9))
+        print("serving", flush=True)
+        while True:
+            for key, _ in waiting.select():
+                request, client = key.fileobj.recvfrom(512)  # type: ignore[union-attr]
+                received = time.time_ns() + key.data
+                if len(request) >= 48 and request[0] & 7 == MODE_CLIENT:
+                    asked = Header.decode(request)
+                    times = (encode(received - 10**9), asked.transmit, encode(received))
+                    reply = Header(0, asked.version, MODE_SERVER, 1, asked.poll, -20, 0, 0, b"GPS\0", *times, 0)
+                    sent = reply._replace(transmit=encode(time.time_ns() + key.data)).encode()
+                    key.fileobj.sendto(sent, client)  # type: ignore[union-attr]
+
+
+if __name__ == "__main__":
+    _serve(sys.argv[1:])
