@@ -32,6 +32,10 @@ class ReadError(NtpauditError):
     """A fleet cannot be read from its database."""
 
 
+class JournalError(NtpauditError):
+    """systemd's journal cannot be read."""
+
+
 class UnexpectedReplyError(ReadError):
     """The reply is not valid for the expected kind of database."""
 

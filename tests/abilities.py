@@ -55,6 +55,7 @@ _VERSION_FLAGS = {
     "ntpd": "--version",
     "openssl": "version",
     "prometheus": "--version",
+    "systemd-journal-remote": "--version",
     "systemd-timesyncd": None,  # it knows no options
     "victoria-metrics": "-version",
 }

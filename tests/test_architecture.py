@@ -37,6 +37,8 @@ ORDER = (
     "core.checks.context",
     "core.checks.offset",
     "core.checks.steps",
+    "core.attribution",
+    "core.journal_steps",
     "core.checks.daemons",
     "core.checks.sources",
     "core.checks.records",
@@ -97,6 +99,7 @@ FREE = {
 }  # the package itself holds the version alone, and __main__ only starts the command line
 
 PURE_ROOTS = {
+    "array",
     "bisect",
     "collections",
     "dataclasses",

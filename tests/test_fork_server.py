@@ -26,6 +26,7 @@ WORDS = (
     ["status"],
     ["history", "--format", "csv"],
     ["fleet", "--demo"],
+    ["journal", "--directory", "missing"],
     ["config", "show"],
 )
 

@@ -25,6 +25,7 @@ COMMANDS = {
     "status": "Show the agent's last result and its age.",
     "history": "Show the clock over time: a table, a plot, CSV or JSON.",
     "fleet": "Show the clocks of all hosts, the worst first.",
+    "journal": "Find steps of the clock in systemd's journal.",
     "config": "Write, check or show the configuration.",
     "demo": "Simulate a fleet from end to end; no network needed.",
 }

@@ -30,6 +30,7 @@ PACKAGES = {
     "nginx": "nginx",
     "openssl": "openssl",
     "prometheus": "prometheus",
+    "systemd-journal-remote": "systemd-journal-remote",
     "systemd-timesyncd": "systemd-timesyncd",
     "victoria-metrics": "victoria-metrics",
 }

@@ -1,0 +1,176 @@
+"""What set the clock or stopped the host, by log lines near that moment: a pure function from lines to a cause."""
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+NEAR_US = 5_000_000  # a line this long before or after a step can name its cause (NTPA-03)
+SLEEP_NEAR_US = 30_000_000  # inhibitors and the freezing of tasks can take this long before a suspend
+_LIKE_STEP = 0.01  # a line that states the size of a step is about it if both agree within 1 % ...
+_LIKE_STEP_US = 10_000  # ... or 10 ms
+_USERS = range(1000, 60_000)  # ordinary users: what they log under the name of a daemon is not believed
+
+TIME_CHANGE_ID = "c7a787079b354eaaa9e77b371893cd27"
+SLEEP_START_ID = "6bbd95ee977941e497c48be27c254128"
+SLEEP_STOP_ID = "8811e6df2a8e40f58a94cea26f8ebf14"
+TIME_SYNC_ID = "7c8a41f37b764941a0e1780b1be2f037"  # systemd-timesyncd's first synchronisation
+MESSAGE_IDS = (TIME_CHANGE_ID, SLEEP_START_ID, SLEEP_STOP_ID, TIME_SYNC_ID)
+KERNEL = "kernel"
+
+
+class LogLine(NamedTuple):
+    """A line of a log, at the time at which journald received it.
+
+    `source` is the program by its syslog identifier; `uid` and `exe` are those that journald took from the kernel, None
+    and empty if it could not. `kernel` has no uid.
+    """
+
+    boot_id: str
+    monotonic_us: int
+    realtime_us: int
+    source: str
+    text: str
+    message_id: str = ""
+    uid: int | None = None
+    exe: str = ""
+
+    @property
+    def is_credible(self) -> bool:
+        """Whether the line cannot come from an ordinary user under the name of another program."""
+        return self.uid not in _USERS or self.exe.rpartition("/")[2] in ("sudo", "doas", "pkexec", "su")
+
+
+class Cause(NamedTuple):
+    """What set the clock, and the line that states it."""
+
+    name: str
+    line: LogLine
+
+
+class _Kind(NamedTuple):
+    """Lines that name a cause: their sources, and a pattern; a group is the size of the step in seconds."""
+
+    name: str
+    sources: tuple[str, ...]
+    pattern: re.Pattern[str]
+
+
+def _kind(name: str, sources: str, pattern: str) -> _Kind:
+    return _Kind(name, tuple(sources.split()), re.compile(pattern))
+
+
+_SIZE = r"([-+]?\d+\.\d+)"
+_SET_COMMAND = (
+    r"COMMAND=\S*(?:\bdate\b.*(?: -\w*s| --set| \d{8})|\bhwclock\b.*(?:-s|--hctosys|--systz)"
+    r"|\btimedatectl\b.*set-time|\bchronyc\b.*(?:makestep|settime)|\bntpdate\b|\bsntp\b|\brdate\b|\badjtimex\b)"
+)
+_KINDS = (
+    _kind("chronyd", "chronyd", rf"System clock was stepped by {_SIZE}"),
+    _kind("ntpd", "ntpd", rf"(?:time reset|time stepped by|clock_step|time set) {_SIZE}"),
+    _kind("openntpd", "ntpd", rf"set local clock to .*offset {_SIZE}"),
+    _kind("ntpd-rs", "ntp-daemon ntpd-rs", r"Jumped offset by|Stepped (?:the )?(?:system )?clock"),
+    _kind(
+        "ntpdate", "ntpdate sntp ntpdig", rf"step(?:ped)? (?:time server \S+ offset|by) {_SIZE}|time stepped by {_SIZE}"
+    ),
+    _kind("systemd-timedated", "systemd-timedated", "Changed local time to"),
+    _kind("VirtualBox", "VBoxService vboxadd-service kernel", "timesync .*Radical guest time change"),
+    _kind("VMware Tools", "vmtoolsd vmsvc", r"(?i)\b(?:time ?sync|clock (?:set|stepped)|synchronized .*time)"),
+    _kind("QEMU guest agent", "qemu-ga qemu-guest-agent", "guest-set-time"),
+    _kind("phc2sys", "phc2sys ptp4l timemaster", r"CLOCK_REALTIME .*\bs1\b|stepp(?:ed|ing) clock"),
+    _kind("a leap second", KERNEL, "Clock: (?:inserting|deleting) leap second"),
+    _kind("audit", "audit auditd", r"TIME_INJOFFSET|AUDIT1332|SYSCALL .*\bsyscall=(?:227|164|112|170)\b"),
+    _kind(
+        "systemd-timesyncd", "systemd-timesyncd", r"Initial (?:clock )?synchronization to|System clock time unset or"
+    ),
+    _kind("a command", "sudo doas su pkexec", _SET_COMMAND),
+    _kind("chronyd", "chronyd", rf"System clock wrong by {_SIZE}"),
+    _kind("ntpdate", "ntpdate sntp ntpdig", r"adjust time server"),
+    _kind("the clocksource", KERNEL, r"clocksource: .*(?:unstable|wd[-_ ]|skewed)"),
+)
+"""What names a cause, the most reliable first: a program that reports its own step, then signs of one."""
+
+_FALLS_ASLEEP = re.compile(
+    r"PM: (?:hibernation: )?(?:suspend|hibernation) entry|PM: Suspending system|Preparing to enter system sleep"
+    r"|Entering sleep state|Performing sleep operation|Suspending system\.\.\."
+    r"|The system will (?:suspend|hibernate|sleep)"
+)
+_WAKES_UP = re.compile(
+    r"PM: (?:hibernation: )?(?:suspend|hibernation) exit|Waking up from system sleep|Timekeeping suspended for"
+    r"|System returned from sleep|System resumed|Operation '[\w-]+' finished"
+)
+_SLEEP_SOURCES = (KERNEL, "systemd-sleep", "systemd-logind")
+
+SOURCES = tuple(
+    sorted({source for kind in _KINDS for source in kind.sources if source != KERNEL} | {*_SLEEP_SOURCES[1:]})
+)
+"""Every program, besides the kernel, whose lines can name a cause."""
+
+
+class Moment(NamedTuple):
+    """When the clock changed: between two uptimes of one boot, by `size_us` (positive is forward)."""
+
+    boot_id: str
+    from_us: int
+    to_us: int
+    size_us: int
+
+    def distance_us(self, line: LogLine) -> int:
+        """Return how far a line is from the moment; 0 inside."""
+        return max(self.from_us - line.monotonic_us, line.monotonic_us - self.to_us, 0)
+
+
+def cause_of(moment: Moment, lines: Iterable[LogLine]) -> Cause | None:
+    """Return the best of the causes that lines near the moment name; None if they name none."""
+    near = [line for line in lines if line.boot_id == moment.boot_id and moment.distance_us(line) <= NEAR_US]
+    found = (
+        (rank, moment.distance_us(line), Cause(kind.name, line))
+        for line in near
+        if line.is_credible
+        for rank, kind in enumerate(_KINDS)
+        if line.source in kind.sources and _names(kind, line, moment.size_us)
+    )
+    best = min(found, key=lambda one: one[:2], default=None)
+    return None if best is None else best[2]
+
+
+def _names(kind: _Kind, line: LogLine, size_us: int) -> bool:
+    """Return whether a line names a cause of this step: a size that it states must be that of the step."""
+    match = kind.pattern.search(line.text)
+    if match is None:
+        return False
+    stated = next(filter(None, match.groups()), None)
+    return stated is None or abs(abs(float(stated)) * 1e6 - abs(size_us)) <= max(
+        _LIKE_STEP_US, _LIKE_STEP * abs(size_us)
+    )
+
+
+def reports_step(cause: Cause | None) -> bool:
+    """Return whether the line of a cause reports that its program stepped the clock, so that it was no suspend."""
+    return cause is not None and cause.name not in ("the clocksource", "systemd-timesyncd", "a command")
+
+
+def was_suspended(moment: Moment, lines: Sequence[LogLine]) -> bool:
+    """Return whether the kernel or systemd reports that the host was suspended at the moment; `lines` by their uptime.
+
+    The host falls asleep before it and wakes up after it. journald may itself be asleep before it has read the kernel's
+    message that a suspend begins, and receives it after the suspend.
+    """
+    if moment.size_us <= 0:
+        return False
+    of_sleep = [
+        (line, falls) for line in lines if line.boot_id == moment.boot_id and (falls := _sleep(line)) is not None
+    ]
+    before = [falls for line, falls in of_sleep if 0 <= moment.from_us - line.monotonic_us <= SLEEP_NEAR_US]
+    after = [one for one in of_sleep if 0 <= one[0].monotonic_us - moment.to_us <= NEAR_US]
+    if before:
+        return before[-1]
+    return bool(after) and (after[0][0].source == KERNEL or not after[0][1])
+
+
+def _sleep(line: LogLine) -> bool | None:
+    """Return True for a line that the host falls asleep, False that it wakes up, None for others."""
+    if line.source not in _SLEEP_SOURCES or not line.is_credible:
+        return None
+    if line.message_id == SLEEP_START_ID or _FALLS_ASLEEP.search(line.text):
+        return True
+    return False if line.message_id == SLEEP_STOP_ID or _WAKES_UP.search(line.text) else None
