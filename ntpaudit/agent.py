@@ -100,7 +100,9 @@ class Agent:
     def once(self) -> Record:
         """Run one audit: poll, judge, store, send, deliver. Return the record; sets `not_stored`."""
         self.begin(is_single=True)
-        self.take_observation(audit.observe(audit.plan_of(self._setup.config), self._runtime.clock, self.store.update))
+        plan, runtime = audit.plan_of(self._setup.config), self._runtime
+        observed = audit.observe(plan, runtime.clock, self.store.update, time_config=runtime.time_config)
+        self.take_observation(observed)
         self.drain(DRAIN_S)
         assert self.state.record is not None
         return self.state.record
@@ -133,6 +135,8 @@ class Agent:
         reading, context = self._runtime.clock.read(), self._runtime.host_context(self._setup.config.host.name)
         settings = self._agent_settings()._replace(is_single=is_single)
         self.state = first_state(settings, context, reading, self._agent_store.load())
+        if self.state.clock.time_config is not None:
+            self._runtime.time_config.expect(self.state.clock.time_config.settings)
         self._agent_store.recover(
             lambda pending: self.handle(agent_events.Recovered(pending.observation, pending.kind, self._report()))
         )

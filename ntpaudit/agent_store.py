@@ -21,7 +21,7 @@ CHECKED_AUDITS = 128  # how many audits are checked for damage at a start
 MAX_NAMED = 5  # how many damaged audits a message names
 
 _CLOCK = "clock"
-_RARELY_CHANGED = ("samples", "line", "back_test", "debounce")
+_RARELY_CHANGED = ("samples", "line", "back_test", "debounce", "time_config")
 """The large parts of `ClockState` that local audits rarely change: each has a key of its own."""
 
 _RECOVERING = "recovering"  # the key of the id of the audit that is being judged again, and how many starts tried it

@@ -19,6 +19,7 @@ from ntpaudit.probes.clock import Clock
 from ntpaudit.probes.daemons import Configured, configured_servers, running_daemons, with_claims, with_units
 from ntpaudit.probes.host import host_facts
 from ntpaudit.probes.kernel import read_kernel
+from ntpaudit.probes.time_config import TimeConfigWatch
 from ntpaudit.probes.timestamping import stamping_enabled
 from ntpaudit.render.text_safety import one_line
 from ntpaudit.store.one_shot import OneShotStore
@@ -89,8 +90,12 @@ def observe(
     update: StateUpdater,
     show_progress: ShowProgress = show_nothing,
     host_servers: HostServers | None = None,
+    time_config: TimeConfigWatch | None = None,
 ) -> Observation:
-    """Poll the sources, read the host, and return the observation; `update` stores the server states."""
+    """Poll the sources, read the host, and return the observation; `update` stores the server states.
+
+    `time_config` reads what decides the host's time; without it, that is not read: only an agent can compare it.
+    """
     with stamping_enabled():
         sources, skipped = _planned_sources(plan, host_servers or HostServers())
         poll_round = PollRound(sources, plan.options, show_progress)
@@ -98,12 +103,19 @@ def observe(
         start = clock.read()
         polled = poll_round.poll(clock, Instant(context.host.boot_id, start.boottime_ns, start.realtime_ns), update)
     context = with_claims_of(context, with_sources=True)
+    if time_config is not None:
+        context = with_time_config(context, time_config)
     return context.observation(clock.read(), read_kernel(), (*polled, *skipped))
 
 
 def with_claims_of(context: HostContext, *, with_sources: bool) -> HostContext:
     """Return the context with what its time daemons report about themselves now."""
     return context._replace(daemons=with_claims(context.daemons, with_sources=with_sources))
+
+
+def with_time_config(context: HostContext, watch: TimeConfigWatch) -> HostContext:
+    """Return the context with the files that decide the host's time as they are now."""
+    return context._replace(time_config=watch.read(context.known_daemons))
 
 
 def host_context(name: str | None) -> HostContext:

@@ -220,3 +220,16 @@ def unwritable(path: str, error: OSError) -> str:
     """Return the message why a file cannot be written, with the fix."""
     remedy = _REMEDIES.get(error.errno or 0)
     return f"cannot write {path}: {error.strerror or error}" + (f"; {remedy}" if remedy else "")
+
+
+def sha256_hex(data: bytes) -> str:
+    """Return the SHA-256 of a file's content, in hex.
+
+    hashlib loads OpenSSL, 3 MiB of an agent that must stay below 26 MiB; Python's `random` avoids it the same way.
+    """
+    from importlib import import_module
+
+    for name in ("_sha2", "_sha256", "hashlib"):  # of Python 3.12 and later, of 3.11, of any
+        with suppress(ImportError):
+            return str(import_module(name).sha256(data).hexdigest())
+    raise AssertionError("hashlib is always there")

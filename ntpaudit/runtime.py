@@ -16,6 +16,7 @@ from ntpaudit.polling import StateUpdater
 from ntpaudit.probes.clock import Clock, SystemClock
 from ntpaudit.probes.daemons.process import WatchedProcesses
 from ntpaudit.probes.kernel import read_kernel
+from ntpaudit.probes.time_config import TimeConfigWatch
 from ntpaudit.probes.timerfd import StepWatch
 
 logger = LazyLogger(__name__)
@@ -42,6 +43,7 @@ class SystemRuntime:
     def __init__(self, *, handle_signals: bool = True) -> None:
         self.clock: Clock = SystemClock(CLOCK_TRIES)
         self._handles_signals = handle_signals
+        self.time_config = TimeConfigWatch()
         self._daemons = WatchedProcesses()
 
     def __enter__(self) -> "SystemRuntime":
@@ -65,8 +67,8 @@ class SystemRuntime:
         return context
 
     def with_claims(self, context: HostContext) -> HostContext:
-        """Return the context with what its time daemons report about themselves now."""
-        return audit.with_claims_of(context, with_sources=False)
+        """Return the context with what its time daemons claim, and the files that decide its time, as they are now."""
+        return audit.with_time_config(audit.with_claims_of(context, with_sources=False), self.time_config)
 
     def has_ended(self, daemon: Daemon) -> bool:
         """Return whether the process of a known time daemon has ended; far cheaper than `host_context`."""
@@ -88,7 +90,8 @@ class SystemRuntime:
 
     def poll(self, plan: audit.Plan, update: StateUpdater) -> None:
         """Start a poll in its thread; `wait` returns its result. Only one poll at a time."""
-        self._poller.start(lambda: audit.observe(plan, self.clock, update, host_servers=self._host_servers))
+        servers, files = self._host_servers, self.time_config
+        self._poller.start(lambda: audit.observe(plan, self.clock, update, host_servers=servers, time_config=files))
 
     def polling_s(self) -> float | None:
         """Return for how long the current poll has run, None without one."""

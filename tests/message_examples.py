@@ -16,6 +16,7 @@ from ntpaudit.core.ntp.time import decode
 from ntpaudit.core.observation import HiddenDaemons, SourceObservation, Unavailable
 from ntpaudit.core.policy import PROFILES, Severity
 from ntpaudit.core.selection import Selection
+from ntpaudit.core.time_config import ConfigChange
 from ntpaudit.core.units import NS_PER_S
 from ntpaudit.probes.daemons import timesyncd
 from tests.core.fleets import DAY_S, NOW_NS, host, offset, snapshot
@@ -87,6 +88,17 @@ def _spans(*ends_ms: tuple[int, int]) -> AuditContext:
     )
 
 
+def _changed(*changes: tuple[str, str, str | None, str | None], utc_ns: int | None = NOON) -> AuditContext:
+    """Return a host on which settings have changed, one a minute: their path, what, before and after."""
+    listed = (
+        ConfigChange(*change, DAY + minute * 60 * S, NOON + minute * 60 * S, utc_ns and utc_ns + minute * 60 * S)
+        for minute, change in enumerate(changes)
+    )
+    return _with(config_changes=tuple(listed))
+
+
+_CONTENT = ("/etc/chrony/chrony.conf", "content", "ab" * 32, "cd" * 32)
+_DROP_IN = "/etc/systemd/system/chrony.service.d/override.conf"
 _NEIGHBOURS = tuple(answered(number, address=f"192.0.2.{number}") for number in (1, 2, 3, 4))
 _FALSETICKER = answered(9, measurement(37 * S))
 _LOOP = answered(7, measurement(said=reply(reference_id=b"\x0a\0\0\7", warnings=("sync-loop",))))
@@ -166,6 +178,11 @@ HOSTS = (
     _drift(20.0, earliest_s=30_000.0, central_s=50_000.0),
     _drift(-20.0, earliest_s=None, central_s=50_000.0),
     _drift(140.0, earliest_s=None, central_s=None),
+    _changed(_CONTENT),
+    _changed(_CONTENT, utc_ns=None),
+    _changed(("chrony.service", "value", "enabled", "masked"), ("/etc/localtime", "value", "Etc/UTC", "Asia/Tokyo")),
+    _changed(("/etc/ntpsec/ntp.conf", "mode", "0644", "0666"), (_DROP_IN, "added", None, "ef" * 32)),
+    _changed(*((f"/etc/chrony/conf.d/{number}.conf", "removed", "ab" * 32, None) for number in range(6))),
     _with(database=DatabaseDate(Interval(-37 * S, -35 * S), 5.0)),
     _with(database=DatabaseDate(Interval(500 * MS, 2500 * MS), 5.0)),
 )

@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Mapping
-from contextlib import suppress
 from typing import Any
 
 from ntpaudit.config.location import SYSTEM_FILE, SYSTEM_TOKEN_FILE
@@ -11,6 +10,7 @@ from ntpaudit.config.schema import KEYS, OUTPUTS, TABLES, Config, InfluxConfig, 
 from ntpaudit.core.ntp.rate_limit import SERVER_INTERVAL_S
 from ntpaudit.core.ntp.sources import Pool, Server, is_loopback
 from ntpaudit.errors import ConfigError, nearest
+from ntpaudit.files import sha256_hex
 
 _TOML_FIXES = {
     "Cannot overwrite a value": "a key is defined twice: remove one of the lines",
@@ -27,23 +27,10 @@ def load_config(path: str) -> Config:
     except OSError as error:
         fix = f"; `ntpaudit config init --output {path}` writes one" if isinstance(error, FileNotFoundError) else ""
         raise ConfigError(f"{path}: {error.strerror}{fix}") from error
-    config = parse_config(text, path)._replace(sha256=_sha256(text))
+    config = parse_config(text, path)._replace(sha256=sha256_hex(text))
     if config.influxdb is not None and os.path.abspath(path) == SYSTEM_FILE:
         config = config._replace(influxdb=config.influxdb._replace(default_token_file=SYSTEM_TOKEN_FILE))
     return config
-
-
-def _sha256(text: bytes) -> str:
-    """Return the SHA-256 of a text, in hex.
-
-    hashlib loads OpenSSL, 3 MiB of an agent that must stay below 26 MiB; Python's `random` avoids it the same way.
-    """
-    from importlib import import_module
-
-    for name in ("_sha2", "_sha256", "hashlib"):  # of Python 3.12 and later, of 3.11, of any
-        with suppress(ImportError):
-            return str(import_module(name).sha256(text).hexdigest())
-    raise AssertionError("hashlib is always there")
 
 
 def parse_config(text: bytes, path: str) -> Config:

@@ -12,6 +12,7 @@ from ntpaudit.core.clock.steps import Step, find_step, find_suspend, without_lea
 from ntpaudit.core.leap import leap_of_step
 from ntpaudit.core.observation import KernelState, Observation, Unavailable
 from ntpaudit.core.selection import Agreement, SourceCounts
+from ntpaudit.core.time_config import TimeConfigState
 from ntpaudit.core.units import NS_PER_S
 
 STEP_LISTED_NS = 3600 * NS_PER_S  # how long a step stays listed
@@ -120,6 +121,7 @@ class ClockState(NamedTuple):
     - `leapt`: the leap second that the host's clock has made since the last agreement (R11).
     - `stronger_agreement`: an earlier agreement that allows for more falsetickers than the present one. It becomes the
       present one again if replies contradict it (R5).
+    - `time_config`: what decided how the host's time is set, at the last reading; None before the first.
     """
 
     boot_id: str | None
@@ -146,6 +148,7 @@ class ClockState(NamedTuple):
     poll_interval: PollInterval | None = None
     stronger_agreement: LastAgreement | None = None
     dropped: DropCounter = DropCounter()
+    time_config: TimeConfigState | None = None
 
 
 def restored(stored: ClockState | None, boot_id: str | None, now: ClockReading) -> ClockState:
@@ -166,6 +169,7 @@ def restored(stored: ClockState | None, boot_id: str | None, now: ClockReading) 
         measured_utc_ns=stored.measured_utc_ns,
         poll_interval=polls and PollInterval(polls.interval_s, now.boottime_ns, before_boot_s=polls.interval_s),
         dropped=stored.dropped,
+        time_config=stored.time_config and stored.time_config.of_new_boot(now),
     )
 
 

@@ -10,6 +10,7 @@ from ntpaudit.core.checks.host import BY_ID
 from ntpaudit.core.checks.records import GAP_INTERVALS
 from ntpaudit.core.checks.rule import LEVEL_SEVERITY, Finding
 from ntpaudit.core.checks.steps import describe_step, level_of_step, rule_of
+from ntpaudit.core.checks.tampering import TIME_CONFIG_CHANGED, describe_changes
 from ntpaudit.core.clock.database_clock import DatabaseClock, carry_date
 from ntpaudit.core.clock.drift import Drift, estimate_drift, predict_ns
 from ntpaudit.core.clock.readings import MAX_DRIFT_PPM, ClockReading, correction_ns, growth_ns
@@ -29,6 +30,7 @@ from ntpaudit.core.observation import Observation, Unavailable
 from ntpaudit.core.policy import Profile, max_error_s
 from ntpaudit.core.record import AuditKind, Health, Labels, LastPoll, Record, write_record
 from ntpaudit.core.selection import Agreement, Selection, count_sources, select
+from ntpaudit.core.time_config import ConfigChange, watch_settings
 from ntpaudit.core.units import NS_PER_S, format_utc
 
 UNSEEN_DAEMON_S = STALE_POLLS * 2048.0  # systemd-timesyncd polls most rarely (F8)
@@ -76,6 +78,9 @@ def evaluate(
     state = with_poll_interval(state, now.boottime_ns, settings.interval_s)
     measured = _measure(state, observation, kind, settings)
     state, agreement = measured.state, measured.replies.agreement or measured.before
+    true_ns = now.realtime_ns + agreement.estimate_ns if agreement else None
+    config, config_changes = watch_settings(state.time_config, observation, true_ns)
+    state = state._replace(time_config=config)
     last = state.agreement
     polled_counts = last.counts if kind == "local" and last else count_sources(measured.replies)
     if any(classified.status != "skipped" for classified in measured.replies.sources):
@@ -95,6 +100,7 @@ def evaluate(
         refusals=health.refusals,
         failure=health.failure,
         vanished=state.daemon.name if state.daemon and state.daemon.gone_ns is not None else None,
+        config_changes=config.changes if config else (),
     )
     selection = measured.replies._replace(agreement=agreement)
     context = AuditContext(observation, selection, settings.profile, earlier, counts, measured.drift_ppm)
@@ -120,6 +126,8 @@ def evaluate(
         last_poll=_last_poll(state.poll, now),
     )
     events = tuple(_event(change, record, context) for change in decision.changes)
+    if config_changes:
+        events += (_config_event(config_changes, record),)
     state = state._replace(debounce=decision.state, dated_ns=database.reading.raw_ns if database else state.dated_ns)
     return AuditResult(record, events, state, decision.wants_poll)
 
@@ -281,4 +289,20 @@ def _event(change: tuple[Finding, bool], record: Record, context: AuditContext) 
         rule.value_s(context),
         finding.remedy,
         rule.detail(context),
+    )
+
+
+def _config_event(changes: tuple[ConfigChange, ...], record: Record) -> Event:
+    """Make the event of the changes that one audit saw first; its details have every value before and after."""
+    return Event(
+        TIME_CONFIG_CHANGED.id,
+        True,
+        LEVEL_SEVERITY["medium"],
+        "medium",
+        describe_changes(changes),
+        record.utc_ns,
+        record.host_ns,
+        record.boottime_ns,
+        remedy=TIME_CONFIG_CHANGED.remedy,
+        detail={"changes": [dict(zip(("path", "what", "before", "after"), one, strict=False)) for one in changes]},
     )

@@ -207,12 +207,39 @@ class HostFacts(NamedTuple):
     container: str | None
 
 
+class TimeSetting(NamedTuple):
+    """A file or a systemd service that decides how the host's time is set. None is what is not known.
+
+    - `path`: the path of the file, or the name of the service.
+    - `value`: the text that counts instead of the content: the target of a link, the third line of /etc/adjtime,
+      whether a boot starts the service.
+    - `sha256`: of the content, in hex.
+    - `reason`: why there is no hash; a change is then seen by `size` and `mtime_ns`, which are None with a hash.
+    - `mode`: the permission bits. In a user namespace all other users than root and the own are 65534, and all other
+      groups.
+    """
+
+    path: str
+    value: str | None = None
+    sha256: str | None = None
+    reason: str | None = None
+    mode: int | None = None
+    owner: int | None = None
+    group: int | None = None
+    size: int | None = None
+    mtime_ns: int | None = None
+
+
 class HostContext(NamedTuple):
-    """A host's identity, its time daemons, and the services that are time daemons, whether they run or not."""
+    """A host's identity, its time daemons, and the services that are time daemons, whether they run or not.
+
+    `time_config` are the files that decide how its time is set; None if they were not read.
+    """
 
     host: HostFacts
     daemons: tuple[Daemon, ...] | HiddenDaemons
     units: tuple[TimeUnit, ...] = ()
+    time_config: tuple[TimeSetting, ...] | None = None
 
     @property
     def known_daemons(self) -> tuple[Daemon, ...]:
@@ -228,7 +255,7 @@ class HostContext(NamedTuple):
         self, taken: ClockReading, kernel: KernelState | Unavailable, sources: tuple[SourceObservation, ...] = ()
     ) -> "Observation":
         """Return the observation of an audit of this host; that of a local audit has no sources."""
-        return Observation(self.host, taken, sources, kernel, self.daemons, self.units)
+        return Observation(self.host, taken, sources, kernel, self.daemons, self.units, self.time_config)
 
 
 def host_label(name: str, machine_id: str | None) -> str:
@@ -247,6 +274,7 @@ class Observation(NamedTuple):
     kernel: KernelState | Unavailable
     daemons: tuple[Daemon, ...] | HiddenDaemons
     units: tuple[TimeUnit, ...] = ()
+    time_config: tuple[TimeSetting, ...] | None = None
 
     @property
     def kernel_ppm(self) -> float | None:
@@ -256,7 +284,7 @@ class Observation(NamedTuple):
     @property
     def context(self) -> HostContext:
         """What a local audit observes again only if it has changed."""
-        return HostContext(self.host, self.daemons, self.units)
+        return HostContext(self.host, self.daemons, self.units, self.time_config)
 
     @property
     def known_daemons(self) -> tuple[Daemon, ...]:

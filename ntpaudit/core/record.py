@@ -148,6 +148,7 @@ class Record(NamedTuple):
     daemons_hidden: str | None = None
     last_poll: LastPoll | None = None
     time_units: tuple[Mapping[str, Any], ...] = ()
+    time_config: tuple[Mapping[str, Any], ...] | None = None
 
     @property
     def coverage(self) -> LastPoll:
@@ -180,6 +181,7 @@ class Record(NamedTuple):
             "daemons": [dict(daemon) for daemon in self.daemons],
             "daemons_hidden": self.daemons_hidden,
             "time_units": [dict(unit) for unit in self.time_units],
+            "time_config": None if self.time_config is None else [dict(one) for one in self.time_config],
             "host_clock": dict(self.host_clock),
             "findings": [
                 finding._asdict()
@@ -231,6 +233,7 @@ class Record(NamedTuple):
             health=_read(Health, data["agent"]),
             database_clock=_read(DatabaseOffset, data["database_clock"]),
             time_units=tuple(data.get("time_units", ())),
+            time_config=None if data.get("time_config") is None else tuple(data["time_config"]),
         )
 
 
@@ -307,7 +310,15 @@ def write_record(
         database_clock=_database_offset(context),
         last_poll=last_poll,
         time_units=tuple(unit._asdict() for unit in observation.units),
+        time_config=_time_config(observation) if kind == "network" else None,
     )
+
+
+def _time_config(observation: Observation) -> tuple[Mapping[str, Any], ...] | None:
+    """Return the settings. A local audit leaves them out: they are half a record, and a change is an event."""
+    if observation.time_config is None:
+        return None
+    return tuple(one._asdict() | {"mode": one.mode and f"{one.mode:04o}"} for one in observation.time_config)
 
 
 def _database_offset(context: AuditContext) -> DatabaseOffset | None:

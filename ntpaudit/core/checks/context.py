@@ -11,6 +11,7 @@ from ntpaudit.core.clock.steps import Step
 from ntpaudit.core.observation import Observation
 from ntpaudit.core.policy import Profile, Severity, Verdict
 from ntpaudit.core.selection import Selection, SourceCounts
+from ntpaudit.core.time_config import ConfigChange
 from ntpaudit.core.units import NS_PER_S
 
 
@@ -70,6 +71,7 @@ class EarlierState(NamedTuple):
     - `refusals`: writes that the database has refused since it last accepted one.
     - `failure`: why delivery failed last.
     - `vanished`: the time daemon that has stopped without a successor (R12).
+    - `config_changes`: the listed changes of what decides how the host's time is set, newest last.
     """
 
     gap: Gap | None = None
@@ -83,6 +85,7 @@ class EarlierState(NamedTuple):
     refusals: int = 0
     failure: str | None = None
     vanished: str | None = None
+    config_changes: tuple[ConfigChange, ...] = ()
 
 
 class AuditContext(NamedTuple):

@@ -32,6 +32,7 @@ ISO_GUIDE = "ISO/IEC 27002 8.17"
 NIS2 = "NIS2 2024/2690 3.2.6"
 PCI = "PCI DSS 10.6.2"
 PCI_CHANGES = "PCI DSS 10.6.3"
+PCI_REVIEWS = "PCI DSS 10.6.3.b"
 PCI_FAILURES = "PCI DSS 10.7.3"
 AU8 = "NIST SP 800-53 AU-8"
 SC45 = "NIST SP 800-53 SC-45"
@@ -47,6 +48,7 @@ STIG_TIMESYNCD = "DISA STIG V-270645"
 CIS_TWO = "CIS Controls 8.4"
 CIS_THREE = "CIS Controls v7 6.1"
 CIS_DAEMON = "CIS Benchmark 2.3.1.1"
+CIS_AUDIT = "CIS Benchmark 6.3.3.4"
 ASVS = "OWASP ASVS 16.2.2"
 SOC2 = "SOC 2 CC7"
 ITM_TIME = "Insider Threat Matrix AF032"
@@ -57,6 +59,7 @@ CONTROLS: Mapping[str, Control] = {
     NIS2: Control("verified", NO_NUMBER, "synchronised time sources, to the extent feasible"),
     PCI: Control("verified", NO_NUMBER, "internal systems get time only from designated servers"),
     PCI_CHANGES: Control("verified", note="changes of time settings are logged, monitored and reviewed"),
+    PCI_REVIEWS: Control("verified", note="how these changes are logged, monitored and reviewed is examined"),
     PCI_FAILURES: Control("verified", note="failures are recorded with cause, duration and repair"),
     AU8: Control("verified", NO_NUMBER),
     SC45: Control("verified", NO_NUMBER),
@@ -77,6 +80,10 @@ CONTROLS: Mapping[str, Control] = {
     CIS_DAEMON: Control(
         "verified", note="one time daemon; benchmarks of other systems than Debian 11 may number it otherwise"
     ),
+    CIS_AUDIT: Control(
+        "secondary",
+        note="changes of date and time are audited; the rules are verified, the number is 4.1.3.4 or 6.2.3.4 elsewhere",
+    ),
     ASVS: Control("verified", NO_NUMBER),
     SOC2: Control("unverified"),
 }
@@ -85,10 +92,12 @@ CONTROLS: Mapping[str, Control] = {
 ATTACK_TIMESTOMP = "MITRE ATT&CK T1070.006"
 ATTACK_IMPAIR = "MITRE ATT&CK T1562"
 ITM_TIME_LINUX = "Insider Threat Matrix AF032.002"
+ITM_AUDIT_ZONE = "Insider Threat Matrix DT157"
 
 TECHNIQUES: Mapping[str, Technique] = {
     ITM_TIME: Technique("System Time Modification", "as of 2026-05-04"),
     ITM_TIME_LINUX: Technique("Linux System Time Modification", "as of 2026-05-04"),
+    ITM_AUDIT_ZONE: Technique("detection: auditd rule for /etc/localtime", "as of 2026-05-04"),
     ATTACK_TIMESTOMP: Technique(
         "Timestomp", "version 16.1", "defined for timestamps of files, and used for a changed clock by convention only"
     ),

@@ -2,13 +2,13 @@
 
 from collections.abc import Iterable, Set
 
-from ntpaudit.core.checks import daemons, offset, records, sources, steps
+from ntpaudit.core.checks import daemons, offset, records, sources, steps, tampering
 from ntpaudit.core.checks.context import AuditContext, HostRule
 from ntpaudit.core.checks.rule import Finding, make_finding, worst_first
 from ntpaudit.core.policy import Severity
 
 # Findings of one level are listed in this order.
-RULES = (*offset.RULES, *steps.RULES, *records.RULES, *daemons.RULES, *sources.RULES)
+RULES = (*offset.RULES, *steps.RULES, *tampering.RULES, *records.RULES, *daemons.RULES, *sources.RULES)
 BY_ID = {rule.id: rule for rule in RULES}
 
 

@@ -1,5 +1,6 @@
 """Find the time daemons that run on this host, and the servers that they are configured with."""
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from ntpaudit.core.observation import Claim, Daemon, HiddenDaemons, TimeUnit, Unavailable
@@ -123,6 +124,23 @@ def read_servers(running: list[Running]) -> Configured:
         problems += [f"{who}: {problem}" for problem in files.problems]
         is_known = is_known or not files.problems
     return Configured(tuple(servers.values()), tuple(problems), is_known)
+
+
+def read_configuration(daemons: Iterable[Daemon], files: Files) -> None:
+    """Read from `files` what each kind of daemon is configured by: as it runs now, and as it is started by default.
+
+    A daemon that is not trusted is left out: it may have been started with any file.
+    """
+    for kind in KINDS:
+        processes = [Process(0, kind.process_names[:1])]
+        for daemon in daemons:
+            found = find_process(daemon.pid, _BY_PROCESS) if daemon.name == kind.name else None
+            if found is not None and Running(daemon, kind, found[1]).is_trusted:
+                processes.append(found[1])
+        for process in processes:
+            kind.role(process, files)
+            for _ in kind.servers(process, files) if kind.servers is not None else ():
+                pass
 
 
 def _running() -> tuple[list[Running], str | None]:
