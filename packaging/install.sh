@@ -71,6 +71,10 @@ find "$documents" -name __pycache__ -exec rm -r {} +
 install -d "$destdir/etc/ntpaudit" "$destdir$bindir" "$units"
 ln -sfn "$prefix/bin/ntpaudit" "$destdir$bindir/ntpaudit"
 cp -R --no-dereference systemd/ntpaudit* "$units"
+# Debian's chronyd has a user of its own name; where neither user exists yet, the other name is the more frequent one.
+if ! getent passwd _chrony >/dev/null && { getent passwd chrony >/dev/null || [ ! -e /etc/debian_version ]; }; then
+    sed -i "s|^User=_chrony|User=chrony|" "$units/ntpaudit-chrony.service"
+fi
 sed -i "s|/opt/ntpaudit/|$prefix/|" "$units"/ntpaudit*.service "$units"/ntpaudit*.timer "$units"/ntpaudit*.socket
 
 [ -n "$destdir" ] || [ ! -d /run/systemd/system ] || systemctl --system daemon-reload

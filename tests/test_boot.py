@@ -38,7 +38,13 @@ HASTE = """
 WatchdogSec=6s
 RestartSec=1s
 """
-SERVICES = ("ntpaudit.service", "ntpaudit-check.service", "ntpaudit-kernel.service", "ntpaudit-timesync.service")
+SERVICES = (
+    "ntpaudit.service",
+    "ntpaudit-check.service",
+    "ntpaudit-kernel.service",
+    "ntpaudit-chrony.service",
+    "ntpaudit-timesync.service",
+)
 MAX_EXPOSURE = 1.3
 
 READ_CLOCK = """

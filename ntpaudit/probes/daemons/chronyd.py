@@ -2,8 +2,12 @@
 
 import re
 from collections.abc import Collection, Iterator, Sequence
+from itertools import pairwise
 
 from ntpaudit.core.ntp.sources import NTP_PORT
+from ntpaudit.core.observation import Claim, Unavailable
+from ntpaudit.probes.daemons import chrony_client
+from ntpaudit.probes.daemons.chrony_client import CommandSettings
 from ntpaudit.probes.daemons.files import Files, read_port
 from ntpaudit.probes.daemons.kind import ConfiguredServer, DaemonKind, Options, Process, Role, config_path, read_options
 
@@ -27,7 +31,17 @@ def _options(process: Process) -> Options:
 
 
 def _servers(process: Process, files: Files) -> Iterator[ConfiguredServer]:
-    """Directives on the command line stand instead of a configuration file."""
+    for line in _lines(process, files):
+        match line.split():
+            case [word, host, *words] if (kind := word.lower()) in _SOURCES:
+                words = [one.lower() for one in words]
+                port = read_port(words[words.index("port") + 1 :][:1]) if "port" in words else NTP_PORT
+                if port:
+                    yield ConfiguredServer(host, port, kind == "pool", "nts" in words)
+
+
+def _lines(process: Process, files: Files) -> Iterator[str]:
+    """Yield the lines of its configuration. Directives on the command line stand instead of a file."""
     given = _options(process)
     if given.words:
         are_whole = any(" " in word or "\t" in word for word in given.words)
@@ -37,12 +51,7 @@ def _servers(process: Process, files: Files) -> Iterator[ConfiguredServer]:
     else:
         return
     for _, line in files.with_included(start, _included):
-        match line.split():
-            case [word, host, *words] if (kind := word.lower()) in _SOURCES:
-                words = [one.lower() for one in words]
-                port = read_port(words[words.index("port") + 1 :][:1]) if "port" in words else NTP_PORT
-                if port:
-                    yield ConfiguredServer(host, port, kind == "pool", "nts" in words)
+        yield line
 
 
 def _included(files: Files, _path: str, line: str) -> Collection[str]:
@@ -81,5 +90,28 @@ def _directives(words: Sequence[str], files: Files) -> list[str]:
     return [" ".join(directive) for directive in directives]
 
 
+def _claim(process: Process, files: Files, with_sources: bool) -> Claim | Unavailable:
+    return chrony_client.claim(process, command_settings(process, files), with_sources)
+
+
+def command_settings(process: Process, files: Files) -> CommandSettings:
+    """Return where it takes commands by its configuration: `cmdport` and `bindcmdaddress`."""
+    settings = CommandSettings()
+    words = " ".join(_options(process).words).split()
+    for line in (*map(" ".join, pairwise(words)), *_lines(process, files)):
+        match line.split():
+            case [word, port] if word.lower() == "cmdport" and port.isdecimal():
+                settings = settings._replace(port=int(port))
+            case [word, path] if word.lower() == "bindcmdaddress" and path.startswith("/"):
+                settings = settings._replace(path=path)
+            case [word, address] if word.lower() == "bindcmdaddress" and ":" in address:
+                settings = settings._replace(ipv6=address)
+            case [word, address] if word.lower() == "bindcmdaddress":
+                settings = settings._replace(ipv4=address)
+    return settings
+
+
 # it clears STA_UNSYNC only with `rtcsync` (A5)
-KIND = DaemonKind("chronyd", ("chronyd",), ("chrony", "chronyd", "timemaster"), _role, _servers, clears_unsync=False)
+KIND = DaemonKind(
+    "chronyd", ("chronyd",), ("chrony", "chronyd", "timemaster"), _role, _servers, clears_unsync=False, claim=_claim
+)
