@@ -21,8 +21,10 @@ from ntpaudit.core.checks.explanation import (
 )
 from ntpaudit.core.checks.rule import AnyRule
 from ntpaudit.core.fleet import checks
+from ntpaudit.core.ingest import PIPELINES, Limit
 from ntpaudit.core.observation import SourceObservation, Status
 from ntpaudit.core.selection import ClassifiedSource
+from ntpaudit.core.units import format_duration
 from ntpaudit.outputs.journal import MESSAGE_IDS
 from tests.message_examples import debounce_messages, fleet_messages, host_messages, table
 
@@ -85,6 +87,22 @@ def configuration_keys() -> Iterator[str]:
             yield f"| `{section}.{name}` | {default} | {key.meaning}{variable} |"
 
 
+def pipelines() -> Iterator[str]:
+    """Yield the table of the limits of log pipelines."""
+    yield from ("| pipeline | a host that is ahead | a host that is behind | limits from |", "|---|---|---|---|")
+    for name, pipeline in PIPELINES.items():
+        ahead, behind = _limit(pipeline.ahead, "ahead"), _limit(pipeline.behind, "behind")
+        if pipeline.rules is not None:
+            every, back = (format_duration(seconds) for seconds in pipeline.rules)
+            behind = f"prebuilt rules run every {every} over the last {back}"
+        source = pipeline.source if pipeline.is_documented else f"assumed; {pipeline.source}"
+        yield f"| `{name}` | {ahead} | {behind} | {source} |"
+
+
+def _limit(limit: Limit | None, where: str) -> str:
+    return "" if limit is None else limit.effect.format(f"{format_duration(limit.limit_s)} {where}")
+
+
 def _counts(code: str, *statuses: Status) -> bool:
     """Return whether a source with this reason counts as asked (R1)."""
     source = SourceObservation("", None, 0, ())
@@ -114,6 +132,7 @@ BLOCKS: Mapping[str, Callable[[], Iterator[str]]] = {
     "reason codes": reasons,
     "configuration example": configuration_example,
     "configuration keys": configuration_keys,
+    "pipelines": pipelines,
     "messages of a host": lambda: table(host_messages()),
     "messages of an agent": lambda: table(debounce_messages()),
     "messages of a fleet": lambda: table(fleet_messages()),

@@ -317,7 +317,7 @@ class Agent:
         if every_s is not None:
             intervals = Intervals(every_s, every_s, every_s)
         are_public = [isinstance(source, Pool) and source.is_public for source in plan.sources]
-        judging = AuditSettings(plan.profile, plan.labels, intervals.network_s, plan.max_drift_ppm)
+        judging = AuditSettings(plan.profile, plan.labels, intervals.network_s, plan.max_drift_ppm, plan.site_policy)
         has_servers = plan.from_host or not all(are_public)
         return AgentSettings(judging, intervals).polling(has_servers=has_servers, has_pools=any(are_public))
 

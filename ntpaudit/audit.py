@@ -13,6 +13,7 @@ from ntpaudit.core.ntp.sources import NTP_PORT, Pool, Server, Source, is_pool_na
 from ntpaudit.core.observation import HostContext, Observation, SourceFailure, SourceObservation
 from ntpaudit.core.policy import Profile
 from ntpaudit.core.record import Labels, Record, conclude
+from ntpaudit.core.site_policy import SitePolicy
 from ntpaudit.log import LazyLogger
 from ntpaudit.polling import PollRound, QueryOptions, ShowProgress, StateUpdater, show_nothing
 from ntpaudit.probes.clock import Clock
@@ -46,6 +47,7 @@ class Plan(NamedTuple):
     persist: bool = False
     with_pools: bool = True
     max_drift_ppm: float = MAX_DRIFT_PPM
+    site_policy: SitePolicy = SitePolicy()
 
 
 def plan_of(config: "Config") -> Plan:
@@ -57,6 +59,15 @@ def plan_of(config: "Config") -> Plan:
         from_host=config.sources.from_host,
         host_name=config.host.name,
         max_drift_ppm=config.host.max_drift_ppm,
+        site_policy=SitePolicy(
+            config.sources.approved,
+            config.sources.role,
+            config.sources.require_authentication,
+            config.ingest.pipelines,
+            config.ingest.lag_s or 0.0,
+            config.ingest.rule_interval_s,
+            config.ingest.rule_lookback_s,
+        ),
     )
 
 
@@ -78,7 +89,7 @@ def run(plan: Plan, clock: Clock, store: OneShotStore, show_progress: ShowProgre
     """Audit this host's clock once; `plan.persist` stores it. Failures are in the record, those of the state logged."""
     observation = observe(plan, clock, store.update, show_progress)
     kept = store.keep_observation(observation) if plan.persist else None
-    record = conclude(observation, plan.profile, plan.labels, plan.max_drift_ppm)
+    record = conclude(observation, plan.profile, plan.labels, plan.max_drift_ppm, plan.site_policy)
     if kept is not None:
         store.keep_record(kept, record)
     return record

@@ -20,6 +20,7 @@ from ntpaudit.core.time_config import ConfigChange
 from ntpaudit.core.units import NS_PER_S
 from ntpaudit.probes.daemons import timesyncd
 from tests.core.fleets import DAY_S, NOW_NS, host, offset, snapshot
+from tests.core.policies import APPROVAL_HOSTS, INGEST_HOSTS, SMEAR_HOSTS
 from tests.core.worlds import (
     CHRONYD,
     DAY,
@@ -183,6 +184,9 @@ HOSTS = (
     _changed(("chrony.service", "value", "enabled", "masked"), ("/etc/localtime", "value", "Etc/UTC", "Asia/Tokyo")),
     _changed(("/etc/ntpsec/ntp.conf", "mode", "0644", "0666"), (_DROP_IN, "added", None, "ef" * 32)),
     _changed(*((f"/etc/chrony/conf.d/{number}.conf", "removed", "ab" * 32, None) for number in range(6))),
+    *APPROVAL_HOSTS,
+    *SMEAR_HOSTS,
+    *INGEST_HOSTS,
     _with(database=DatabaseDate(Interval(-37 * S, -35 * S), 5.0)),
     _with(database=DatabaseDate(Interval(500 * MS, 2500 * MS), 5.0)),
 )

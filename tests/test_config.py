@@ -30,8 +30,10 @@ from ntpaudit.config.schema import (
 from ntpaudit.config.secrets import Token, find_token
 from ntpaudit.config.text import show_json, show_toml, tables_of, write_file
 from ntpaudit.config.values import LANGUAGES, parse_url, write_duration
+from ntpaudit.core.ingest import PIPELINES
 from ntpaudit.core.ntp.sources import CONTINENTS, Server, parse_source, pool, region
 from ntpaudit.core.policy import PROFILES
+from ntpaudit.core.site_policy import ROLES
 from ntpaudit.core.units import parse_duration
 from ntpaudit.errors import ConfigError
 from tests.command import Ran, ntpaudit
@@ -70,6 +72,12 @@ OWN: Mapping[str, st.SearchStrategy[Any]] = {
     "sources.servers": st.lists(st.sampled_from([*SERVERS, "pool.ntp.org", "bücher.example"]), max_size=5),
     "sources.pool": st.sampled_from(["nl.pool.ntp.org", "ntp.example.net", "1.europe.pool.ntp.org"]),
     "sources.region": st.sampled_from([*CONTINENTS, "nl", "us"]),
+    "sources.approved": st.lists(
+        st.sampled_from(["*.example.net", "bücher.example", "GPS", "SHM(0)", "192.0.2.0/24", "2001:db8::1", "[::1]"]),
+        min_size=1,
+    ),
+    "sources.role": st.sampled_from(ROLES),
+    "ingest.pipelines": st.lists(st.sampled_from([*PIPELINES]), min_size=1, unique=True),
     "schedule.network": spans(15),
     "policy.profile": st.sampled_from(sorted(PROFILES)),
     "policy.critical": st.sampled_from(["64s", "1.25ms", "7us"]),
@@ -216,6 +224,14 @@ REFUSED = {
     "[host]\nmax_drift_ppm = nan": "host.max_drift_ppm: write a number of ppm",
     "[host]\nmax_drift_ppm = true": "host.max_drift_ppm: write a number of ppm",
     "[host]\nmax_drift_ppm = '80'": "host.max_drift_ppm: write a number of ppm",
+    "[sources]\napproved = []": "sources.approved: write a list of patterns",
+    "[sources]\napproved = '*.example.net'": "sources.approved: write a list of patterns",
+    "[sources]\napproved = ['192.0.2.1/24']": "sources.approved: '192.0.2.1/24' is no network: write 192.0.2.0/24",
+    "[sources]\nrole = 'server'": "sources.role: 'server': write internal or designated",
+    "[sources]\nrequire_authentication = 'yes'": "sources.require_authentication: write true or false",
+    "[ingest]\npipelines = 'loki'": "ingest.pipelines: write a list of names",
+    "[ingest]\npipelines = ['lokki']": "ingest.pipelines: 'lokki': unknown, did you mean 'loki'?; known: loki, ",
+    "[ingest]\nlag = 30": 'ingest.lag: write a duration with its unit, in quotes, such as "30s"',
     "[schedule]\nlocal = '0s'": "schedule.local: '0s' is too short",
     "[schedule]\nlocal = 60": 'schedule.local: write a duration with its unit, in quotes, such as "1m"',
     "[schedule]\nnetwork = 5": 'schedule.network: write a duration with its unit, in quotes, such as "5m"',

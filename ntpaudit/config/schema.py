@@ -10,11 +10,14 @@ from typing import Annotated, Any, NamedTuple, get_args
 from ntpaudit.config import values
 from ntpaudit.core.clock.readings import MAX_DRIFT_PPM
 from ntpaudit.core.fleet.model import FleetPolicy
+from ntpaudit.core.ingest import PIPELINES
+from ntpaudit.core.ntp.patterns import Pattern
 from ntpaudit.core.ntp.rate_limit import POOL_INTERVAL_S
 from ntpaudit.core.ntp.sources import Pool, Source
 from ntpaudit.core.ntp.sources import pool as parse_pool
 from ntpaudit.core.ntp.sources import region as parse_region
 from ntpaudit.core.policy import DEFAULT_PROFILE, PROFILES, Profile
+from ntpaudit.core.site_policy import Role
 from ntpaudit.core.units import parse_duration, parse_size
 
 
@@ -120,6 +123,30 @@ class SourcesConfig(NamedTuple):
         ),
     ] = None
     from_host: Annotated[bool, Key("also query the servers of the running time daemon", values.read_flag)] = False
+    approved: Annotated[
+        tuple[Pattern, ...],
+        Key(
+            "sources that the time daemon and ntpaudit may use: names (* stands for any characters), addresses, "
+            "networks, ids of reference clocks",
+            values.read_patterns,
+            lambda patterns: [pattern.text for pattern in patterns],
+            example=["*.example.net", "192.0.2.0/24", "2001:db8::/32", "GPS"],
+            unset="sources are not judged",
+        ),
+    ] = ()
+    role: Annotated[
+        Role | None,
+        Key(
+            "internal: this host must not use public NTP servers, except those that `approved` names; designated: it "
+            "may (PCI DSS 10.6.2)",
+            values.of_text(values.parse_role),
+            example="internal",
+            unset="not judged",
+        ),
+    ] = None
+    require_authentication: Annotated[
+        bool, Key("the time daemon must authenticate its servers, with NTS or a symmetric key", values.read_flag)
+    ] = False
 
     @property
     def pools(self) -> tuple[Source, ...]:
@@ -170,6 +197,35 @@ class PolicyConfig(NamedTuple):
         float | None,
         _duration(
             "critical tolerance, which the verdict refers to", parse_duration, example="1s", unset="that of the profile"
+        ),
+    ] = None
+
+
+class IngestConfig(NamedTuple):
+    """`[ingest]`: where this host's logs go, and how late; for the finding `ingest-risk`."""
+
+    pipelines: Annotated[
+        tuple[str, ...],
+        Key(
+            f"log pipelines that this host's events go to: {', '.join(PIPELINES)}",
+            values.read_pipelines,
+            list,
+            example=["loki", "elastic"],
+            unset="not judged",
+        ),
+    ] = ()
+    lag_s: Annotated[
+        float | None,
+        _duration("how long an event takes to reach a pipeline", example="30s", unset="not counted"),
+    ] = None
+    rule_interval_s: Annotated[
+        float | None,
+        _duration("how often detection rules run", example="5m", unset="that of the pipeline, if it has a usual one"),
+    ] = None
+    rule_lookback_s: Annotated[
+        float | None,
+        _duration(
+            "how far back detection rules search", example="9m", unset="that of the pipeline, if it has a usual one"
         ),
     ] = None
 
@@ -354,6 +410,7 @@ class Config(NamedTuple):
     schedule: ScheduleConfig = ScheduleConfig()
     policy: PolicyConfig = PolicyConfig(DEFAULT_PROFILE, _DEFAULT.warning_s, _DEFAULT.critical_s)
     profile: Profile = _DEFAULT
+    ingest: IngestConfig = IngestConfig()
     history: HistoryConfig = HistoryConfig()
     influxdb: InfluxConfig | None = None
     outputs: OutputsConfig = OutputsConfig()
@@ -369,6 +426,7 @@ TABLES: Mapping[str, Any] = {
     "sources": SourcesConfig,
     "schedule": ScheduleConfig,
     "policy": PolicyConfig,
+    "ingest": IngestConfig,
     "history": HistoryConfig,
     "influxdb": InfluxConfig,
     **OUTPUTS,

@@ -4,8 +4,12 @@ from collections.abc import Callable
 from typing import Any, Literal, TypeVar, get_args
 
 from ntpaudit.core.clock.readings import MAX_KERNEL_PPM
+from ntpaudit.core.ingest import PIPELINES
+from ntpaudit.core.ntp.patterns import Pattern, parse_pattern
 from ntpaudit.core.ntp.sources import POOL_DOMAIN, Pool, Source, parse_source
+from ntpaudit.core.site_policy import ROLES, Role
 from ntpaudit.core.units import MAX_DIGITS, brief, format_duration, parse_duration
+from ntpaudit.errors import nearest
 
 DAY_S = 86_400.0
 YEAR_S = 365.25 * DAY_S
@@ -48,6 +52,31 @@ def read_servers(value: Any) -> tuple[Source, ...]:
     if not (isinstance(value, list) and all(isinstance(server, str) for server in value)):
         raise ValueError('write a list of names, ["ntp1.example.net", "192.0.2.1:1123"]')
     return tuple(map(parse_source, value))
+
+
+def read_patterns(value: Any) -> tuple[Pattern, ...]:
+    """Return the patterns of approved sources."""
+    if not (isinstance(value, list) and value and all(isinstance(text, str) for text in value)):
+        raise ValueError('write a list of patterns, ["*.example.net", "192.0.2.0/24"], or remove the key')
+    return tuple(map(parse_pattern, value))
+
+
+def parse_role(text: str) -> Role:
+    """Return the role of a host."""
+    for role in ROLES:
+        if text == role:
+            return role
+    raise ValueError(f"{text!r}: write {' or '.join(ROLES)}")
+
+
+def read_pipelines(value: Any) -> tuple[str, ...]:
+    """Return the names of pipelines, each once."""
+    if not (isinstance(value, list) and value and all(isinstance(name, str) for name in value)):
+        raise ValueError('write a list of names, ["loki", "elastic"], or remove the key')
+    for name in value:
+        if name not in PIPELINES:
+            raise ValueError(f"{brief(name)}: unknown{nearest(name, PIPELINES)}; known: {', '.join(PIPELINES)}")
+    return tuple(dict.fromkeys(value))
 
 
 def parse_label(text: str) -> str:

@@ -30,6 +30,7 @@ from ntpaudit.core.observation import Observation, Unavailable
 from ntpaudit.core.policy import Profile, max_error_s
 from ntpaudit.core.record import AuditKind, Health, Labels, LastPoll, Record, write_record
 from ntpaudit.core.selection import Agreement, Selection, count_sources, select
+from ntpaudit.core.site_policy import SitePolicy
 from ntpaudit.core.time_config import ConfigChange, watch_settings
 from ntpaudit.core.units import NS_PER_S, format_utc
 
@@ -47,6 +48,7 @@ class AuditSettings(NamedTuple):
     labels: Labels
     interval_s: float
     max_drift_ppm: float = MAX_DRIFT_PPM
+    site_policy: SitePolicy = SitePolicy()
 
 
 class AuditResult(NamedTuple):
@@ -103,7 +105,15 @@ def evaluate(
         config_changes=config.changes if config else (),
     )
     selection = measured.replies._replace(agreement=agreement)
-    context = AuditContext(observation, selection, settings.profile, earlier, counts, measured.drift_ppm)
+    context = AuditContext(
+        observation,
+        selection,
+        settings.profile,
+        earlier,
+        counts,
+        measured.drift_ppm,
+        site_policy=settings.site_policy,
+    )
     decision = judge(
         context,
         state.debounce,

@@ -6,7 +6,7 @@ from typing import Any, Literal, NamedTuple
 
 from ntpaudit.core.clock.readings import ClockReading
 from ntpaudit.core.ntp.measurement import Measurement
-from ntpaudit.core.ntp.sources import is_pool_name
+from ntpaudit.core.ntp.sources import NTP_PORT, is_pool_name
 
 Status = Literal["agreeing", "falseticker", "distant", "rejected", "unreachable", "skipped"]
 STATUSES: tuple[Status, ...] = ("agreeing", "falseticker", "distant", "rejected", "unreachable", "skipped")
@@ -143,6 +143,26 @@ class TimeUnit(NamedTuple):
     running: bool | None = None
 
 
+class ConfiguredServer(NamedTuple):
+    """A server that a time daemon is configured with. `pool`: a name of several servers.
+
+    `nts`, `key`: it is authenticated with NTS, or with a symmetric key. `port` is not that of NTS's key exchange.
+    """
+
+    host: str
+    port: int = NTP_PORT
+    pool: bool = False
+    nts: bool = False
+    key: bool = False
+
+
+class Configuration(NamedTuple):
+    """The servers that a time daemon is configured with, and why there may be more of them."""
+
+    servers: tuple[ConfiguredServer, ...]
+    problems: tuple[str, ...] = ()
+
+
 class Daemon(NamedTuple):
     """A visible program that sets clocks, or has the name of one that does. `pid` 0 is the kernel itself.
 
@@ -152,6 +172,7 @@ class Daemon(NamedTuple):
     `TimeUnit`.
 
     `claim` is what it reports about itself, or why that cannot be read; None where this kind reports nothing.
+    `configuration` has its servers; None where it has no servers, or was not read.
     """
 
     name: str
@@ -163,6 +184,7 @@ class Daemon(NamedTuple):
     unit: str | None = None
     claim: Claim | Unavailable | None = None
     enabled: Enablement | None = None
+    configuration: Configuration | None = None
 
     def summary(self) -> Mapping[str, Any]:
         """Return the part for the record: a property of all daemons of this name is not in it."""
@@ -174,6 +196,7 @@ class Daemon(NamedTuple):
             "unit": self.unit,
             "enabled": self.enabled,
             "claim": _claim(self.claim),
+            "configuration": _configuration(self.configuration),
         }
 
 
@@ -185,6 +208,12 @@ def _claim(claim: Claim | Unavailable | None) -> Mapping[str, Any] | None:
         case Unavailable():
             return {"available": False} | claim._asdict()
     return None
+
+
+def _configuration(found: Configuration | None) -> Mapping[str, Any] | None:
+    if found is None:
+        return None
+    return {"servers": [server._asdict() for server in found.servers], "problems": list(found.problems)}
 
 
 class HiddenDaemons(NamedTuple):

@@ -13,6 +13,7 @@ from ntpaudit.core.ntp.time import short_to_s
 from ntpaudit.core.observation import KernelState, Observation, Status, Unavailable
 from ntpaudit.core.policy import Profile, Severity, Verdict, max_error_s
 from ntpaudit.core.selection import Agreement, ClassifiedSource, SourceCounts, count_sources, select
+from ntpaudit.core.site_policy import NOTHING_REQUIRED, SitePolicy
 from ntpaudit.core.units import NS_PER_S, direction, format_utc, parse_utc
 
 SCHEMA = "ntpaudit.record/1"
@@ -246,7 +247,13 @@ class Labels(NamedTuple):
     env: str | None = None
 
 
-def conclude(observation: Observation, profile: Profile, labels: Labels, assumed_ppm: float = MAX_DRIFT_PPM) -> Record:
+def conclude(
+    observation: Observation,
+    profile: Profile,
+    labels: Labels,
+    assumed_ppm: float = MAX_DRIFT_PPM,
+    site_policy: SitePolicy = NOTHING_REQUIRED,
+) -> Record:
     """Judge an observation without earlier ones: select sources, estimate the offset, run the rules.
 
     `assumed_ppm` is the assumed largest drift of the oscillator, unless the kernel's correction shows more (R4). It is
@@ -254,7 +261,7 @@ def conclude(observation: Observation, profile: Profile, labels: Labels, assumed
     """
     drift_ppm = max_drift_ppm(observation.kernel_ppm, assumed_ppm)
     selection = select(observation.sources, observation.taken, drift_ppm)
-    context = AuditContext(observation, selection, profile, max_drift_ppm=drift_ppm)
+    context = AuditContext(observation, selection, profile, max_drift_ppm=drift_ppm, site_policy=site_policy)
     findings = findings_of(context)
     severity = max(context.offset_severity, *(finding.severity for finding in findings), Severity.OK)
     return write_record(context, labels, findings, severity)

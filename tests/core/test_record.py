@@ -197,6 +197,7 @@ def test_the_record_is_what_the_contract_says() -> None:
                 "unit": "chrony.service",
                 "claim": None,
                 "enabled": "enabled",
+                "configuration": None,
             }
         ],
         "daemons_hidden": None,
@@ -317,6 +318,7 @@ def test_visible_daemons_are_recorded_though_others_may_be_hidden() -> None:
         "unit": None,
         "enabled": None,
         "claim": None,
+        "configuration": None,
     }
     assert (data["daemons"], data["daemons_hidden"]) == ([said], "hidden here")
     assert Record.from_dict(data) == hidden

@@ -11,6 +11,7 @@ from ntpaudit.core.clock.steps import Step
 from ntpaudit.core.observation import Observation
 from ntpaudit.core.policy import Profile, Severity, Verdict
 from ntpaudit.core.selection import Selection, SourceCounts
+from ntpaudit.core.site_policy import SitePolicy
 from ntpaudit.core.time_config import ConfigChange
 from ntpaudit.core.units import NS_PER_S
 
@@ -92,7 +93,8 @@ class AuditContext(NamedTuple):
     """All inputs of a check.
 
     `counts` is of this poll, and in a local audit of the one that measured; `max_falsetickers` and `guaranteed` are
-    those of the reported interval. `max_drift_ppm` is the assumed largest drift (R4).
+    those of the reported interval. `max_drift_ppm` is the assumed largest drift (R4). `site_policy` is what the site
+    requires besides the tolerances of the profile.
     """
 
     observation: Observation
@@ -101,6 +103,7 @@ class AuditContext(NamedTuple):
     earlier: EarlierState = EarlierState()
     counts: SourceCounts | None = None
     max_drift_ppm: float = MAX_DRIFT_PPM
+    site_policy: SitePolicy = SitePolicy()
 
     @property
     def verdict(self) -> Verdict:

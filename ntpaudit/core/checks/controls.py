@@ -34,6 +34,7 @@ PCI = "PCI DSS 10.6.2"
 PCI_CHANGES = "PCI DSS 10.6.3"
 PCI_REVIEWS = "PCI DSS 10.6.3.b"
 PCI_FAILURES = "PCI DSS 10.7.3"
+PCI_REVIEW = "PCI DSS 10.4"
 AU8 = "NIST SP 800-53 AU-8"
 SC45 = "NIST SP 800-53 SC-45"
 SC45_REGIONS = "NIST SP 800-53 SC-45(2)"
@@ -43,10 +44,14 @@ FINRA = "FINRA 4590"
 FINRA_ERRORS = "FINRA 4590(b)"
 RTS25 = "RTS 25 Art. 4"
 ETSI = "ETSI EN 319 421"
+DORA = "DORA RTS 2024/1774 Art. 12(2)(f)"
+CERT_IN = "CERT-In Directions 2022"
+SRG_NTS = "DISA SRG-OS-000480"
 STIG_COMPARE = "DISA STIG V-257945"
 STIG_TIMESYNCD = "DISA STIG V-270645"
 CIS_TWO = "CIS Controls 8.4"
 CIS_THREE = "CIS Controls v7 6.1"
+CIS_SOURCES = "CIS Benchmark 2.3"
 CIS_DAEMON = "CIS Benchmark 2.3.1.1"
 CIS_AUDIT = "CIS Benchmark 6.3.3.4"
 ASVS = "OWASP ASVS 16.2.2"
@@ -61,6 +66,7 @@ CONTROLS: Mapping[str, Control] = {
     PCI_CHANGES: Control("verified", note="changes of time settings are logged, monitored and reviewed"),
     PCI_REVIEWS: Control("verified", note="how these changes are logged, monitored and reviewed is examined"),
     PCI_FAILURES: Control("verified", note="failures are recorded with cause, duration and repair"),
+    PCI_REVIEW: Control("unverified", note="audit logs are reviewed"),
     AU8: Control("verified", NO_NUMBER),
     SC45: Control("verified", NO_NUMBER),
     SC45_REGIONS: Control("verified", note="a second source in another region"),
@@ -73,10 +79,14 @@ CONTROLS: Mapping[str, Control] = {
         note="traceability to UTC, reviewed every year; repealed from 2 March 2026 (from a secondary source)",
     ),
     ETSI: Control("verified", "1 s or better"),
+    DORA: Control("verified", NO_NUMBER, "a documented reliable reference time source"),
+    CERT_IN: Control("secondary", note="servers of NIC or NPL, or servers traceable to them"),
+    SRG_NTS: Control("verified", note="NTS in chrony.conf; by ComplianceAsCode's rule chrony_set_nts for RHEL 10"),
     STIG_COMPARE: Control("verified", "compare at least every 24 h"),
     STIG_TIMESYNCD: Control("verified", note="Ubuntu 24.04: systemd-timesyncd must not be installed"),
     CIS_TWO: Control("verified", "at least 2 time sources"),
     CIS_THREE: Control("verified", "at least 3 time sources"),
+    CIS_SOURCES: Control("unverified", note="authorised time servers; the number differs by benchmark"),
     CIS_DAEMON: Control(
         "verified", note="one time daemon; benchmarks of other systems than Debian 11 may number it otherwise"
     ),

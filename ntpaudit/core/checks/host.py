@@ -2,13 +2,16 @@
 
 from collections.abc import Iterable, Set
 
-from ntpaudit.core.checks import daemons, offset, records, sources, steps, tampering
+from ntpaudit.core.checks import approval, daemons, ingest, offset, records, smear, sources, steps, tampering
 from ntpaudit.core.checks.context import AuditContext, HostRule
 from ntpaudit.core.checks.rule import Finding, make_finding, worst_first
 from ntpaudit.core.policy import Severity
 
 # Findings of one level are listed in this order.
-RULES = (*offset.RULES, *steps.RULES, *tampering.RULES, *records.RULES, *daemons.RULES, *sources.RULES)
+RULES = (
+    *(*offset.RULES, *ingest.RULES, *steps.RULES, *tampering.RULES, *records.RULES, *daemons.RULES),
+    *(*approval.RULES, *sources.RULES, *smear.RULES),
+)
 BY_ID = {rule.id: rule for rule in RULES}
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from ntpaudit.core.checks.context import AuditContext, Contradiction
 from ntpaudit.core.checks.controls import CIS_TWO, FEDRAMP, PCI, SC45, SC45_REGIONS
 from ntpaudit.core.checks.rule import Level, Raised, Rule
+from ntpaudit.core.checks.smear import LEAP_SMEAR_MIX
 from ntpaudit.core.ntp.sources import NTP_PORT, is_loopback
 from ntpaudit.core.ntp.time import ERA_S, PIVOT_NS
 from ntpaudit.core.selection import BEFORE_RELEASE, ClassifiedSource, independent_groups
@@ -224,6 +225,7 @@ SOURCE_QUORUM = Rule(
         "a server is this host, or follows this host": _FIX_LOOP,
     },
     has_sample=_has_sample,
+    caused_by=(LEAP_SMEAR_MIX.id,),
     message_id="39a766605369401dac99b798314707f1",
 )
 

@@ -3,10 +3,18 @@
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from ntpaudit.core.observation import Claim, Daemon, HiddenDaemons, TimeUnit, Unavailable
+from ntpaudit.core.observation import (
+    Claim,
+    Configuration,
+    ConfiguredServer,
+    Daemon,
+    HiddenDaemons,
+    TimeUnit,
+    Unavailable,
+)
 from ntpaudit.probes.daemons import chronyd, linuxptp, ntpd, ntpd_rs, openntpd, others, timesyncd
 from ntpaudit.probes.daemons.files import Files
-from ntpaudit.probes.daemons.kind import ConfiguredServer, DaemonKind, Process
+from ntpaudit.probes.daemons.kind import DaemonKind, Process
 from ntpaudit.probes.daemons.process import find_process, time_processes
 from ntpaudit.probes.daemons.units import unit_states
 
@@ -77,22 +85,45 @@ def with_claims(
 ) -> tuple[Daemon, ...] | HiddenDaemons:
     """Return these daemons with what each reports about itself now, and about its servers if asked for."""
     seen = daemons.seen if isinstance(daemons, HiddenDaemons) else daemons
-    claiming = tuple(daemon._replace(claim=_claim(daemon, with_sources)) for daemon in seen)
+    claiming = tuple(_with_claim(daemon, with_sources) for daemon in seen)
     return daemons._replace(seen=claiming) if isinstance(daemons, HiddenDaemons) else claiming
 
 
-def _claim(daemon: Daemon, with_sources: bool) -> Claim | Unavailable | None:
+def _with_claim(daemon: Daemon, with_sources: bool) -> Daemon:
     kind = next((kind for kind in KINDS if kind.name == daemon.name), None)
-    if kind is None or kind.claim is None:
-        return None
+    if kind is None or (kind.claim is None and kind.servers is None):
+        return daemon
     found = find_process(daemon.pid, _BY_PROCESS)
-    if found is None:
+    if kind.claim is not None:
+        daemon = daemon._replace(claim=_claim(kind, None if found is None else found[1], with_sources))
+    if with_sources and found is not None:
+        daemon = daemon._replace(configuration=_configuration(kind, found[1]))
+    return daemon
+
+
+def _claim(kind: DaemonKind, process: Process | None, with_sources: bool) -> Claim | Unavailable | None:
+    if kind.claim is None:
+        return None
+    if process is None:
         return Unavailable("it has ended")
-    _, process = found
     if not process.is_ours:
         return Unavailable("it runs in a container", "run ntpaudit in that container")
-    root = f"/proc/{process.pid}/root" if process.root is None else process.root
-    return kind.claim(process, Files(root), with_sources)
+    return kind.claim(process, Files(_root(process)), with_sources)
+
+
+def _configuration(kind: DaemonKind, process: Process) -> Configuration | None:
+    """Return the servers that a daemon was started with; the same as those of `configured_servers`."""
+    if kind.servers is None:
+        return None
+    if process.root is None:
+        return Configuration((), ("its files cannot be seen from here",))
+    files = Files(process.root)
+    servers = tuple(kind.servers(process, files))
+    return Configuration(servers, tuple(files.problems))
+
+
+def _root(process: Process) -> str:
+    return f"/proc/{process.pid}/root" if process.root is None else process.root
 
 
 def configured_servers() -> Configured:

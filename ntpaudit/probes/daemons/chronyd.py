@@ -37,7 +37,7 @@ def _servers(process: Process, files: Files) -> Iterator[ConfiguredServer]:
                 words = [one.lower() for one in words]
                 port = read_port(words[words.index("port") + 1 :][:1]) if "port" in words else NTP_PORT
                 if port:
-                    yield ConfiguredServer(host, port, kind == "pool", "nts" in words)
+                    yield ConfiguredServer(host, port, kind == "pool", "nts" in words, "key" in words)
 
 
 def _lines(process: Process, files: Files) -> Iterator[str]:

@@ -5,8 +5,8 @@ import os.path
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
-from ntpaudit.core.ntp.sources import NTP_PORT
 from ntpaudit.core.observation import Claim, Daemon, Unavailable
+from ntpaudit.core.observation import ConfiguredServer as ConfiguredServer
 from ntpaudit.probes.daemons.files import Files
 
 CLAIM_WITHIN_S = 0.5
@@ -53,15 +53,6 @@ class Process(NamedTuple):
             files.problems.append(f"{path} cannot be found: the folder it was started in cannot be seen")
             return None
         return os.path.normpath(os.path.join(self.folder, path))
-
-
-class ConfiguredServer(NamedTuple):
-    """A server of a daemon. `pool`: several servers. `nts`: queried with NTS; `port` is not its key exchange's."""
-
-    host: str
-    port: int = NTP_PORT
-    pool: bool = False
-    nts: bool = False
 
 
 class DaemonKind(NamedTuple):

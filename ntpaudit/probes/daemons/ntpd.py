@@ -60,7 +60,8 @@ def _servers(process: Process, files: Files) -> Iterator[ConfiguredServer]:
     """NTPsec takes servers as arguments, before those of the file (ntpd(8)); BusyBox's -p stand instead of the file."""
     if peers := _busybox_peers(process):
         for peer in peers:
-            yield ConfiguredServer(peer.split(":", 2)[-1] if peer.startswith("keyno:") else peer)
+            has_key = peer.startswith("keyno:")
+            yield ConfiguredServer(peer.split(":", 2)[-1] if has_key else peer, key=has_key)
         return
     given = read_options(process, _OPTIONS, _LONG_OPTIONS)
     yield from map(ConfiguredServer, given.words)
@@ -75,7 +76,7 @@ def _servers(process: Process, files: Files) -> Iterator[ConfiguredServer]:
             case ["server" | "pool" | "peer" as kind, host, *details]:
                 host = split_port(host)[0] if "nts" in details else host  # the port is that of the key exchange
                 if host and not host.startswith(_CLOCK_ADDRESS):
-                    yield ConfiguredServer(host, pool=kind == "pool", nts="nts" in details)
+                    yield ConfiguredServer(host, pool=kind == "pool", nts="nts" in details, key="key" in details)
 
 
 def _included(files: Files, path: str, line: str) -> Collection[str]:
