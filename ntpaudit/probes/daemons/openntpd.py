@@ -1,12 +1,37 @@
-"""OpenNTPD, whose program is called ntpd as well."""
+"""OpenNTPD, whose program is called ntpd as well.
 
+Its control socket is for root alone, and carries C structures that have no version: so its own ntpctl reads it.
+"""
+
+import os
+import re
+import time
 from collections.abc import Iterator
+from itertools import pairwise
+from typing import NamedTuple
 
+from ntpaudit.core.observation import Claim, ClaimedSource, Unavailable
 from ntpaudit.probes.daemons.files import Files
-from ntpaudit.probes.daemons.kind import ConfiguredServer, DaemonKind, Process, always, config_path, read_options
+from ntpaudit.probes.daemons.kind import (
+    CLAIM_WITHIN_S,
+    ConfiguredServer,
+    DaemonKind,
+    Process,
+    always,
+    config_path,
+    read_options,
+)
 
 _OPTIONS = "df:np:P:sSv"
 _DEFAULTS = ("/etc/openntpd/ntpd.conf", "/etc/ntpd.conf")
+_CONTROL = ("/usr/sbin/ntpctl", "/usr/local/sbin/ntpctl")
+_STATUS = re.compile(
+    r"clock (?:(unsynced)|synced, stratum (\d{1,3}))(?:, clock offset is (-?\d{1,12}\.\d{3})ms)?$", re.MULTILINE
+)
+_PEER = re.compile(  # weight, trust level, stratum, next, poll, and three numbers (ntpctl.c: show_peer_msg)
+    r" {1,4}(\*)? {1,9}\d+ +\d+ +(\d{1,3}) +(-?\d{1,12})s +(-?\d{1,12})s"
+    r" +(?:---- peer not valid ----|(-?\d{1,12}\.\d{3})ms .*)$"
+)
 _ENGINE = "ntpd: ntp engine"  # the title of the process that asks the servers; its parent sets the clock
 
 
@@ -28,4 +53,77 @@ def _servers(process: Process, files: Files) -> Iterator[ConfiguredServer]:
                 yield ConfiguredServer(host, pool=kind == "servers")
 
 
-KIND = DaemonKind("openntpd", ("openntpd",), ("openntpd",), always, _servers)
+def _claim(_process: Process, _files: Files, with_sources: bool) -> Claim | Unavailable:
+    if os.geteuid() != 0:
+        return Unavailable("only root can read its control socket", "run `ntpaudit check` as root")
+    control = next((path for path in _CONTROL if os.path.exists(path)), None)
+    if control is None:
+        return Unavailable(f"{_CONTROL[0]} is missing", "install it: it is part of OpenNTPD")
+    import subprocess  # only root's checks of hosts with this daemon pay for it
+
+    boottime_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+    try:
+        done = subprocess.run(
+            [control, "-s", "all"],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=CLAIM_WITHIN_S,
+            env={"LC_ALL": "C"},
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return Unavailable(f"{control} does not reply within {CLAIM_WITHIN_S} s")
+    except OSError as error:
+        return Unavailable(f"{control} cannot be run: {error.strerror}")
+    if done.returncode != 0:
+        complaint = done.stderr.decode(errors="replace").strip() or f"exit status {done.returncode}"
+        return Unavailable(f"{control} fails: {complaint[:200]}")
+    return read_claim(done.stdout.decode(errors="replace"), boottime_ns, with_sources=with_sources)
+
+
+class _Peer(NamedTuple):
+    source: ClaimedSource
+    updated_s: float
+
+
+def read_claim(report: str, boottime_ns: int, *, with_sources: bool) -> Claim | Unavailable:
+    """Read what `ntpctl -s all` prints. It reports no root delay or dispersion, so there is no bound.
+
+    Its offsets are server minus host, in ms. The one of the status line is what adjtime(2) has yet to correct, shown
+    only while it is not synchronised.
+    """
+    status = _STATUS.search(report.partition("\n\n")[0])
+    if status is None:
+        return Unavailable("the report of its ntpctl is not understood")
+    peers = list(_peers(report.split("\n")))
+    followed = next((peer for peer in peers if peer.source.is_followed), None)
+    claim = Claim(
+        boottime_ns,
+        status[1] is None,
+        offset_s=float(status[3]) / 1e3 if status[3] else None,
+        stratum=int(status[2]) if status[2] else None,
+        authentication="none",
+        sources=tuple(peer.source for peer in peers) if with_sources else (),
+    )
+    if followed is None:
+        return claim
+    source, updated_s = followed
+    offset_s = source.offset_s if claim.offset_s is None else claim.offset_s
+    return claim._replace(follows=source.name, offset_s=offset_s, updated_s=updated_s, poll_s=source.poll_s)
+
+
+def _peers(lines: list[str]) -> Iterator[_Peer]:
+    """Yield the peers: a line `ADDRESS [[from pool ]NAME]`, and one with the numbers (control.c: build_show_peer)."""
+    for description, line in pairwise(lines):
+        if (numbers := _PEER.match(line)) is None:
+            continue
+        words = description.replace(" (non-dnssec lookup)", "").split()
+        address = None if words[:2] == ["not", "resolved"] or not words else words[0]
+        name = words[-1] if words else "?"
+        mark, stratum, due_s, poll_s, offset_ms = numbers.groups()
+        offset_s = float(offset_ms) / 1e3 if offset_ms else None
+        source = ClaimedSource(name, address, bool(mark), "none", int(stratum), offset_s, float(poll_s))
+        yield _Peer(source, max(0.0, float(poll_s) - float(due_s)))
+
+
+KIND = DaemonKind("openntpd", ("openntpd",), ("openntpd",), always, _servers, claim=_claim)
