@@ -160,9 +160,9 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @contextmanager
-def installed(package: Path) -> Iterator[Machine]:
+def installed(package: Path, release: str = "bookworm") -> Iterator[Machine]:
     """A machine with the package, and nothing done to it since."""
-    with machine() as host:
+    with machine(release) as host:
         shutil.copy(package, host.path("/root/ntpaudit.deb"))
         host.say("dpkg", "--install", "/root/ntpaudit.deb")
         yield host
