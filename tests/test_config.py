@@ -558,11 +558,15 @@ def test_check_names_every_output_and_says_that_none_was_tried(tmp_path: Path) -
         assert ran.out.endswith(f"(warning 100 ms, critical 1 s), {words}")
 
 
+_FOUR = "servers = ['a', 'b', 'c', 'd']"
 WARNED = {
     "servers = ['a', 'b', 'c', 'a']": "servers named twice: a",
-    "servers = ['a', 'b', 'c', 'd']\n[history]\nraw = '60d'\nrollups = '30d'": "history.rollups is shorter",
-    "servers = ['a', 'b', 'c', 'd']\n[schedule]\nlocal = '1h'": "schedule.local is longer than schedule.network",
-    "servers = ['a', 'b', 'c', 'd']\n[fleet]\ninventory = '/nowhere/list'": "/nowhere/list does not exist",
+    f"{_FOUR}\n[history]\nraw = '60d'\nrollups = '30d'": "history.rollups is shorter",
+    f"{_FOUR}\n[schedule]\nlocal = '1h'": "schedule.local is longer than schedule.network",
+    f"{_FOUR}\n[fleet]\ninventory = '/nowhere/list'": "/nowhere/list does not exist",
+    f"{_FOUR}\n[ingest]\npipelines = ['loki', 'sentinel']": "sentinel is not judged without",
+    f"{_FOUR}\n[ingest]\nrule_interval = '5m'": "are used together only: set both",
+    f"{_FOUR}\n[ingest]\nrule_interval = '5m'\nrule_lookback = '4m'": "rules never search some events",
 }
 
 

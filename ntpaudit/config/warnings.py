@@ -4,7 +4,8 @@ import os
 from collections import Counter
 from collections.abc import Iterator
 
-from ntpaudit.config.schema import Config, SourcesConfig
+from ntpaudit.config.schema import Config, IngestConfig, SourcesConfig
+from ntpaudit.core.ingest import PIPELINES
 from ntpaudit.core.ntp.sources import Server, doubtful_port
 from ntpaudit.core.units import plural
 
@@ -26,6 +27,7 @@ def config_warnings(config: Config) -> Iterator[str]:
         folder = os.path.dirname(getattr(table, "path", None) or "")  # an output's `path` is a file that it writes
         if folder and folder not in SERVICE_FOLDERS and not os.path.isdir(folder):
             yield f"{name}.path: the folder {folder} does not exist: create it"
+    yield from ingest_warnings(config.ingest)
     inventory = config.fleet.inventory
     if inventory is not None and not os.path.exists(inventory):
         yield f"fleet.inventory: {inventory} does not exist: `ntpaudit fleet` cannot run without it"
@@ -40,3 +42,15 @@ def source_warnings(sources: SourcesConfig) -> Iterator[str]:
     yield from filter(None, map(doubtful_port, servers))
     if repeated := [name for name, count in Counter(servers).items() if count > 1]:
         yield f"servers named twice: {', '.join(repeated)}"
+
+
+def ingest_warnings(ingest: IngestConfig) -> Iterator[str]:
+    """Describe pipelines without a limit, and windows of detection rules that cannot be as intended."""
+    interval_s, lookback_s = ingest.rule_interval_s, ingest.rule_lookback_s
+    without = [name for name in ingest.pipelines if PIPELINES[name].ahead is PIPELINES[name].behind is None]
+    if without and (interval_s is None or lookback_s is None):
+        yield f"ingest.pipelines: {without[0]} is not judged without ingest.rule_interval and ingest.rule_lookback"
+    if (interval_s is None) is not (lookback_s is None):
+        yield "ingest.rule_interval and ingest.rule_lookback are used together only: set both"
+    if interval_s is not None and lookback_s is not None and lookback_s < interval_s:
+        yield "ingest.rule_lookback is shorter than ingest.rule_interval: the rules never search some events"

@@ -4,10 +4,17 @@ import pytest
 
 from ntpaudit.core.checks.approval import UNAPPROVED_SOURCE, UNAUTHENTICATED
 from ntpaudit.core.checks.context import AuditContext
-from ntpaudit.core.observation import ClaimedSource, ConfiguredServer, HiddenDaemons, SourceFailure, SourceObservation
+from ntpaudit.core.observation import (
+    Claim,
+    ClaimedSource,
+    ConfiguredServer,
+    HiddenDaemons,
+    SourceFailure,
+    SourceObservation,
+)
 from ntpaudit.core.site_policy import SitePolicy
 from tests.core.policies import AUTHENTICATED, INSIDE, INTERNAL, POOL, SITE, following, judged, silent, site
-from tests.core.worlds import CHRONYD, FOUR, answered, case
+from tests.core.worlds import CHRONYD, DAY, FOUR, answered, case
 
 OUTSIDER = "time.example.org"
 ADDRESS = "198.51.100.7"
@@ -68,6 +75,10 @@ def test_what_is_not_allowed(context: AuditContext, level: str, words: str) -> N
         judged(site("bücher.example", "192.0.0.0/16"), silent("xn--bcher-kva.example")),
         judged(site("*.example.net", "*.pool.ntp.org"), silent("2.debian.pool.ntp.org"), sources=(POOL,)),
         judged(SITE, following("127.0.0.1"), sources=(*FOUR, answered(8, name="localhost", address="127.0.0.1"))),
+        judged(
+            site("192.0.0.0/16"), following("192.0.1.1", ClaimedSource("192.0.1.1", "192.0.1.1"), servers=("ntp.x",))
+        ),
+        judged(SITE, CHRONYD._replace(claim=Claim(DAY, False, "LOCAL"))),
         judged(SITE, CHRONYD._replace(disciplines=False, configuration=silent(OUTSIDER).configuration)),
         judged(SITE, sources=(SourceObservation(OUTSIDER, None, 123, SourceFailure("skipped", "nts")),)),
         judged(INTERNAL, following("10.0.0.1"), sources=INSIDE),

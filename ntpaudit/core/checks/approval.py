@@ -62,7 +62,7 @@ def check_unapproved_source(context: AuditContext) -> Raised | None:
             refused.append(use)
         elif is_public and (is_approved is False or any(map(is_pool_name, use.hosts))):
             public.append(use)
-        elif is_approved is None and use.daemon is not None:
+        elif is_approved is None and use.daemon is not None and (use.is_followed or not _reports_sources(use.daemon)):
             unverified.append(use)
     if found := (*refused, *public):
         parts = (("sources that are not approved", refused), ("public sources, on an internal host", public))
@@ -104,9 +104,14 @@ def disciplining(observation: Observation) -> Iterator[Daemon]:
     return (daemon for daemon in observation.known_daemons if daemon.disciplines)
 
 
+def _reports_sources(daemon: Daemon) -> bool:
+    """Whether a daemon reports its sources with their addresses, so that a name of its configuration adds nothing."""
+    return isinstance(daemon.claim, Claim) and any(source.address for source in daemon.claim.sources)
+
+
 def followed(daemon: Daemon) -> Iterator[tuple[str, ...]]:
-    """Yield the name and address of each source that a daemon reports to follow."""
-    if not isinstance(daemon.claim, Claim):
+    """Yield the name and address of each source that a daemon reports to follow; its own clock is none."""
+    if not isinstance(daemon.claim, Claim) or daemon.claim.is_synchronised is False:
         return
     sources = [_both(one.name, one.address) for one in daemon.claim.sources if one.is_followed]
     yield from sources

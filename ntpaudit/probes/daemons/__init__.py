@@ -91,7 +91,7 @@ def with_claims(
 
 def _with_claim(daemon: Daemon, with_sources: bool) -> Daemon:
     kind = next((kind for kind in KINDS if kind.name == daemon.name), None)
-    if kind is None or (kind.claim is None and kind.servers is None):
+    if kind is None or (kind.claim is None and not (with_sources and kind.servers)):
         return daemon
     found = find_process(daemon.pid, _BY_PROCESS)
     if kind.claim is not None:
