@@ -23,10 +23,13 @@ from ntpaudit.core.checks.rule import AnyRule
 from ntpaudit.core.fleet import checks
 from ntpaudit.core.ingest import PIPELINES, Limit
 from ntpaudit.core.observation import SourceObservation, Status
+from ntpaudit.core.policy import Severity
+from ntpaudit.core.record import Labels, write_record
 from ntpaudit.core.selection import ClassifiedSource
 from ntpaudit.core.units import format_duration
 from ntpaudit.outputs.journal import MESSAGE_IDS
-from tests.message_examples import debounce_messages, fleet_messages, host_messages, table
+from ntpaudit.reports.explanation import of_file, render
+from tests.message_examples import HOSTS, debounce_messages, fleet_messages, host_messages, table
 
 FOLDER = Path(__file__).parent
 
@@ -44,6 +47,13 @@ def fleet_findings() -> Iterator[str]:
     """Yield the lines about the findings of a fleet."""
     for rule in checks.RULES:
         yield from _section(f"{rule.id} (fleet)", rule)
+
+
+def explanation() -> Iterator[str]:
+    """Yield the output of `ntpaudit explain` for a host that is 2 s behind."""
+    findings = host.findings_of(HOSTS[0])
+    record = write_record(HOSTS[0], Labels("1.0"), findings, Severity.CRITICAL)
+    yield from ("```", render(findings[0].id, of_file(record, "record.json")).rstrip(), "```")
 
 
 def controls() -> Iterator[str]:
@@ -127,6 +137,7 @@ BLOCKS: Mapping[str, Callable[[], Iterator[str]]] = {
     "findings of a check": lambda: host_findings(needs_agent=False),
     "findings of an agent": lambda: host_findings(needs_agent=True),
     "findings of a fleet": fleet_findings,
+    "explanation": explanation,
     "controls": controls,
     "message ids": message_ids,
     "reason codes": reasons,

@@ -78,6 +78,7 @@ EVERY_COMMAND = {
     "check": [["check", *SERVERS], ["check", "--config", "/etc/ntpaudit/ntpaudit.toml", "--format", "json"]],
     "agent": [["agent", "--once", "--every", "1h"]],
     "status": [["status"], ["status", "--format", "json"]],
+    "explain": [["explain"], ["explain", "offset-out"], ["explain", "offset-out", "--format", "json"]],
     "history": [["history", "--since", "1h"], ["history", "--events"], ["history", "--plot"], ["history", "--hourly"]],
     "history dead-letters list": [["history", "dead-letters", "list"]],
     "history dead-letters resend": [["history", "dead-letters", "resend", "--all"]],

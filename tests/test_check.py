@@ -289,6 +289,7 @@ USAGE = {
     ("check", "--timeout", "1h"): "1ms to 60s",
     ("check", "--timeout", "0"): "'0' needs a unit, for example 1s, 1m or 1h",
     ("check", "--json"): "No such option '--json'. Write --format json.",
+    ("explain", "offset"): "did you mean 'offset-out'?",
     ("status", "--nagios"): "Write --format nagios.",
     ("check", "--region", "atlantis"): "continent",
     ("check", "--pool", "a b"): "pool zone",
@@ -385,6 +386,28 @@ def test_broken_configuration_names_file_line_and_key_and_ends_with_78(text: str
     assert ran.status == 78
     assert f"{file}{BROKEN[text]}" in ran.err
     assert len(ran.err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("command", ["check", "status", "fleet"])
+@pytest.mark.parametrize("text", BROKEN)
+def test_a_plugin_reports_a_broken_configuration_in_its_line(text: str, command: str, tmp_path: Path) -> None:
+    """A monitoring system reads nothing but standard output; the exit status is that of UNKNOWN."""
+    file = tmp_path / "ntpaudit.toml"
+    file.write_text(text)
+    ran = ntpaudit(command, "--format", "nagios", "--config", str(file), state=tmp_path)
+    assert (ran.status, ran.err) == (3, "")
+    assert ran.out.startswith(f"NTPAUDIT UNKNOWN - {file}{BROKEN[text]}")
+    assert len(ran.out.splitlines()) == 1
+
+
+def test_a_plugin_reports_a_broken_configuration_in_its_file(tmp_path: Path) -> None:
+    """Where --output names one, as it does with a result."""
+    ran = ntpaudit(
+        *("check", "--format", "nagios", "--config", str(tmp_path / "none.toml"), "--output", str(tmp_path / "line")),
+        state=tmp_path,
+    )
+    assert (ran.status, ran.out) == (3, "")
+    assert (tmp_path / "line").read_text().startswith(f"NTPAUDIT UNKNOWN - {tmp_path}/none.toml: No such file")
 
 
 def test_missing_configuration_file_is_an_error(tmp_path: Path) -> None:

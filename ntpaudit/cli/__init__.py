@@ -23,6 +23,7 @@ COMMANDS = {
     "check": "Audit this host's clock once.",
     "agent": "Audit on a schedule: store, deliver, report findings.",
     "status": "Show the agent's last result and its age.",
+    "explain": "Explain a finding with the numbers of this host.",
     "history": "Show the clock over time: a table, a plot, CSV or JSON.",
     "fleet": "Show the clocks of all hosts, the worst first.",
     "journal": "Find steps of the clock in systemd's journal.",

@@ -6,7 +6,7 @@ from contextlib import closing
 import click
 
 from ntpaudit import __version__, audit
-from ntpaudit.cli.output import emit_and_exit, format_option, log_to_stderr, show_progress
+from ntpaudit.cli.output import emit_and_exit, format_option, log_to_stderr, plugin_line_on_config_error, show_progress
 from ntpaudit.cli.parameters import DURATION, config_option, parsed, verbosity_options
 from ntpaudit.config.location import find_config
 from ntpaudit.config.profile import choose_profile
@@ -30,6 +30,7 @@ Examples:
   ntpaudit check                                    query pool.ntp.org: at most 4 servers, once in 30 minutes
   ntpaudit check ntp1.example.net ntp2.example.net:1123 '[2001:db8::1]:123'
   ntpaudit check --region nl --warning 50ms --critical 250ms
+  ntpaudit check --explain ntp1 ntp2 ntp3 ntp4       why each finding is raised, with its numbers
   ntpaudit check --from-host --profile finra-cat --samples 4
   ntpaudit check --format nagios ntp1 ntp2 ntp3 ntp4
   ntpaudit check --format openmetrics --output /var/lib/prometheus/node-exporter/ntpaudit.prom ntp1 ntp2 ntp3 ntp4
@@ -39,7 +40,7 @@ Without SERVER, the servers of the configuration file are queried: --config, or 
 $XDG_CONFIG_HOME (~/.config), or /etc/ntpaudit/ntpaudit.toml; without one, pool.ntp.org.
 
 Exit status: 0 ok, 1 warning, 2 critical, 3 unknown (not measured, or FILE cannot be
-written), 64 usage, 78 configuration, 130 interrupted.
+written), 64 usage, 78 configuration (3 with --format nagios), 130 interrupted.
 """
 
 
@@ -71,9 +72,11 @@ def _timeout(text: str) -> float:
 )
 @format_option()
 @click.option("--output", type=click.Path(dir_okay=False), help="Write to this file, replaced atomically.")
+@click.option("--explain", is_flag=True, help="Below each finding: its formula with the numbers, and its controls.")
 @click.option("--record", is_flag=True, help="Also store the audit in the history (state folder).")
 @click.option("--force", is_flag=True, help="Query again within 15 s (a pool: 30 min). Never use this in a timer.")
 @verbosity_options
+@plugin_line_on_config_error
 def check(
     servers: tuple[Source, ...],
     pools: tuple[Source, ...],
@@ -87,6 +90,7 @@ def check(
     timeout: float,
     format_name: str,
     output: str | None,
+    explain: bool,
     record: bool,
     force: bool,
     verbose: bool,
@@ -96,6 +100,11 @@ def check(
 
     SERVER is HOST[:PORT] or [IPV6]:PORT. Name at least four, so that the others outvote one that is wrong.
     """
+    if explain and format_name != "text":
+        raise click.UsageError(
+            f"--explain adds text for people, which --format {format_name} has no place for; give the record to "
+            "`ntpaudit explain FINDING --record FILE --format json`"
+        )
     log_to_stderr(verbose=verbose, quiet=quiet)
     found = find_config(os.environ, config_path)
     plan, sources = DEFAULT_PLAN, servers + pools + regions
@@ -135,4 +144,4 @@ def check(
     for source in result.sources:
         if source.status == "unreachable" and (hint := doubtful_port(source.name)) is not None:
             logger.warning(hint)
-    emit_and_exit(result, format_name, output)
+    emit_and_exit(result, format_name, output, explain=explain)

@@ -6,12 +6,13 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TypeVar
+from functools import wraps
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
 
 from ntpaudit.core.policy import Severity
-from ntpaudit.errors import OutputError
+from ntpaudit.errors import ConfigError, OutputError
 from ntpaudit.files import unwritable, write_output
 from ntpaudit.formats import FORMATS, load
 from ntpaudit.log import configure_at_first_message
@@ -27,6 +28,25 @@ def format_option(choices: Sequence[str] = tuple(FORMATS)) -> Callable[[_Command
     return click.option(
         "--format", "format_name", type=click.Choice(choices), default=choices[0], help="Output format."
     )
+
+
+def plugin_line_on_config_error(command: _Command) -> _Command:
+    """Make a command with --format nagios report a ConfigError in the plugin's line, with exit status 3."""
+
+    @wraps(command)
+    def run(**given: Any) -> None:
+        try:
+            command(**given)
+        except ConfigError as error:
+            if given["format_name"] != "nagios":
+                raise
+            from ntpaudit.formats.nagios import plugin_line
+
+            with exit_on(OutputError):
+                put(plugin_line(Severity.UNKNOWN, str(error), ()), given.get("output"))
+            raise click.exceptions.Exit(Severity.UNKNOWN.exit_status) from error
+
+    return cast("_Command", run)
 
 
 def note(text: str) -> None:
@@ -67,13 +87,22 @@ def exit_on(*errors: type[Exception]) -> Iterator[None]:
 
 
 def emit_and_exit(
-    record: "Record", format_name: str, output: str | None = None, *, least: Severity = Severity.OK, last: str = ""
+    record: "Record",
+    format_name: str,
+    output: str | None = None,
+    *,
+    least: Severity = Severity.OK,
+    last: str = "",
+    explain: bool = False,
 ) -> None:
-    """Write the record, then `last`; exit with the status of its severity or `least`, 3 if it cannot be written."""
+    """Write the record, then `last`; exit with the status of its severity or `least`, 3 if it cannot be written.
+
+    `explain` adds to each finding what its rule states; only as text.
+    """
     if format_name == "text":
         from ntpaudit.formats.text import render
 
-        text = render(record, **layout(output))
+        text = render(record, **layout(output), explain=explain)
     else:
         text = load(format_name)(record)
     with exit_on(OutputError):

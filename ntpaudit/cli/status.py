@@ -2,7 +2,7 @@
 
 import click
 
-from ntpaudit.cli.output import format_option, layout, write_parts
+from ntpaudit.cli.output import format_option, layout, plugin_line_on_config_error, write_parts
 from ntpaudit.cli.parameters import DURATION, config_option
 from ntpaudit.cli.state import history_path, this_host
 from ntpaudit.core.policy import Severity
@@ -22,7 +22,8 @@ A record older than three local intervals of the agent plus 10 s is stale: the c
 Only root can read the records of an agent that runs as a service: sudo ntpaudit status.
 
 \b
-Exit status: 0 ok, 1 warning, 2 critical, 3 unknown (stale, or no agent), 64 usage, 78 configuration.
+Exit status: 0 ok, 1 warning, 2 critical, 3 unknown (stale, or no agent), 64 usage, 78 configuration (3 with
+--format nagios).
 """
 
 
@@ -30,6 +31,7 @@ Exit status: 0 ok, 1 warning, 2 critical, 3 unknown (stale, or no agent), 64 usa
 @config_option
 @format_option(FORMATS)
 @click.option("--stale", type=DURATION, help="Maximum age of a record, such as 15m.")
+@plugin_line_on_config_error
 def status(config_path: str | None, format_name: str, stale: float | None) -> None:
     """Show the agent's last result and its age. No server is queried."""
     from ntpaudit.store.lock import agent_vouches

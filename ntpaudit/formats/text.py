@@ -20,13 +20,13 @@ _UNITS = ((1.0, "s", 9), (1e-3, "ms", 6), (1e-6, "µs", 3), (_NS, "ns", 0))
 _COLOURS: dict[Status, int | None] = {"agreeing": None, "falseticker": terminal.RED}  # all others: yellow
 
 
-def render(record: Record, *, width: int | None = None, colour: bool = False) -> str:
-    """Write the record as text in lines of `width` columns, at most 100."""
+def render(record: Record, *, width: int | None = None, colour: bool = False, explain: bool = False) -> str:
+    """Write the record as text in lines of `width` columns, at most 100; `explain`: each finding with its rule."""
     paint, width = terminal.painter(colour), terminal.fitting(width)
     return terminal.page(
         terminal.opening(record.severity, summary(record), paint, width),
         terminal.table(SOURCE_COLUMNS, record.sources, paint, width),
-        [line for finding in record.findings for line in finding_lines(finding, paint, width)],
+        [line for finding in record.findings for line in _finding(finding, paint, width, explain=explain)],
         [line for label, fact in facts(record) for line in terminal.labelled(label, fact, width)],
     )
 
@@ -89,9 +89,23 @@ def finding_lines(
     return [level + first[len(label) :], *others, *fix]
 
 
+def _finding(finding: Finding, paint: Paint, width: int, *, explain: bool) -> Iterator[str]:
+    yield from finding_lines(finding, paint, width)
+    if explain:
+        from ntpaudit.core.checks.explanation import short_facts
+        from ntpaudit.core.checks.host import BY_ID
+
+        for label, text in short_facts(BY_ID[finding.id], finding):
+            yield from _indented(label, text, terminal.LABEL_WIDTH, width)
+
+
 def fix_lines(remedy: str, indent: int, width: int, write: Callable[[str], str] | None) -> list[str]:
     """Write a fix, indented by `indent` columns; `write` as for `labelled`."""
-    return terminal.wrap_text(f"fix: {remedy}", " " * indent, " " * (indent + len("fix: ")), width, write)
+    return _indented("fix", remedy, indent, width, write)
+
+
+def _indented(label: str, text: str, indent: int, width: int, write: Callable[[str], str] | None = None) -> list[str]:
+    return terminal.wrap_text(f"{label}: {text}", " " * indent, " " * (indent + len(f"{label}: ")), width, write)
 
 
 def facts(record: Record) -> Iterator[tuple[str, str]]:

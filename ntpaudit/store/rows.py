@@ -5,7 +5,7 @@ import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
-from ntpaudit.core.observation import Daemon, KernelState
+from ntpaudit.core.observation import Claim, Daemon, KernelState, Unavailable
 from ntpaudit.core.record import Record
 from ntpaudit.store.compression import unpack_text
 from ntpaudit.store.serialization import plain, revive
@@ -52,18 +52,25 @@ def read_record(value: Any) -> tuple[dict[str, Any], Record]:
     """Return a record of a row, as it is stored and read. ValueError where any part of it has another type."""
     try:
         stored = parse_json(value)
-        record = Record.from_dict(stored)
-        revive(Record, plain(record))
-        if record.kernel["available"] is True:
-            _check(KernelState, record.kernel)
-            revive(bool, record.kernel["synchronised"])
-        else:
-            revive(str, record.kernel["reason"])
-        for daemon in record.daemons:
-            _check(Daemon, daemon)
+        return stored, checked_record(stored)
     except ROW_ERRORS as error:
         raise ValueError(f"no record: {type(error).__name__}: {error}") from error
-    return stored, record
+
+
+def checked_record(stored: Any) -> Record:
+    """Return the record that `Record.to_dict` made this of. One of `ROW_ERRORS` where any part has another type."""
+    record = Record.from_dict(stored)
+    revive(Record, plain(record))
+    if record.kernel["available"] is True:
+        _check(KernelState, record.kernel)
+        revive(bool, record.kernel["synchronised"])
+    else:
+        revive(str, record.kernel["reason"])
+    for daemon in record.daemons:
+        _check(Daemon, {**daemon, "claim": None})
+        if (claim := daemon.get("claim")) is not None:
+            _check(Claim if claim["available"] is True else Unavailable, claim)
+    return record
 
 
 def _check(kind: Any, data: Any) -> None:

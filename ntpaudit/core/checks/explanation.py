@@ -6,9 +6,9 @@ from typing import NamedTuple
 
 from ntpaudit.core.checks.controls import CERTAINTY, CONTROLS, TECHNIQUES
 from ntpaudit.core.checks.debounce import DWELL_S, HYSTERESIS, MAJORITY, SAMPLES
-from ntpaudit.core.checks.rule import AnyRule
+from ntpaudit.core.checks.rule import AnyRule, Finding
 from ntpaudit.core.record import Record
-from ntpaudit.core.units import format_duration
+from ntpaudit.core.units import DOCS, format_duration
 
 _TERM = re.compile(r"(abs\()?\b([a-z]\w*)\b(?(1)\))")
 _NO_SYMBOLS = frozenset({"and", "or", "ms", "s", "min", "h", "ppm"})
@@ -46,8 +46,8 @@ def in_words(formula: str, numbers: Mapping[str, float] | None = None) -> str:
         if term[2] in _NO_SYMBOLS:
             return term[0]
         bar = "|" if term[1] else ""
-        value = shown.get(term[2], "")
-        return f"{bar}{name_of(term[2])}{bar} {value.lstrip('-') if bar else value}".rstrip()
+        value = f" ({shown[term[2]]})" if term[2] in shown else ""
+        return f"{bar}{name_of(term[2])}{value}{bar}"
 
     return _TERM.sub(write, formula)
 
@@ -111,22 +111,45 @@ def listed(rule: AnyRule) -> Iterator[str]:
 
 def control_text(name: str) -> str:
     """Describe a control: how sure we are of it, and what it states."""
+    note = CONTROLS[name].note
+    return f"{name}: {_sure(name)}{f'; {note}' if note else ''}"
+
+
+def _sure(name: str) -> str:
     control = CONTROLS[name]
-    return f"{name}: {'; '.join(filter(None, (CERTAINTY[control.certainty], control.states, control.note)))}"
+    return f"{CERTAINTY[control.certainty]}{f'; {control.states}' if control.states else ''}"
 
 
 def technique_text(name: str) -> str:
     """Describe a technique of attackers, with the version of its catalogue."""
     technique = TECHNIQUES[name]
-    return f"{name} {', '.join(filter(None, (technique.name, technique.version)))}" + (
-        f"; {technique.note}" if technique.note else ""
-    )
+    return f"{name} {technique.name}, {technique.version}{f'; {technique.note}' if technique.note else ''}"
 
 
 def bears_on(rule: AnyRule) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return the controls of a rule, and its techniques, of which one is also listed among the controls of findings."""
     controls = tuple(name for name in rule.controls if name not in TECHNIQUES)
     return controls, tuple(name for name in (*rule.controls, *rule.techniques) if name in TECHNIQUES)
+
+
+def page_of(rule: AnyRule) -> str:
+    """Return the place of a rule in the documentation."""
+    return f"docs/findings.md#{rule.id}{'' if rule.message_id else '-fleet'} (installed in {DOCS})"
+
+
+def short_facts(rule: AnyRule, finding: Finding) -> Iterator[tuple[str, str]]:
+    """Yield what explains a finding below its fix, each with a label."""
+    yield "meaning", rule.meaning
+    for formula in formulas_here(rule, finding.level, finding.numbers):
+        yield "formula", in_words(formula)
+        yield "here", in_words(formula, finding.numbers)
+    controls, techniques = bears_on(rule)
+    alike: dict[str, list[str]] = {}
+    for name in controls:
+        alike.setdefault(_sure(name), []).append(name)
+    yield from (("controls", f"{', '.join(names)}: {text}") for text, names in alike.items())
+    yield from (("ids", technique_text(name)) for name in techniques)
+    yield "page", page_of(rule)
 
 
 def present_numbers(record: Record) -> dict[str, float]:
