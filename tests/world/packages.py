@@ -39,8 +39,10 @@ PACKAGES = {
 ALONE = ("openntpd",)
 """Packages that have files of the same names as others, and are unpacked each by itself."""
 
-NEWER = {"ntpd-rs": "trixie"}
-"""Packages of a later Debian, each unpacked with its C library in a root of its own, in which its programs run."""
+NEWER = {"ntpd-rs": ("libc6", "libgcc-s1"), "ntpsec": ("libbsd0", "libmd0", "python3-ntp")}
+"""Packages that are also fetched from a later Debian, and what else they need there."""
+
+NEWER_RELEASE = "trixie"
 
 # Debian starts Chromium by a script in usr/bin that looks for it in the machine's own /usr/lib.
 _PROGRAM_PLACES = (
@@ -54,8 +56,6 @@ _PROGRAM_PLACES = (
     "usr/lib/nagios/plugins",
 )
 _LIBRARY_PLACES = ("usr/lib/*-linux-gnu*", "usr/lib/*-linux-gnu*/systemd", "lib/*-linux-gnu*")
-
-
 _KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 
 
@@ -112,8 +112,8 @@ def alone(package: str) -> Path:
 
 def newer(package: str) -> Path:
     """The root of a package of a later Debian; only inside of it, by chroot, do its programs run."""
-    root, release = _packages() / NEWER[package] / package, NEWER[package]
-    stamp = _packages() / f"{package}.unpacked-{release}"
+    root = _packages() / NEWER_RELEASE / package
+    stamp = _packages() / f"{package}.unpacked-{NEWER_RELEASE}"
     with _locked():
         if not stamp.exists():
             for folder in ("usr/lib", "usr/lib64", "mnt"):
@@ -121,14 +121,28 @@ def newer(package: str) -> Path:
             for link in ("lib", "lib64"):
                 if not (root / link).is_symlink():
                     (root / link).symlink_to(f"usr/{link}")
-            archives = _packages() / "archives" / package
-            archives.mkdir(parents=True, exist_ok=True)
-            options = _fresh_lists(release)
-            _run("apt-get", *options, "download", package, "libc6", "libgcc-s1", cwd=archives)
-            for archive in sorted(archives.glob("*.deb")):
+            for archive in _newer_archives(package):
                 _run("dpkg", "-x", str(archive), str(root))
             stamp.touch()
     return root
+
+
+def archives(package: str, release: str) -> list[Path]:
+    """The package and what it needs as files that dpkg installs, of the release of this machine or the later one."""
+    if release == NEWER_RELEASE:
+        with _locked():
+            return _newer_archives(package)
+    fetch(package)
+    return sorted((_packages() / "archives" / package).glob("*.deb"))
+
+
+def _newer_archives(package: str) -> list[Path]:
+    folder = _packages() / "archives" / NEWER_RELEASE / package
+    folder.mkdir(parents=True, exist_ok=True)
+    if not (folder / "fetched").exists():
+        _run("apt-get", *_fresh_lists(NEWER_RELEASE), "download", package, *NEWER[package], cwd=folder)
+        (folder / "fetched").touch()
+    return sorted(folder.glob("*.deb"))
 
 
 def _find(name: str, places: tuple[str, ...]) -> Path:
@@ -218,13 +232,13 @@ def fetch_all(packages: Iterable[str]) -> list[str]:
     failures = []
     for package in packages:
         try:
-            (alone if package in ALONE else newer if package in NEWER else fetch)(package)
+            (alone if package in ALONE else newer if package == "ntpd-rs" else fetch)(package)
         except PackageUnavailableError as error:
             failures.append(f"{package} is not available, tests that need it will be skipped: {error}")
     return failures
 
 
 if __name__ == "__main__":
-    missing = fetch_all(sys.argv[1:] or sorted({*PACKAGES.values(), *ALONE, *NEWER}))
+    missing = fetch_all(sys.argv[1:] or sorted({*PACKAGES.values(), *ALONE, "ntpd-rs"}))
     print(*missing, sep="\n", end="\n" if missing else "", file=sys.stderr)
     sys.exit(bool(missing and os.environ.get(REQUIRED)))
