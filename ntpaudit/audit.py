@@ -16,6 +16,7 @@ from ntpaudit.core.record import Labels, Record, conclude
 from ntpaudit.core.site_policy import SitePolicy
 from ntpaudit.log import LazyLogger
 from ntpaudit.polling import PollRound, QueryOptions, ShowProgress, StateUpdater, show_nothing
+from ntpaudit.probes.auditd import read_auditing
 from ntpaudit.probes.clock import Clock
 from ntpaudit.probes.daemons import Configured, configured_servers, running_daemons, with_claims, with_units
 from ntpaudit.probes.host import host_facts
@@ -131,7 +132,7 @@ def with_time_config(context: HostContext, watch: TimeConfigWatch) -> HostContex
 
 def host_context(name: str | None) -> HostContext:
     """Return the host's identity (named `name`, if given), its running time daemons, and their services."""
-    return HostContext(host_facts(name), *with_units(running_daemons()))
+    return HostContext(host_facts(name), *with_units(running_daemons()), auditing=read_auditing())
 
 
 def _planned_sources(plan: Plan, host_servers: HostServers) -> tuple[tuple[Source, ...], tuple[SourceObservation, ...]]:

@@ -43,6 +43,7 @@ ANOTHER_USER = 65534
 _WITHIN_S = 60.0
 _UPTIME_S = 620.0
 _VERSION_FLAGS = {
+    "auditctl": "-v",
     "check_ntp_time": None,  # each of its options ends with the exit status 3
     "chromium-headless-shell": None,  # `browser` starts it, with the libraries that it finds in no usual place
     "chronyd": "--version",

@@ -1,8 +1,9 @@
 """Every message of every rule with typical numbers, for the page docs/messages.md (`make docs`)."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
+from ntpaudit.core.audit_rules import missing_rules
 from ntpaudit.core.checks.context import AuditContext, Contradiction, DatabaseDate, DroppedAgreement, EarlierState, Gap
 from ntpaudit.core.checks.debounce import DebounceState, judge
 from ntpaudit.core.checks.host import RULES
@@ -13,7 +14,7 @@ from ntpaudit.core.clock.steps import Step
 from ntpaudit.core.fleet import checks
 from ntpaudit.core.fleet.model import Alarm, DuplicateHost, FalsetickerReport, FleetPolicy, Offset, Snapshot
 from ntpaudit.core.ntp.time import decode
-from ntpaudit.core.observation import HiddenDaemons, SourceObservation, Unavailable
+from ntpaudit.core.observation import Auditing, HiddenDaemons, SourceObservation, Unavailable
 from ntpaudit.core.policy import PROFILES, Severity
 from ntpaudit.core.selection import Selection
 from ntpaudit.core.time_config import ConfigChange
@@ -96,6 +97,13 @@ def _changed(*changes: tuple[str, str, str | None, str | None], utc_ns: int | No
         for minute, change in enumerate(changes)
     )
     return _with(config_changes=tuple(listed))
+
+
+def _audited(state: Literal["on", "off"], *missing: str, reason: str | None = None) -> AuditContext:
+    """Return a host with auditd, some of whose rules are missing."""
+    seen = case()
+    auditing = Auditing(state, missing, reason)
+    return seen._replace(observation=seen.observation._replace(auditing=auditing))
 
 
 _CONTENT = ("/etc/chrony/chrony.conf", "content", "ab" * 32, "cd" * 32)
@@ -187,6 +195,9 @@ HOSTS = (
     *APPROVAL_HOSTS,
     *SMEAR_HOSTS,
     *INGEST_HOSTS,
+    _audited("on", "-w /etc/localtime -p wa -k time-change"),
+    _audited("on", *missing_rules((), "x86_64")),
+    _audited("off", reason="the kernel does not audit (audit_enabled is 0)"),
     _with(database=DatabaseDate(Interval(-37 * S, -35 * S), 5.0)),
     _with(database=DatabaseDate(Interval(500 * MS, 2500 * MS), 5.0)),
 )

@@ -27,6 +27,7 @@ ORDER = (
     "core.ntp.sources",
     "core.ntp.patterns",
     "core.ntp.rate_limit",
+    "core.audit_rules",
     "core.observation",
     "core.time_config",
     "core.leap",

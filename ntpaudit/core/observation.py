@@ -259,16 +259,32 @@ class TimeSetting(NamedTuple):
     mtime_ns: int | None = None
 
 
+class Auditing(NamedTuple):
+    """Whether Linux' audit system records changes of the time, on a host where auditd is installed.
+
+    - `state`: `on` if the kernel audits and a program records it, `off` if not.
+    - `missing`: the rules that are missing, as lines for a file of rules; None if they cannot be read.
+    - `reason`: why it is off, or why something is not known; `remedy` is what would show it.
+    """
+
+    state: Literal["on", "off", "unknown"]
+    missing: tuple[str, ...] | None = None
+    reason: str | None = None
+    remedy: str | None = None
+
+
 class HostContext(NamedTuple):
     """A host's identity, its time daemons, and the services that are time daemons, whether they run or not.
 
-    `time_config` are the files that decide how its time is set; None if they were not read.
+    `time_config` are the files that decide how its time is set; None if they were not read. `auditing` is None where
+    auditd is not installed.
     """
 
     host: HostFacts
     daemons: tuple[Daemon, ...] | HiddenDaemons
     units: tuple[TimeUnit, ...] = ()
     time_config: tuple[TimeSetting, ...] | None = None
+    auditing: Auditing | None = None
 
     @property
     def known_daemons(self) -> tuple[Daemon, ...]:
@@ -284,7 +300,7 @@ class HostContext(NamedTuple):
         self, taken: ClockReading, kernel: KernelState | Unavailable, sources: tuple[SourceObservation, ...] = ()
     ) -> "Observation":
         """Return the observation of an audit of this host; that of a local audit has no sources."""
-        return Observation(self.host, taken, sources, kernel, self.daemons, self.units, self.time_config)
+        return Observation(self.host, taken, sources, kernel, self.daemons, self.units, self.time_config, self.auditing)
 
 
 def host_label(name: str, machine_id: str | None) -> str:
@@ -304,6 +320,7 @@ class Observation(NamedTuple):
     daemons: tuple[Daemon, ...] | HiddenDaemons
     units: tuple[TimeUnit, ...] = ()
     time_config: tuple[TimeSetting, ...] | None = None
+    auditing: Auditing | None = None
 
     @property
     def kernel_ppm(self) -> float | None:
@@ -313,7 +330,7 @@ class Observation(NamedTuple):
     @property
     def context(self) -> HostContext:
         """What a local audit observes again only if it has changed."""
-        return HostContext(self.host, self.daemons, self.units, self.time_config)
+        return HostContext(self.host, self.daemons, self.units, self.time_config, self.auditing)
 
     @property
     def known_daemons(self) -> tuple[Daemon, ...]:

@@ -150,6 +150,7 @@ class Record(NamedTuple):
     last_poll: LastPoll | None = None
     time_units: tuple[Mapping[str, Any], ...] = ()
     time_config: tuple[Mapping[str, Any], ...] | None = None
+    audit: Mapping[str, Any] | None = None
 
     @property
     def coverage(self) -> LastPoll:
@@ -182,6 +183,7 @@ class Record(NamedTuple):
             "daemons": [dict(daemon) for daemon in self.daemons],
             "daemons_hidden": self.daemons_hidden,
             "time_units": [dict(unit) for unit in self.time_units],
+            "audit": None if self.audit is None else dict(self.audit),
             "time_config": None if self.time_config is None else [dict(one) for one in self.time_config],
             "host_clock": dict(self.host_clock),
             "findings": [
@@ -234,6 +236,7 @@ class Record(NamedTuple):
             health=_read(Health, data["agent"]),
             database_clock=_read(DatabaseOffset, data["database_clock"]),
             time_units=tuple(data.get("time_units", ())),
+            audit=data.get("audit"),
             time_config=None if data.get("time_config") is None else tuple(data["time_config"]),
         )
 
@@ -317,6 +320,7 @@ def write_record(
         database_clock=_database_offset(context),
         last_poll=last_poll,
         time_units=tuple(unit._asdict() for unit in observation.units),
+        audit=_plain(observation.auditing),
         time_config=_time_config(observation) if kind == "network" else None,
     )
 

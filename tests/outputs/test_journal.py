@@ -215,6 +215,7 @@ def test_message_ids_never_change() -> None:
         "contradicts-earlier": "a0849a205f2d4597ab6d588afb98bbea",
         "time-disputed": "2d47e4ee908b42278a9305e63c656091",
         "no-usable-source": "0ecb7f80ee644c54a183a67e4e0a1b19",
+        "audit-blind": "e7b7eaae57174dfbb6eaded5393d190c",
         "time-config-changed": "57fb9e9c45f647a3960a04fed1ca1f89",
     }
     assert promised == MESSAGE_IDS

@@ -17,6 +17,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 """The root of the checkout."""
 
 PACKAGES = {
+    "auditctl": "auditd",
     "check_ntp_time": "monitoring-plugins-basic",
     "chronyd": "chrony",
     "chronyc": "chrony",

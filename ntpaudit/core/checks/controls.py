@@ -102,11 +102,13 @@ CONTROLS: Mapping[str, Control] = {
 ATTACK_TIMESTOMP = "MITRE ATT&CK T1070.006"
 ATTACK_IMPAIR = "MITRE ATT&CK T1562"
 ITM_TIME_LINUX = "Insider Threat Matrix AF032.002"
+ITM_AUDIT_CLOCK = "Insider Threat Matrix DT156"
 ITM_AUDIT_ZONE = "Insider Threat Matrix DT157"
 
 TECHNIQUES: Mapping[str, Technique] = {
     ITM_TIME: Technique("System Time Modification", "as of 2026-05-04"),
     ITM_TIME_LINUX: Technique("Linux System Time Modification", "as of 2026-05-04"),
+    ITM_AUDIT_CLOCK: Technique("detection: auditd rules for the clock", "as of 2026-05-04"),
     ITM_AUDIT_ZONE: Technique("detection: auditd rule for /etc/localtime", "as of 2026-05-04"),
     ATTACK_TIMESTOMP: Technique(
         "Timestomp", "version 16.1", "defined for timestamps of files, and used for a changed clock by convention only"

@@ -1,13 +1,25 @@
 """Findings about changes of what decides the host's time, and about their traces."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 
 from ntpaudit.core.checks.context import AuditContext
-from ntpaudit.core.checks.controls import CIS_AUDIT, ITM_AUDIT_ZONE, ITM_TIME_LINUX, PCI_REVIEWS
+from ntpaudit.core.checks.controls import (
+    ATTACK_IMPAIR,
+    CIS_AUDIT,
+    ITM_AUDIT_CLOCK,
+    ITM_AUDIT_ZONE,
+    ITM_TIME_LINUX,
+    PCI_CHANGES,
+    PCI_REVIEWS,
+)
 from ntpaudit.core.checks.rule import Raised, Rule
 from ntpaudit.core.time_config import LISTED_NS, ConfigChange
-from ntpaudit.core.units import NS_PER_S, format_duration, format_utc, plural
+from ntpaudit.core.units import NS_PER_S, format_duration, format_utc, joined, plural
 
+START_AUDITD = (
+    "run `sudo systemctl enable --now auditd`, and `sudo auditctl -e 1` if `sudo auditctl -s` shows that enabled is 0"
+)
 _MAX_NAMED = 4
 _LISTED = format_duration(LISTED_NS / NS_PER_S)
 
@@ -80,4 +92,60 @@ TIME_CONFIG_CHANGED = Rule(
     needs_agent=True,
 )
 
-RULES = (TIME_CONFIG_CHANGED,)
+
+def check_audit_blind(context: AuditContext) -> Raised | None:
+    """NTPA-13: auditd is installed, and a change of the time would leave no audit record."""
+    auditing = context.observation.auditing
+    if auditing is None or context.observation.host.container is not None:
+        return None  # a container has the audit system of its host
+    if auditing.state == "off":
+        return Raised("medium", f"auditing is off: {auditing.reason}", remedy=START_AUDITD, numbers={"auditing": 0})
+    if not auditing.missing:
+        return None
+    message = f"no audit rule records {_unrecorded(auditing.missing)}"
+    return Raised("medium", message, numbers={"missing_rules": len(auditing.missing)})
+
+
+def _unrecorded(missing: Iterable[str]) -> str:
+    """Name what is not recorded, by the missing rules."""
+    named = []
+    for line in missing:
+        calls = re.search(r"-F arch=b(\d\d) -S (\S+)", line)
+        named.append(
+            f"{joined(calls[2].split(','))} of {calls[1]}-bit programs" if calls else "changes of /etc/localtime"
+        )
+    return "; ".join(named)
+
+
+AUDIT_BLIND = Rule(
+    "audit-blind",
+    check_audit_blind,
+    "add the missing rules to /etc/audit/rules.d/50-time-change.rules and run `sudo augenrules --load`; `sudo ntpaudit "
+    "check --format json` lists them (`audit.missing`); if a time daemon makes too many records, exclude its user by a "
+    "rule with `never`, not the calls",
+    (CIS_AUDIT, PCI_CHANGES),
+    raised_when={
+        "medium": (
+            "auditd is installed, and a rule is missing of those of the CIS benchmarks: adjtimex, settimeofday and "
+            "clock_settime for programs of 64 and of 32 bits, and changes of /etc/localtime",
+            "auditd is installed, and the kernel does not audit or no program records it; or auditd is enabled and "
+            "does not run",
+        )
+    },
+    meaning="A changed clock leaves no record of who changed it.",
+    formula={"medium": ("missing_rules >= 1", "auditing < 1")},
+    techniques=(ITM_AUDIT_CLOCK, ITM_AUDIT_ZONE, ATTACK_IMPAIR),
+    notes=(
+        "Only root can read the rules, so only `sudo ntpaudit check` finds that one is missing. The agent detects that "
+        "auditd is enabled and does not run; its records show why the rest is unknown (`audit`). A host without auditd "
+        "has no such finding, nor has a container. A rule with further fields, such as auid>=1000, does not count, "
+        "because it records only some changes; `-F a0=0x0` and `-F success=1` exclude no change. A rule with `never` "
+        "may have further fields, such as uid=_chrony: these calls are known."
+    ),
+    case_remedies={"auditing is off": START_AUDITD},
+    message_id="e7b7eaae57174dfbb6eaded5393d190c",
+    basis="host",
+    least_s=600.0,
+)
+
+RULES = (TIME_CONFIG_CHANGED, AUDIT_BLIND)
