@@ -50,6 +50,8 @@ def test_the_numbers_are_those_of_the_agents_last_record(tmp_path: Path) -> None
     assert re.search(r"^record    the agent's last record on \S+, 2\d s ago$", text, re.MULTILINE)
     data = json.loads(explain("offset-out", "--format", "json", state=tmp_path).out)
     assert data["findings"][0]["raised"] is False
+    assert 20 <= data["record"]["age_s"] < 30
+    assert data["record"]["stale"] is False
 
 
 def test_a_stale_record_is_named_as_such(tmp_path: Path) -> None:

@@ -84,7 +84,8 @@ def _of_agent(config_path: str | None) -> Here:
     name, age = status.record.host.name, format_duration(max(1.0, round(status.age_s)))
     doubt = status.doubt or f"it is {age} old"
     present = f"; {doubt}, so the present state is unknown" if status.is_stale else ""
-    return Here(status.record, f"the agent's last record on {name}, {age} ago{present}")
+    source = f"the agent's last record on {name}, {age} ago{present}"
+    return Here(status.record, source, status.age_s, status.is_stale)
 
 
 def _of_file(path: str) -> Here:

@@ -114,6 +114,6 @@ def plural(count: int, noun: str) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
-def joined(names: Sequence[str]) -> str:
-    """Join names for a sentence: a; a and b; a, b and c."""
-    return " and ".join(filter(None, (", ".join(names[:-1]), *names[-1:])))
+def joined(names: Sequence[str], last: str = "and") -> str:
+    """Join names for a sentence: a; a and b; a, b and c. `last` is the word before the last one."""
+    return f" {last} ".join(filter(None, (", ".join(names[:-1]), *names[-1:])))

@@ -36,10 +36,15 @@ _ID_WIDTH = 2 + max(map(len, IDS))
 
 
 class Here(NamedTuple):
-    """The record whose numbers are shown, and where it is from; without one, `source` is the reason."""
+    """The record whose numbers are shown, and where it is from; without one, `source` is the reason.
+
+    `is_stale`: it does not describe the present clock. `age_s` is None if it is unknown.
+    """
 
     record: Record | None
     source: str
+    age_s: float | None = None
+    is_stale: bool = False
 
     def finding(self, finding_id: str) -> Finding | None:
         """Return what is raised or pending in the record."""
@@ -81,12 +86,15 @@ def render_list(here: Here, *, width: int | None = None, colour: bool = False) -
 def render_json(finding_ids: Iterable[str], here: Here) -> str:
     """Write the explanations of findings as one JSON object."""
     record = here.record
+    origin = None
+    if record is not None:
+        utc = None if record.utc_ns is None else format_utc(record.utc_ns)
+        times = {"utc": utc, "host": format_utc(record.host_ns)}
+        origin = {"host": record.host.name, "time": times, "age_s": here.age_s, "stale": here.is_stale}
     data = {
         "schema": SCHEMA,
         "source": here.source,
-        "record": None
-        if record is None
-        else {"host": record.host.name, "time": {"utc": record.utc_ns and format_utc(record.utc_ns)}},
+        "record": origin,
         "findings": [_data(rule, here) for finding_id in finding_ids for rule in rules_of(finding_id)],
     }
     return json_line(data)
@@ -148,16 +156,13 @@ def _here(rule: AnyRule, here: Here, finding: Finding | None) -> Iterator[tuple[
         return
     if finding is None:
         if compared := compared_here(rule, present_numbers(here.record)):
-            yield "now", values(compared)
+            shown = quantities(compared)
+            yield "now", ", ".join(f"{name_of(symbol)} {text}" for symbol, text in shown.items())
     else:
-        yield from (
-            ("here", in_words(one, finding.numbers)) for one in formulas_here(rule, finding.level, finding.numbers)
-        )
-
-
-def values(numbers: dict[str, float]) -> str:
-    """Write values after their names."""
-    return ", ".join(f"{name_of(symbol)} {text}" for symbol, text in quantities(numbers).items())
+        for formula in formulas_here(rule, finding.level, finding.numbers):
+            yield "here", in_words(formula, finding.numbers)
+        if finding.cause is not None:
+            yield "listed", f"under {finding.cause}, which has the same cause and counts for both"
 
 
 def _fixes(rule: AnyRule, finding: Finding | None) -> Iterator[tuple[str, str]]:
@@ -171,9 +176,8 @@ def _over_time(rule: AnyRule) -> Iterator[tuple[str, str]]:
         by_check = "" if rule.needs_agent else "; a single `ntpaudit check` reports it at once"
         yield "agent", f"{confirmation(rule)}{by_check}"
         yield "cleared", clearing(rule)
-    yield from (("listed", text) for text in listed(rule))
-    if rule.notes:
-        yield "notes", rule.notes
+    if notes := " ".join(filter(None, (rule.notes, *listed(rule)))):
+        yield "notes", notes
 
 
 def _bears_on(rule: AnyRule) -> Iterator[tuple[str, str]]:
@@ -197,6 +201,7 @@ def _data(rule: AnyRule, here: Here) -> dict[str, Any]:
         else {
             "level": finding.level,
             "severity": finding.severity.word,
+            "cause": finding.cause,
             "message": finding.message,
             "remedy": finding.remedy,
             "formulas": formulas_here(rule, finding.level, finding.numbers),

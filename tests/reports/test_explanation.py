@@ -124,6 +124,18 @@ def _without_numbers(data: dict[str, Any]) -> dict[str, Any]:
     return data
 
 
+def test_a_finding_names_those_that_it_is_listed_under() -> None:
+    """Where its record has one, and what its rule states."""
+    record = next(one for one in map(recorded, HOSTS) if any(finding.cause for finding in one.findings))
+    finding = next(finding for finding in record.findings if finding.cause)
+    text = plain(render(finding.id, Here(record, "record of a test")))
+    assert f"listed under {finding.cause}, which has the same cause" in text
+    assert f"Listed under {finding.cause} while that is raised and counts." in text
+    assert "Not listed while offset-out or not-demonstrable is raised and counts." in plain(
+        render("offset-high", NO_RECORD)
+    )
+
+
 def test_a_finding_of_a_host_and_of_a_fleet_are_both_explained() -> None:
     """`evidence-gap` is the id of both."""
     text = render("evidence-gap", NO_RECORD)

@@ -97,7 +97,7 @@ CONTROLS: Mapping[str, Control] = {
     ASVS: Control("verified", NO_NUMBER),
     SOC2: Control("unverified"),
 }
-"""Every clause that a rule names. "Verified" is also what a faithful quotation shows."""
+"""Every clause that a rule names."""
 
 ATTACK_TIMESTOMP = "MITRE ATT&CK T1070.006"
 ATTACK_IMPAIR = "MITRE ATT&CK T1562"
@@ -122,7 +122,7 @@ TECHNIQUES: Mapping[str, Technique] = {
 """Every technique that a rule names."""
 
 CERTAINTY: Mapping[Certainty, str] = {
-    "verified": "verified in the rule text",
+    "verified": "verified in the rule text or a quotation",
     "secondary": "from a secondary source",
     "unverified": "not verified",
 }

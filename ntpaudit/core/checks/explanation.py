@@ -8,7 +8,7 @@ from ntpaudit.core.checks.controls import CERTAINTY, CONTROLS, TECHNIQUES
 from ntpaudit.core.checks.debounce import DWELL_S, HYSTERESIS, MAJORITY, SAMPLES
 from ntpaudit.core.checks.rule import AnyRule, Finding
 from ntpaudit.core.record import Record
-from ntpaudit.core.units import DOCS, format_duration
+from ntpaudit.core.units import DOCS, format_duration, joined
 
 _TERM = re.compile(r"(abs\()?\b([a-z]\w*)\b(?(1)\))")
 _NO_SYMBOLS = frozenset({"and", "or", "ms", "s", "min", "h", "ppm"})
@@ -104,9 +104,11 @@ def clearing(rule: AnyRule) -> str:
 
 
 def listed(rule: AnyRule) -> Iterator[str]:
-    """Yield where the finding is listed while others are raised. Not `covered_by`, which the notes have."""
+    """Yield where the finding is listed while others are raised."""
+    if rule.covered_by:
+        yield f"Not listed while {joined(rule.covered_by, 'or')} is raised and counts."
     if rule.caused_by:
-        yield f"Listed under {' or '.join(rule.caused_by)} while that is raised and counts."
+        yield f"Listed under {joined(rule.caused_by, 'or')} while that is raised and counts."
 
 
 def control_text(name: str) -> str:

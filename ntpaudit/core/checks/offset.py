@@ -135,7 +135,6 @@ OFFSET_HIGH = Rule(
             "maximum_error_s > critical_tolerance_s",
         )
     },
-    notes="Not listed while offset-out or not-demonstrable is raised.",
     message_id="3c17354d88624c51b1f975fafd58d728",
     covered_by=(OFFSET_OUT.id, NOT_DEMONSTRABLE.id),
     is_of_offset=True,

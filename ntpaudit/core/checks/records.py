@@ -105,10 +105,7 @@ UNMEASURED = Rule(
         "no server was queried yet, and no earlier measurement can be carried forward": _FIX_NO_ESTIMATE,
         "no server is configured": _FIX_NO_SERVER,
     },
-    notes=(
-        "The severity is unknown. Not listed while source-quorum, no-usable-source, unreachable-sources or "
-        "evidence-gap is raised and counts."
-    ),
+    notes="The severity is unknown.",
     message_id="8e909819441947b8a1da3ea58033ba57",
     basis="moment",
     covered_by=(SOURCE_QUORUM.id, NO_USABLE_SOURCE.id, UNREACHABLE_SOURCES.id, EVIDENCE_GAP.id),
