@@ -95,11 +95,16 @@ def test_a_reload_checks_the_agent_s_own_file(words: list[str], checked: str, tm
 
 
 @pytest.mark.untraced
-def test_make_install_twice_and_uninstall(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_make_install_twice_and_uninstall(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It installs below DESTDIR, again over itself, for a place of its own; and takes away what it brought."""
     where = [f"DESTDIR={tmp_path}", "PREFIX=/srv/audit"]
-    assert "nothing was started" in make("install", *where)
-    assert "nothing was started" in make("install", *where)
+    for user in ("_chrony", "chrony"):
+        monkeypatch.setenv("PATH", f"{_system_with(user, tmp_path_factory.mktemp('bin'))}:{os.environ['PATH']}")
+        assert "nothing was started" in make("install", *where)
+        helper = (tmp_path / "usr/lib/systemd/system/ntpaudit-chrony.service").read_text()
+        assert re.findall("^User=(.*)$", helper, re.MULTILINE) == [user]
     assert os.readlink(tmp_path / "usr/local/bin/ntpaudit") == "/srv/audit/bin/ntpaudit"
     programs = {"ntpaudit", *(f"ntpaudit-{path.stem}" for path in UNITS.glob("helpers/*.py"))}
     assert programs == {path.name for path in (tmp_path / "srv/audit/bin").glob("ntpaudit*")}
@@ -118,6 +123,14 @@ def test_make_install_twice_and_uninstall(tmp_path: Path, tmp_path_factory: pyte
     assert "history" in make("uninstall", *where)
     left = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if not path.is_dir()}
     assert left == set()
+
+
+def _system_with(user: str, folder: Path) -> Path:
+    """A folder with a program that knows just this user."""
+    getent = folder / "getent"
+    getent.write_text(f'#!/bin/sh\n[ "$1 $2" = "passwd {user}" ]\n')
+    getent.chmod(0o755)
+    return folder
 
 
 def _run_installed(root: Path, folder: Path) -> None:

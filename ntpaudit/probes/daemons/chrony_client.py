@@ -31,9 +31,13 @@ from ntpaudit.probes.daemons.chrony_protocol import (
 from ntpaudit.probes.daemons.kind import CLAIM_WITHIN_S, Process
 from ntpaudit.probes.daemons.sockets import first_unprivileged_port, owner_of, why_not_believed
 
-SERVICE = "/run/ntpaudit-chrony"  # the socket of ntpaudit-chrony.service
-UNIX_SOCKETS = ("/run/chrony/chronyd.sock", "/var/run/chrony/chronyd.sock")  # chronyd's default, and that of old ones
+SERVICE = "/run/ntpaudit-chrony"
+"""The socket of ntpaudit-chrony.service."""
 
+UNIX_SOCKETS = ("/run/chrony/chronyd.sock", "/var/run/chrony/chronyd.sock")
+"""chronyd's default, and that of old versions; ntpaudit-chrony.service asks no other."""
+
+_UNIT = "/usr/lib/systemd/system/ntpaudit-chrony.socket"
 _LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
 _PAIR = struct.Struct("!2H")  # before each answer of the service: how long the data of the request is, and the reply
 _LONGEST_ANSWER = (3 * MAX_SOURCES + 2) * (_PAIR.size + 20 + LONGEST)
@@ -64,7 +68,7 @@ def claim(
     reasons, remedies = [], []
     ways = {
         "its Unix socket": partial(_unix_socket, process, settings.path),
-        "ntpaudit-chrony.socket": partial(_service, settings.path, service),
+        "ntpaudit-chrony.socket": partial(_service, process, settings.path, service),
         f"UDP port {settings.port}": partial(_udp, process, settings),
     }
     for number, (name, way) in enumerate(ways.items(), 1):
@@ -79,6 +83,7 @@ def claim(
             remedies += [error.remedy] if error.remedy else []
         except TimeoutError:
             reasons.append(f"{name}: no reply")
+            remedies += [f"systemctl restart {process.unit}"] if process.unit else []
         except (OSError, MalformedReplyError) as error:
             reasons.append(f"{name}: {getattr(error, 'strerror', None) or error}")
     return Unavailable(f"it cannot be asked; {'; '.join(reasons)}", remedies[0] if remedies else None)
@@ -173,7 +178,7 @@ def _asker(asking: socket.socket, until: float) -> Ask:
 
 
 @contextmanager
-def _service(path: str, service: str, until: float) -> Iterator[Ask]:
+def _service(process: Process, path: str, service: str, until: float) -> Iterator[Ask]:
     """Ask ntpaudit-chrony.service, which sends all answers at once: each with the data of its request before it."""
     if path not in UNIX_SOCKETS:
         raise _ClosedError(f"it asks only {UNIX_SOCKETS[0]}")
@@ -182,13 +187,14 @@ def _service(path: str, service: str, until: float) -> Iterator[Ask]:
         try:
             asking.connect(service)
         except FileNotFoundError:
-            raise _ClosedError("not started", "systemctl enable --now ntpaudit-chrony.socket") from None
+            start = "systemctl enable --now ntpaudit-chrony.socket" if os.path.exists(_UNIT) else "run ntpaudit as root"
+            raise _ClosedError("not started", start) from None
         answer = b""
         while len(answer) <= _LONGEST_ANSWER and (more := asking.recv(65536)):
             asking.settimeout(max(until - time.monotonic(), 0.0))
             answer += more
     if not answer:
-        raise _ClosedError("chronyd did not reply to it", "systemctl status chrony ntpaudit-chrony.service")
+        raise _ClosedError("chronyd did not reply to it", process.unit and f"systemctl restart {process.unit}")
     replies = read_service(answer)
 
     def ask(question: Question, data: bytes) -> Fields | None:

@@ -35,6 +35,7 @@ _REPLY = struct.Struct("!4B6H3I")
 _VERSION, _IS_REQUEST, _IS_REPLY = 6, 1, 2
 _SUCCESS, _UNAUTHORISED, _INVALID = 0, 2, 3  # of the status
 _INDEX = struct.Struct("!I")
+_IPV4, _IPV6 = 1, 2  # the family of an address
 _NO_HIGH_SECONDS = 0x7FFFFFFF
 _NEVER = 0xFFFFFFFF
 _REFERENCE_CLOCK = 2  # the mode of a source
@@ -112,10 +113,8 @@ def read_claim(ask: Ask, with_sources: bool, boottime_ns: int, realtime_ns: int)
     own, followed = _OWN_REFERENCES.get(reference), _address(place) or _text(reference)
     is_synchronised = leap != _UNSYNCHRONISED and own is None and followed is not None
     offset_s = read_float(correction)
-    sources = [
-        one if one.offset_s is None else one._replace(offset_s=offset_s - one.offset_s)
-        for one in _sources(ask, None if with_sources else followed)
-    ]
+    wanted = _sources(ask, None if with_sources else followed) if with_sources or is_synchronised else ()
+    sources = [one if one.offset_s is None else one._replace(offset_s=offset_s - one.offset_s) for one in wanted]
     claim = Claim(
         boottime_ns,
         is_synchronised,
@@ -170,12 +169,9 @@ def _sources(ask: Ask, only: str | None) -> Iterator[ClaimedSource]:
 def _address(place: bytes) -> str | None:
     """Read the address of a server; None where there is none (a reference clock, a name that is not resolved yet)."""
     (family,) = struct.unpack_from("!H", place, 16)
-    match family:
-        case 1:
-            return socket.inet_ntop(socket.AF_INET, place[:4])
-        case 2:
-            return socket.inet_ntop(socket.AF_INET6, place[:16])
-    return None
+    if family == _IPV4:
+        return socket.inet_ntop(socket.AF_INET, place[:4])
+    return socket.inet_ntop(socket.AF_INET6, place[:16]) if family == _IPV6 else None
 
 
 def _text(octets: bytes) -> str | None:
