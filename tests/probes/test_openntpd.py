@@ -1,6 +1,4 @@
-"""What OpenNTPD's ntpctl prints; tests/test_daemon_claims.py compares it with the real one."""
-
-import os
+"""What OpenNTPD's ntpctl prints; tests/test_booted_daemons.py compares it with the real one."""
 
 import pytest
 from hypothesis import given
@@ -8,8 +6,6 @@ from hypothesis import strategies as st
 
 from ntpaudit.core.observation import Claim, ClaimedSource, Unavailable
 from ntpaudit.probes.daemons import openntpd
-from ntpaudit.probes.daemons.files import Files
-from ntpaudit.probes.daemons.kind import Process
 
 REPORT = """\
 4/4 peers valid, 1/1 constraints valid, clock synced, stratum 3
@@ -17,7 +13,7 @@ REPORT = """\
 peer
    wt tl st  next  poll          offset       delay      jitter
 192.0.2.1 ntp1.example.net
-  * 1 10  2   22s   30s       -12.500ms    31.026ms     0.206ms
+ *  1 10  2   22s   30s       -12.500ms    31.026ms     0.206ms
 192.0.2.2 from pool pool.example.net (non-dnssec lookup)
     1  9  3    0s   33s       200.034ms     6.320ms     0.097ms
 not resolved ntp3.example.net
@@ -81,43 +77,3 @@ def test_any_report_gives_a_value(data: st.DataObject) -> None:
 def test_another_report_is_not_understood(report: str) -> None:
     """What a later version might print."""
     assert isinstance(claim(report), Unavailable)
-
-
-def test_who_may_ask(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its socket is root's; root needs its program. Each reason comes with what would change it."""
-    ask = openntpd.KIND.claim
-    assert ask
-    monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    assert ask(Process(7, ()), Files(), True) == Unavailable(
-        "only root can read its control socket", "run `ntpaudit check` as root"
-    )
-    monkeypatch.setattr(os, "geteuid", lambda: 0)
-    monkeypatch.setattr(openntpd, "_CONTROL", ("/nonexistent/ntpctl",))
-    missing = ask(Process(7, ()), Files(), True)
-    assert isinstance(missing, Unavailable)
-    assert missing.remedy
-
-
-@pytest.mark.parametrize(
-    ("body", "reason"),
-    [
-        ("echo 'connect: No such file or directory' >&2; exit 1", "No such file"),
-        ("exit 3", "exit status 3"),
-        ("exec sleep 60", "does not reply"),
-        ("echo hello", "not understood"),
-    ],
-)
-def test_why_its_program_gives_no_report(
-    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch, body: str, reason: str
-) -> None:
-    """It may fail, hang, or print something else."""
-    program = tmp_path_factory.mktemp("bin") / "ntpctl"
-    program.write_text(f"#!/bin/sh\n{body}\n")
-    program.chmod(0o755)
-    monkeypatch.setattr(os, "geteuid", lambda: 0)
-    monkeypatch.setattr(openntpd, "_CONTROL", (str(program),))
-    ask = openntpd.KIND.claim
-    assert ask
-    found = ask(Process(7, ()), Files(), False)
-    assert isinstance(found, Unavailable)
-    assert reason in found.reason

@@ -1,8 +1,20 @@
-"""linuxptp: phc2sys, ptp4l and timemaster, which starts them together with chronyd or ntpd."""
+"""linuxptp: phc2sys, ptp4l and timemaster, which starts them together with chronyd or ntpd.
 
+ptp4l has a management socket, which its own pmc reads. phc2sys reports to its log alone, timemaster reports nothing.
+"""
+
+import re
+import time
+
+from ntpaudit.core.observation import Claim, Unavailable
+from ntpaudit.probes.daemons.control import report_of
 from ntpaudit.probes.daemons.files import Files
 from ntpaudit.probes.daemons.kind import DaemonKind, Options, Process, Role
 
+_SOCKET = "/var/run/ptp4l"  # unless `uds_address` names another one
+_QUESTIONS = ("GET TIME_STATUS_NP", "GET CURRENT_DATA_SET", "GET PORT_DATA_SET")
+_ANSWER = re.compile(r"^\s+(portState|offsetFromMaster|meanPathDelay|gmPresent|gmIdentity)\s+(\S+)\s*$", re.MULTILINE)
+_NUMBER = re.compile(r"-?\d{1,18}(\.\d{1,9})?")
 _PHC2SYS_TAKES = frozenset("cdfsEPISFRNOLMiunzltD")  # options that take a value
 _PTP4L_TAKES = frozenset("fipl")
 _SHARED_MEMORY = Role(False, "hands its time to another daemon by shared memory (ntpshm)")
@@ -76,8 +88,44 @@ def _settings(process: Process, files: Files, given: Options) -> dict[str, str]:
     return settings | {name.removeprefix("--"): value for name, value in given.found if name.startswith("--")}
 
 
+def _claim_of_ptp4l(process: Process, files: Files, _with_sources: bool) -> Claim | Unavailable:
+    boottime_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+    settings = _settings(process, files, _options(process, _PTP4L_TAKES))
+    where = ("-d", settings.get("domainNumber", "0"), "-s", settings.get("uds_address", _SOCKET))
+    report = report_of("pmc", "-u", "-b", "0", *where, *_QUESTIONS)
+    if isinstance(report, Unavailable):
+        return report
+    return read_claim(report, boottime_ns, is_system_clock=_ptp4l(process, files).disciplines is True)
+
+
+def read_claim(report: str, boottime_ns: int, *, is_system_clock: bool) -> Claim | Unavailable:
+    """Read what pmc prints of ptp4l. PTP has no root dispersion, so there is no bound.
+
+    Its offset is the clock minus the grandmaster's, in ns: positive is ahead. With hardware timestamps this is the
+    clock of the network card: the offset of the system clock is then known to phc2sys alone.
+    """
+    answers: dict[str, set[str]] = {}
+    for name, value in _ANSWER.findall(report):
+        answers.setdefault(name, set()).add(value)
+    if "portState" not in answers:
+        return Unavailable("ptp4l does not reply at its management socket", "check `uds_address` of its configuration")
+    is_synchronised = "SLAVE" in answers["portState"]
+    claim = Claim(boottime_ns, is_synchronised, authentication="none")
+    if "true" in answers.get("gmPresent", ()):
+        claim = claim._replace(follows=min(answers.get("gmIdentity", {"?"})))
+        offset_ns = min(answers.get("offsetFromMaster", {"?"}))
+        if is_system_clock and _NUMBER.fullmatch(offset_ns):
+            claim = claim._replace(offset_s=-float(offset_ns) / 1e9)
+    return claim
+
+
+def _claim_of_phc2sys(process: Process, _files: Files, _with_sources: bool) -> Unavailable:
+    remedy = None if process.unit is None else f"`journalctl -u {process.unit}` shows its offsets"
+    return Unavailable("it reports its offset to its log alone", remedy)
+
+
 _STARTER = Role(False, "leaves the clock to the daemons that it starts")  # chronyd or ntpd, which are seen as such
 
-PHC2SYS = DaemonKind("phc2sys", ("phc2sys",), ("phc2sys",), _phc2sys)
-PTP4L = DaemonKind("ptp4l", ("ptp4l",), ("ptp4l",), _ptp4l)
+PHC2SYS = DaemonKind("phc2sys", ("phc2sys",), ("phc2sys",), _phc2sys, claim=_claim_of_phc2sys)
+PTP4L = DaemonKind("ptp4l", ("ptp4l",), ("ptp4l",), _ptp4l, claim=_claim_of_ptp4l)
 TIMEMASTER = DaemonKind("timemaster", ("timemaster",), ("timemaster",), lambda *_: _STARTER)

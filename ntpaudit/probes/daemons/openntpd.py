@@ -3,7 +3,6 @@
 Its control socket is for root alone, and carries C structures that have no version: so its own ntpctl reads it.
 """
 
-import os
 import re
 import time
 from collections.abc import Iterator
@@ -11,20 +10,12 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from ntpaudit.core.observation import Claim, ClaimedSource, Unavailable
+from ntpaudit.probes.daemons.control import report_of
 from ntpaudit.probes.daemons.files import Files
-from ntpaudit.probes.daemons.kind import (
-    CLAIM_WITHIN_S,
-    ConfiguredServer,
-    DaemonKind,
-    Process,
-    always,
-    config_path,
-    read_options,
-)
+from ntpaudit.probes.daemons.kind import ConfiguredServer, DaemonKind, Process, always, config_path, read_options
 
 _OPTIONS = "df:np:P:sSv"
 _DEFAULTS = ("/etc/openntpd/ntpd.conf", "/etc/ntpd.conf")
-_CONTROL = ("/usr/sbin/ntpctl", "/usr/local/sbin/ntpctl")
 _STATUS = re.compile(
     r"clock (?:(unsynced)|synced, stratum (\d{1,3}))(?:, clock offset is (-?\d{1,12}\.\d{3})ms)?$", re.MULTILINE
 )
@@ -54,31 +45,8 @@ def _servers(process: Process, files: Files) -> Iterator[ConfiguredServer]:
 
 
 def _claim(_process: Process, _files: Files, with_sources: bool) -> Claim | Unavailable:
-    if os.geteuid() != 0:
-        return Unavailable("only root can read its control socket", "run `ntpaudit check` as root")
-    control = next((path for path in _CONTROL if os.path.exists(path)), None)
-    if control is None:
-        return Unavailable(f"{_CONTROL[0]} is missing", "install it: it is part of OpenNTPD")
-    import subprocess  # only root's checks of hosts with this daemon pay for it
-
-    boottime_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
-    try:
-        done = subprocess.run(
-            [control, "-s", "all"],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=CLAIM_WITHIN_S,
-            env={"LC_ALL": "C"},
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        return Unavailable(f"{control} does not reply within {CLAIM_WITHIN_S} s")
-    except OSError as error:
-        return Unavailable(f"{control} cannot be run: {error.strerror}")
-    if done.returncode != 0:
-        complaint = done.stderr.decode(errors="replace").strip() or f"exit status {done.returncode}"
-        return Unavailable(f"{control} fails: {complaint[:200]}")
-    return read_claim(done.stdout.decode(errors="replace"), boottime_ns, with_sources=with_sources)
+    boottime_ns, report = time.clock_gettime_ns(time.CLOCK_BOOTTIME), report_of("ntpctl", "-s", "all")
+    return report if isinstance(report, Unavailable) else read_claim(report, boottime_ns, with_sources=with_sources)
 
 
 class _Peer(NamedTuple):
