@@ -37,6 +37,7 @@ class World(NamedTuple):
     Of that `offset_s(minute)` is what it got to by and by, `stepped_s(minute)` what somebody set it by. Every
     `ask_every` minutes servers are asked, which answer unless `answers(minute)` denies it; the agent runs while
     `runs(minute)` says so. `interval_s(minute)` is how often servers are to be asked by the configuration then.
+    `slept_s(minute)` is for how long the host was suspended since its boot.
     """
 
     offset_s: Callable[[int], float] = lambda minute: 0.0019
@@ -50,6 +51,7 @@ class World(NamedTuple):
     ask_every: int = 5
     interval_s: Callable[[int], float] = lambda minute: 300.0
     health: Health = Health()
+    slept_s: Callable[[int], float] = lambda minute: 0.0
 
 
 class Kept(NamedTuple):
@@ -67,10 +69,11 @@ def stored(connection: sqlite3.Connection) -> History:
 
 def clocks(world: World, minute: int) -> ClockReading:
     """Return what the host's clocks show at a minute of the world."""
-    raw_ns = world.uptime_ns + minute * MINUTE_NS
-    up_ns = raw_ns - round(world.offset_s(minute) * NS_PER_S)
+    slept_ns = round(world.slept_s(minute) * NS_PER_S)
+    raw_ns = world.uptime_ns + minute * MINUTE_NS - slept_ns
+    up_ns = raw_ns + slept_ns - round(world.offset_s(minute) * NS_PER_S)
     realtime_ns = world.begin_ns + up_ns - world.uptime_ns - round(world.stepped_s(minute) * NS_PER_S)
-    return ClockReading(realtime_ns, up_ns, raw_ns, up_ns, 80)
+    return ClockReading(realtime_ns, up_ns - slept_ns, raw_ns, up_ns, 80)
 
 
 def live(world: World, minutes: Iterable[int]) -> Iterator[Kept]:

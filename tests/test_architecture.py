@@ -46,6 +46,7 @@ ORDER = (
     "core.checks.tampering",
     "core.attribution",
     "core.journal_steps",
+    "core.clock_changes",
     "core.checks.daemons",
     "core.checks.ingest",
     "core.checks.approval",

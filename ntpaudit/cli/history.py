@@ -5,6 +5,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from functools import partial
 from itertools import chain, dropwhile
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
@@ -32,6 +33,7 @@ Examples:
   ntpaudit history --plot --since 7d              a plot of one week
   ntpaudit history --limit 20                     the newest 20 audits, of any age
   ntpaudit history --events --since 90d           findings raised and cleared, and steps of the clock
+  ntpaudit history --steps --since 90d            steps and suspends, each with its cause where a log names it
   ntpaudit history --since 2026-11-01 --until 2026-12-01 --format csv > november.csv
   ntpaudit history --hourly --since 400d --format csv
   ntpaudit history --since 1h --format json | jq .offset.bound_s
@@ -42,7 +44,8 @@ Times are UTC, corrected by the measured offset. Audits older than [history] raw
 worst severity, the smallest and the largest offset (from, to) and the largest maximum error. Hours do not include
 audits of `ntpaudit check --record`. A finding marked (low) is low or pending, and does not count.
 JSON has each record exactly as it was stored (schema ntpaudit.record/1), hours as ntpaudit.hour/1, events as
-ntpaudit.event/1. Only root can read the history of an agent that runs as a service: sudo ntpaudit history.
+ntpaudit.event/1, steps as ntpaudit.step/1. Only root can read the history of an agent that runs as a service:
+sudo ntpaudit history.
 
 \b
 Exit status: 0 ok, 3 nothing to show or not readable, 64 usage, 78 configuration.
@@ -70,6 +73,9 @@ class HistoryQuery(NamedTuple):
 @click.option("--plot", is_flag=True, help="Plot the offset with its maximum error, as wide as the terminal.")
 @click.option("--limit", type=click.IntRange(1, 10**12), help="Show only the newest N.", metavar="N")
 @click.option("--events", is_flag=True, help="Show events instead: findings raised and cleared, clock steps.")
+@click.option("--steps", is_flag=True, help="Show steps and suspends instead, with what caused them, by logs.")
+@click.option("--journal", metavar="DIR", help="With --steps: this journal instead of the host's; also a host's root.")
+@click.option("--audit-log", metavar="FILE", help="With --steps: this log of auditd instead of the host's.")
 @click.option("--hourly", is_flag=True, help="Show hours only, also where single audits are stored.")
 @config_option
 def history(
@@ -80,6 +86,9 @@ def history(
     plot: bool,
     limit: int | None,
     events: bool,
+    steps: bool,
+    journal: str | None,
+    audit_log: str | None,
     hourly: bool,
     config_path: str | None,
 ) -> None:
@@ -94,6 +103,10 @@ def history(
 
     if events and (plot or hourly):
         raise click.UsageError("--events cannot be combined with --plot or --hourly")
+    if steps and (events or plot or hourly):
+        raise click.UsageError("--steps cannot be combined with --events, --plot or --hourly")
+    if not steps and (journal is not None or audit_log is not None):
+        raise click.UsageError("--journal and --audit-log need --steps")
     if plot and format_name != "table":
         raise click.UsageError(f"--plot cannot be combined with --format {format_name}")
     path, damaged = history_path(config_path, by_agent=False), list[str]()
@@ -104,13 +117,13 @@ def history(
         since_ns, until_ns = (None if when is None else resolve(when, now_ns) for when in (since, until))
         query = HistoryQuery(now_ns, since_ns, until_ns, limit, format_name, hourly)
         _check_times(query)
-        show = _events if events else _plot if plot else _audits
+        show = partial(_steps, journal, audit_log) if steps else _events if events else _plot if plot else _audits
         lines = show(stored, query)
         first = next(lines, None)
         if first is None and damaged:
             raise StoreError(f"nothing can be shown: {path} has damaged rows ({_counted(damaged)})")
         if first is None:
-            raise StoreError(_nothing(stored, path, "events" if events else "audits"))
+            raise StoreError(_nothing(stored, path, "steps" if steps else "events" if events else "audits"))
         output.write_parts(chain([first], lines))
         if damaged:
             output.note(f"not shown, because they are damaged: {_counted(damaged)} of {path}")
@@ -155,6 +168,22 @@ def _events(stored: "History", query: HistoryQuery) -> Iterator[str]:
         case "json":
             return history_tables.event_json(events)
     return history_tables.event_table(events, *_layout())
+
+
+def _steps(journal: str | None, audit_log: str | None, stored: "History", query: HistoryQuery) -> Iterator[str]:
+    from ntpaudit.probes.step_causes import find_causes
+    from ntpaudit.reports import clock_changes
+
+    changes = stored.clock_changes(query.since_ns, query.until_ns, query.limit)
+    if not changes:
+        return iter(())
+    changes, unread = find_causes(changes, journal, audit_log)
+    match query.format_name:
+        case "csv":
+            return clock_changes.change_csv(changes, unread)
+        case "json":
+            return clock_changes.change_json(changes, unread)
+    return clock_changes.change_text(changes, unread, output.page_width(), colour=output.wants_colour())
 
 
 def _layout() -> tuple[int, Paint]:

@@ -41,10 +41,11 @@ class LogLine(NamedTuple):
 
 
 class Cause(NamedTuple):
-    """What set the clock, and the line that states it."""
+    """What set the clock, and the line that states it. `by_person`: a command or a login session, not a daemon."""
 
     name: str
     line: LogLine
+    by_person: bool = False
 
 
 class _Kind(NamedTuple):
@@ -59,12 +60,33 @@ def _kind(name: str, sources: str, pattern: str) -> _Kind:
     return _Kind(name, tuple(sources.split()), re.compile(pattern))
 
 
+AUDIT = "audit"
+_NO_LOGIN = "4294967295"
+_INJECTED = "TIME_INJOFFSET|AUDIT1332"  # the size by which the kernel set the clock
+_AUDIT_SIZE = re.compile(rf"(?:{_INJECTED}) sec=(-?\d{{1,12}}) nsec=(\d{{1,9}})\b")
+_AUDIT_LOGIN = re.compile(r"\bauid=(\d+|unset)\b")
+_AUDIT_EXE = re.compile(r'\bexe="([^"]+)"')
+_DAEMON_EXES = (
+    "chronyd",
+    "ntpd",
+    "systemd-timesyncd",
+    "ntp-daemon",
+    "phc2sys",
+    "ptp4l",
+    "vmtoolsd",
+    "VBoxService",
+    "qemu-ga",
+)
 _SIZE = r"([-+]?\d+\.\d+)"
 _SET_COMMAND = (
     r"COMMAND=\S*(?:\bdate\b.*(?: -\w*s| --set| \d{8})|\bhwclock\b.*(?:-s|--hctosys|--systz)"
     r"|\btimedatectl\b.*set-time|\bchronyc\b.*(?:makestep|settime)|\bntpdate\b|\bsntp\b|\brdate\b|\badjtimex\b)"
 )
 _KINDS = (
+    # clock_settime and settimeofday of x86-64 and arm64; adjtimex only where the record has a TIME_INJOFFSET
+    _kind(
+        "audit", AUDIT, r"^(?!.*success=no)(?=.*\bexe=).*(?:\bsyscall=(?:227|164|112|170)\b|TIME_INJOFFSET|AUDIT1332)"
+    ),
     _kind("chronyd", "chronyd", rf"System clock was stepped by {_SIZE}"),
     _kind("ntpd", "ntpd", rf"(?:time reset|time stepped by|clock_step|time set) {_SIZE}"),
     _kind("openntpd", "ntpd", rf"set local clock to .*offset {_SIZE}"),
@@ -78,7 +100,7 @@ _KINDS = (
     _kind("QEMU guest agent", "qemu-ga qemu-guest-agent", "guest-set-time"),
     _kind("phc2sys", "phc2sys ptp4l timemaster", r"CLOCK_REALTIME .*\bs1\b|stepp(?:ed|ing) clock"),
     _kind("a leap second", KERNEL, "Clock: (?:inserting|deleting) leap second"),
-    _kind("audit", "audit auditd", r"TIME_INJOFFSET|AUDIT1332|SYSCALL .*\bsyscall=(?:227|164|112|170)\b"),
+    _kind("audit", AUDIT, rf"^(?!.*success=no).*(?:{_INJECTED})"),
     _kind(
         "systemd-timesyncd", "systemd-timesyncd", r"Initial (?:clock )?synchronization to|System clock time unset or"
     ),
@@ -121,16 +143,24 @@ class Moment(NamedTuple):
 
 def cause_of(moment: Moment, lines: Iterable[LogLine]) -> Cause | None:
     """Return the best of the causes that lines near the moment name; None if they name none."""
-    near = [line for line in lines if line.boot_id == moment.boot_id and moment.distance_us(line) <= NEAR_US]
     found = (
-        (rank, moment.distance_us(line), Cause(kind.name, line))
-        for line in near
-        if line.is_credible
+        (rank, moment.distance_us(line), kind, line)
+        for line in lines
+        if line.boot_id == moment.boot_id and moment.distance_us(line) <= NEAR_US and line.is_credible
         for rank, kind in enumerate(_KINDS)
         if line.source in kind.sources and _names(kind, line, moment.size_us)
     )
     best = min(found, key=lambda one: one[:2], default=None)
-    return None if best is None else best[2]
+    return None if best is None else _cause(*best[2:])
+
+
+def _cause(kind: _Kind, line: LogLine) -> Cause:
+    exe, login = _AUDIT_EXE.search(line.text), _AUDIT_LOGIN.search(line.text)
+    if kind.name != AUDIT or exe is None:
+        return Cause(kind.name, line, by_person=kind.name in ("a command", "systemd-timedated"))
+    has_login = login is not None and login[1] not in (_NO_LOGIN, "unset")
+    name = f"{exe[1]} (login uid {login[1]})" if login is not None and has_login else f"{exe[1]} (no login)"
+    return Cause(name, line, by_person=has_login and exe[1].rpartition("/")[2] not in _DAEMON_EXES)
 
 
 def _names(kind: _Kind, line: LogLine, size_us: int) -> bool:
@@ -138,10 +168,11 @@ def _names(kind: _Kind, line: LogLine, size_us: int) -> bool:
     match = kind.pattern.search(line.text)
     if match is None:
         return False
-    stated = next(filter(None, match.groups()), None)
-    return stated is None or abs(abs(float(stated)) * 1e6 - abs(size_us)) <= max(
-        _LIKE_STEP_US, _LIKE_STEP * abs(size_us)
-    )
+    tolerance_us = max(_LIKE_STEP_US, _LIKE_STEP * abs(size_us))
+    if kind.name == AUDIT and (injected := _AUDIT_SIZE.search(line.text)):
+        return abs(int(injected[1]) * 1_000_000 + int(injected[2]) // 1000 - size_us) <= tolerance_us
+    stated = next(filter(None, match.groups()), None)  # its sign differs between daemons
+    return stated is None or abs(abs(float(stated)) * 1e6 - abs(size_us)) <= tolerance_us
 
 
 def reports_step(cause: Cause | None) -> bool:
@@ -174,3 +205,20 @@ def _sleep(line: LogLine) -> bool | None:
     if line.message_id == SLEEP_START_ID or _FALLS_ASLEEP.search(line.text):
         return True
     return False if line.message_id == SLEEP_STOP_ID or _WAKES_UP.search(line.text) else None
+
+
+def suspend_line(moment: Moment, lines: Iterable[LogLine]) -> Cause | None:
+    """Return the line that reports the suspend of this moment, systemd's if there is one; None without any."""
+    near = [
+        line
+        for line in lines
+        if line.boot_id == moment.boot_id and moment.distance_us(line) <= SLEEP_NEAR_US and _sleep(line) is not None
+    ]
+    best = min(near, key=lambda line: (line.source == KERNEL, moment.distance_us(line)), default=None)
+    return None if best is None else Cause("suspend", best)
+
+
+def at_step(line: LogLine, moment: Moment, before_us: int, after_us: int) -> LogLine:
+    """Place a line that has only the host's time in the boot of a step, which set it from `before_us` to `after_us`."""
+    distances = (line.realtime_us - before_us, line.realtime_us - after_us)
+    return line._replace(boot_id=moment.boot_id, monotonic_us=moment.to_us + min(distances, key=abs))

@@ -219,17 +219,21 @@ def _change(times: JournalTimes, jump: Jump, lines: Sequence[LogLine], *, has_ke
 
 
 class NearLines:
-    """Whether a line can belong to one of several jumps."""
+    """Whether a line can belong to one of several jumps, or moments."""
 
-    def __init__(self, jumps: Iterable[Jump]) -> None:
-        self._bounds: dict[str, list[tuple[int, int]]] = {}
-        for jump in jumps:  # of each boot in the order of its uptime
-            bounds = jump.from_us - SLEEP_NEAR_US, jump.to_us + SLEEP_NEAR_US
-            self._bounds.setdefault(jump.boot_id, []).append(bounds)
+    def __init__(self, jumps: Iterable[Jump | Moment]) -> None:
+        self._bounds: dict[str, list[tuple[int, int]]] = {}  # of each boot, in order and without overlap
+        for jump in sorted(jumps, key=lambda one: one.from_us):
+            bounds = self._bounds.setdefault(jump.boot_id, [])
+            low, high = jump.from_us - SLEEP_NEAR_US, jump.to_us + SLEEP_NEAR_US
+            if bounds and low <= bounds[-1][1]:
+                low, earlier = bounds.pop()
+                high = max(high, earlier)
+            bounds.append((low, high))
 
     @property
     def boot_ids(self) -> tuple[str, ...]:
-        """The boots that have a jump."""
+        """The boots that have one."""
         return tuple(self._bounds)
 
     def has(self, boot_id: str, monotonic_us: int) -> bool:

@@ -86,7 +86,7 @@ def event_table(events: Iterable[StoredEvent], width: int, paint: Paint) -> Iter
 
 def audit_csv(hours: Iterable[Hour], audits: Iterable[Audit]) -> Iterator[str]:
     """Write hours, then audits, under one header; corrected times, durations in seconds to the nanosecond."""
-    writer = csv.DictWriter(_Echo(), _AUDIT_FIELDS, restval="", extrasaction="ignore")
+    writer = csv.DictWriter(Echo(), _AUDIT_FIELDS, restval="", extrasaction="ignore")
     yield writer.writeheader()
     for hour in hours:
         seconds = {} if hour.spans is None else {f"{name}_s": part for name, part in hour.spans._asdict().items()}
@@ -113,7 +113,7 @@ def hour_json(hours: Iterable[Hour]) -> Iterator[str]:
 
 def event_csv(events: Iterable[StoredEvent]) -> Iterator[str]:
     """Write events under a header; `value_s` is the size of a step (positive is forward), or of a finding."""
-    writer = csv.DictWriter(_Echo(), _EVENT_FIELDS, extrasaction="ignore")
+    writer = csv.DictWriter(Echo(), _EVENT_FIELDS, extrasaction="ignore")
     yield writer.writeheader()
     for event, boot_id in events:
         times = {
@@ -146,7 +146,7 @@ def _event_data(event: Event, boot_id: str | None) -> dict[str, Any]:
     }
 
 
-class _Echo:
+class Echo:
     """A file that gives back what is written to it."""
 
     def write(self, text: str) -> str:

@@ -1,16 +1,18 @@
 """Steps and suspends of a journal as text, CSV (RFC 4180) and JSON Lines, the oldest first. Times are the host's."""
 
 import csv
-import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
+from ntpaudit.core.attribution import Cause
+from ntpaudit.core.checks.rule import Level
 from ntpaudit.core.journal_steps import JournalChange
 from ntpaudit.core.policy import Severity
 from ntpaudit.core.units import format_duration, format_utc, joined, plural
 from ntpaudit.formats.json_record import json_line
-from ntpaudit.render.terminal import SEVERITY_COLOURS, fitting, labelled, opening, painter, wrap_text
+from ntpaudit.render.terminal import SEVERITY_COLOURS, Paint, fitting, labelled, opening, painter, wrap_text
 from ntpaudit.render.text_safety import csv_cell, decimal, short_words
+from ntpaudit.reports.history_tables import Echo
 
 FORMATS = ("text", "json", "csv")
 SCHEMA = "ntpaudit.journal/1"
@@ -79,8 +81,14 @@ def cause(change: JournalChange) -> str:
             "step or suspend": "not known, because the journal has no kernel messages of this boot",
             "suspend": "suspend, by the messages of the kernel or systemd",
         }[change.kind]
-    line = change.cause.line
-    return f"{change.cause.name}; {line.source} logged at {_time(line.realtime_us)}: {short_words(line.text)}"
+    return describe_cause(change.cause)
+
+
+def describe_cause(found: Cause) -> str:
+    """Name a cause, with the line that states it."""
+    return (
+        f"{found.name}; {found.line.source} logged at {_time(found.line.realtime_us)}: {short_words(found.line.text)}"
+    )
 
 
 def _entries(count: int) -> str:
@@ -98,16 +106,31 @@ def _text(report: JournalReport, width: int, *, colour: bool) -> Iterator[str]:
     read = f"{_entries(report.entries)} of {plural(report.boots, 'boot')}, from {begin} to {end}"
     yield from _lines(["", *labelled("journal", f"{read}; times are the host's own, in UTC", width)])
     for change in report.changes:
-        level = change.level or "-"
-        label = paint(level, SEVERITY_COLOURS[change.severity] if change.severity else None)
-        head, pad = _time(change.jump.after_us)[:19], " " * (_LABEL_WIDTH - len(level))
-        yield f"\n{head}  {label}{pad}  {describe(change)}\n"
         boot = f"{change.jump.boot_id}, {format_duration(change.jump.to_us / _US_PER_S)} after its start"
-        for name, text in (("effect", consequence(change)), ("cause", cause(change)), ("boot", boot)):
-            yield from _lines(wrap_text(text, f"    {name:8}", " " * 12, width))
+        facts = (("effect", consequence(change)), ("cause", cause(change)), ("boot", boot))
+        yield from block(
+            _time(change.jump.after_us)[:19], change.level, change.severity, describe(change), facts, width, paint
+        )
 
 
-def _lines(lines: Any) -> Iterator[str]:
+def block(
+    when: str,
+    level: Level | None,
+    severity: Severity,
+    title: str,
+    facts: Iterable[tuple[str, str]],
+    width: int,
+    paint: Paint,
+) -> Iterator[str]:
+    """Write a step or a suspend: when, its level, what happened, and below it facts with their names."""
+    word = level or "-"
+    label = paint(word, SEVERITY_COLOURS[severity] if severity else None)
+    yield f"\n{when}  {label}{' ' * (_LABEL_WIDTH - len(word))}  {title}\n"
+    for name, text in facts:
+        yield from _lines(wrap_text(text, f"    {name:8}", " " * 12, width))
+
+
+def _lines(lines: Iterable[str]) -> Iterator[str]:
     return (f"{line}\n" for line in lines)
 
 
@@ -127,23 +150,18 @@ def _summary(report: JournalReport) -> str:
 
 
 def _csv(changes: Sequence[JournalChange]) -> Iterator[str]:
-    file = io.StringIO()
-    writer = csv.DictWriter(file, _FIELDS, extrasaction="ignore")
-    writer.writeheader()
-    yield file.getvalue()
+    writer = csv.DictWriter(Echo(), _FIELDS, extrasaction="ignore")
+    yield writer.writeheader()
     for change in changes:
-        file.seek(0)
-        file.truncate()
         data = _data(change)
         found = data["cause"] or {"name": "", "text": ""}
-        writer.writerow(
+        yield writer.writerow(
             data
             | {f"{name}_host_time": data["time"][name] for name in ("before", "after")}
             | {f"window_{name}": data["window"][name] for name in ("from", "to", "effect")}
             | {"size_s": decimal(data["size_s"]), "uptime_s": decimal(data["uptime_s"])}
             | {"cause": found["name"], "cause_text": csv_cell(found["text"])}
         )
-        yield file.getvalue()
 
 
 def _data(change: JournalChange) -> dict[str, Any]:
@@ -162,14 +180,20 @@ def _data(change: JournalChange) -> dict[str, Any]:
         "level": change.level,
         "severity": change.severity.word,
         "consequence": consequence(change),
-        "cause": None
-        if found is None
-        else {
-            "name": found.name,
-            "source": found.line.source,
-            "host_time": format_utc(found.line.realtime_us * 1000),
-            "text": found.line.text,
-        },
+        "cause": None if found is None else cause_data(found),
+    }
+
+
+def cause_data(found: Cause) -> dict[str, Any]:
+    """Return a cause for JSON; `source` is the program that logged it."""
+    line = found.line
+    host_time = format_utc(line.realtime_us * 1000)
+    return {
+        "name": found.name,
+        "person": found.by_person,
+        "source": line.source,
+        "host_time": host_time,
+        "text": line.text,
     }
 
 

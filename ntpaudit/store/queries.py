@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple
 
 from ntpaudit.core.accounting import Spans
 from ntpaudit.core.checks.rule import LEVEL_SEVERITY
+from ntpaudit.core.clock_changes import ClockChange
 from ntpaudit.core.events import Event
 from ntpaudit.core.ntp.rate_limit import Instant
 from ntpaudit.core.policy import VERDICTS, Severity, Verdict
@@ -19,6 +20,7 @@ from ntpaudit.errors import StoreError
 from ntpaudit.probes import service
 from ntpaudit.store.accounts import read_accounts
 from ntpaudit.store.audits import EVENT_COLUMNS
+from ntpaudit.store.clock_changes import read_sleeps, read_steps, read_suspends
 from ntpaudit.store.compression import unpack_text
 from ntpaudit.store.dead_letters import DeadLetter, read_dead_letters
 from ntpaudit.store.outbox import backlog
@@ -287,6 +289,18 @@ class History:
             if first_s < hour_s < last_s:
                 known.setdefault(hour_s, empty._replace(time_ns=hour_s * NS_PER_S))
         return [known[hour_s]._replace(spans=spans.get(hour_s)) for hour_s in sorted(known)]
+
+    def clock_changes(self, since_ns: int | None, until_ns: int | None, limit: int | None = None) -> list[ClockChange]:
+        """Return the steps and suspends between two times, the newest `limit` of them, in the order of time."""
+        sleeps = read_sleeps(self._connection)
+        steps = read_steps(self._connection, self.events(since_ns, until_ns), sleeps)
+        suspends = (
+            one
+            for one in read_suspends(sleeps)
+            if (since_ns is None or since_ns <= one.known_ns) and (until_ns is None or one.known_ns <= until_ns)
+        )
+        found = sorted([*steps, *suspends], key=lambda one: one.known_ns)
+        return found if limit is None else found[-limit:]
 
     def events(self, since_ns: int | None, until_ns: int | None, limit: int | None = None) -> list[StoredEvent]:
         """Return what happened between two times, the newest `limit` events, in the order they were kept."""

@@ -4,11 +4,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ntpaudit.core.attribution import NEAR_US, SOURCES, LogLine, Moment, cause_of
+from ntpaudit.core.attribution import NEAR_US, SOURCES, LogLine, Moment, at_step, cause_of
 
 S = 1_000_000
 BOOT = "b" * 32
 STEP = Moment(BOOT, 1000 * S, 1001 * S, -2_500_000)
+
+
+DATE = "/usr/bin/date (login uid 1000)"
+SET = 'SYSCALL arch=c000003e syscall=227 success=yes exit=0 auid=1000 uid=0 comm="date" exe="/usr/bin/date"'
+INJECTED = "TIME_INJOFFSET sec=-3 nsec=500000000"
 
 
 def line(source: str, text: str, at_us: int = 1002 * S, uid: int | None = 0, exe: str = "") -> LogLine:
@@ -46,7 +51,7 @@ def name(*lines: LogLine, moment: Moment = STEP) -> str | None:
             "the clocksource",
         ),
         ("audit", "TIME_INJOFFSET sec=-3 nsec=500000000", "audit"),
-        ("audit", 'SYSCALL arch=c000003e syscall=227 success=yes auid=1000 uid=0 exe="/usr/bin/date"', "audit"),
+        ("audit", 'SYSCALL arch=c000003e syscall=227 success=yes auid=1000 uid=0 exe="/usr/bin/date"', DATE),
         ("sudo", "ann : TTY=pts/0 ; PWD=/ ; USER=root ; COMMAND=/usr/bin/date -s 10:00", "a command"),
         ("sudo", "ann : TTY=pts/0 ; USER=root ; COMMAND=/usr/bin/date --set=10:00", "a command"),
         ("sudo", "ann : TTY=pts/0 ; USER=root ; COMMAND=/usr/sbin/hwclock --hctosys", "a command"),
@@ -113,6 +118,36 @@ def test_the_most_reliable_line_counts() -> None:
     cause = cause_of(STEP, [stepped._replace(monotonic_us=1004 * S), stepped])
     assert cause is not None
     assert cause.line == stepped
+
+
+@pytest.mark.parametrize(
+    ("text", "cause", "by_person"),
+    [
+        (f"{SET} {INJECTED}", DATE, True),
+        (SET.replace("auid=1000", "auid=4294967295"), "/usr/bin/date (no login)", False),
+        (SET.replace("auid=1000", "auid=unset"), "/usr/bin/date (no login)", False),
+        (SET.replace("/usr/bin/date", "/usr/sbin/chronyd"), "/usr/sbin/chronyd (login uid 1000)", False),
+        (f"{SET.replace('syscall=227', 'syscall=159')} {INJECTED}", DATE, True),
+        (INJECTED, "audit", False),
+        (SET.replace("syscall=227", "syscall=159"), None, False),  # adjtimex that did not set the clock
+        (SET.replace("success=yes", "success=no"), None, False),
+        (f"{SET} {INJECTED.replace('-3', '2')}", None, False),  # another step
+    ],
+)
+def test_audit_records(text: str, cause: str | None, by_person: bool) -> None:
+    """The program and the login that auditd recorded, if the size that it recorded is that of the step."""
+    found = cause_of(STEP, [line("audit", text)])
+    assert (found and found.name, found is not None and found.by_person) == (cause, by_person)
+
+
+@pytest.mark.parametrize("host_us", [5_000_000_000, 4_997_500_000])
+def test_lines_with_the_time_of_the_host(host_us: int) -> None:
+    """A line has the time before the step or that after it; both are near it."""
+    placed = at_step(line("audit", SET)._replace(realtime_us=host_us, boot_id=""), STEP, 5_000_000_000, 4_997_500_000)
+    assert placed.monotonic_us == STEP.to_us
+    assert name(placed) == DATE
+    far = at_step(placed._replace(realtime_us=4_991_000_000), STEP, 5_000_000_000, 4_997_500_000)
+    assert name(far) is None
 
 
 @given(st.lists(st.builds(line, st.sampled_from([*SOURCES, "kernel", "audit"]), st.text(), st.integers(0, 2 * 10**9))))

@@ -16,6 +16,7 @@ from ntpaudit.core.journal_steps import JournalTimes, NearLines, changes
 from ntpaudit.errors import JournalError
 from ntpaudit.probes.journal import Journal, JournalSource, parse_line
 from tests.abilities import ANOTHER_USER
+from tests.world.another_user import let_others_in
 from tests.world.journals import BEGIN_US, MACHINE_ID, WEB_BOOT, Entry, S, write_journal
 from tests.world.machine import machine
 
@@ -123,7 +124,7 @@ def test_overwritten_bytes(tmp_path: Path) -> None:
 @pytest.mark.needs("systemd-journal-remote", "another-user")
 def test_without_rights(tmp_path: Path) -> None:
     """The error names the group."""
-    tmp_path.chmod(0o755)
+    let_others_in(tmp_path)
     write_journal(tmp_path, [Entry(S)]).chmod(0o600)
     os.seteuid(ANOTHER_USER)
     try:
