@@ -14,11 +14,13 @@ from ntpaudit.core.checks.explanation import (
     control_text,
     formulas_here,
     in_words,
+    is_of_fleet,
     listed,
     name_of,
     page_of,
     present_numbers,
     quantities,
+    samples_needed,
     technique_text,
 )
 from ntpaudit.core.checks.rule import AnyRule, Finding
@@ -113,13 +115,14 @@ def _explained(rule: AnyRule, here: Here, paint: Paint, width: int) -> Iterator[
     else:
         yield finding_lines(finding, paint, width)
     blocks = (
+        [] if is_of_fleet(rule) else [("record", here.source)],
         [("meaning", rule.meaning)],
         _conditions(rule),
         _here(rule, here, finding),
         _fixes(rule, finding),
         _over_time(rule),
         _bears_on(rule),
-        [("page", page_of(rule)), *([] if is_of_fleet(rule) else [("record", here.source)])],
+        [("page", page_of(rule))],
     )
     yield [line for block in blocks for line in _lines(block, width)]
 
@@ -130,11 +133,6 @@ def _lines(facts: Iterable[tuple[str, str]], width: int) -> Iterator[str]:
     for label, text in facts:
         yield from labelled("" if label == last else label, text, width)
         last = label
-
-
-def is_of_fleet(rule: AnyRule) -> bool:
-    """Whether `ntpaudit fleet` raises the finding, not a host."""
-    return rule in checks.RULES
 
 
 def _state(rule: AnyRule, here: Here) -> str:
@@ -173,8 +171,8 @@ def _fixes(rule: AnyRule, finding: Finding | None) -> Iterator[tuple[str, str]]:
 
 def _over_time(rule: AnyRule) -> Iterator[tuple[str, str]]:
     if not is_of_fleet(rule):
-        by_check = "" if rule.needs_agent else "; a single `ntpaudit check` reports it at once"
-        yield "agent", f"{confirmation(rule)}{by_check}"
+        by_check = "" if rule.needs_agent else "a single `ntpaudit check` reports it at once"
+        yield "agent", "; ".join(filter(None, (confirmation(rule), samples_needed(rule), by_check)))
         yield "cleared", clearing(rule)
     if notes := " ".join(filter(None, (rule.notes, *listed(rule)))):
         yield "notes", notes
@@ -210,7 +208,9 @@ def _data(rule: AnyRule, here: Here) -> dict[str, Any]:
         "present": compared_here(rule, present_numbers(here.record)) if here.record is not None and is_of_host else {},
         "remedy": rule.remedy,
         "case_remedies": dict(rule.case_remedies),
-        "agent": {"raised": confirmation(rule), "cleared": clearing(rule)} if is_of_host else None,
+        "agent": None
+        if not is_of_host
+        else {"raised": confirmation(rule), "samples": samples_needed(rule) or None, "cleared": clearing(rule)},
         "listed_under": rule.caused_by,
         "covered_by": rule.covered_by,
         "notes": rule.notes,

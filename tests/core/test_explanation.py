@@ -126,6 +126,7 @@ def test_a_formula_in_words() -> None:
         "10 ms <= |offset (-250 ms)| < 1 s and drift (12.35 ppm) > 3"
     )
     assert in_words("a_s > b_s", {"a_s": 1.0000004, "b_s": 1.0}) == "a (1.0000004 s) > b (1 s)"
+    assert in_words("a_s > count", {"a_s": 172800.0, "count": 172800}) == "a (2 days) > count (172800)"
     assert in_words("a_s > b_s", {"a_s": 0.0, "b_s": -1.0}) == "a (0 s) > b (-1 s)"
 
 

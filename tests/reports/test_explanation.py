@@ -10,13 +10,13 @@ import pytest
 from docs.__main__ import FOLDER
 from ntpaudit.core.checks import host
 from ntpaudit.core.checks.context import AuditContext
-from ntpaudit.core.checks.explanation import conditions, in_words, page_of
+from ntpaudit.core.checks.explanation import conditions, in_words, is_of_fleet, page_of
 from ntpaudit.core.checks.rule import AnyRule, make_finding
 from ntpaudit.core.fleet import checks
 from ntpaudit.core.policy import Severity
 from ntpaudit.core.record import Labels, Record, write_record
 from ntpaudit.formats import text as text_format
-from ntpaudit.reports.explanation import IDS, Here, is_of_fleet, render, render_json, render_list, rules_of
+from ntpaudit.reports.explanation import IDS, Here, render, render_json, render_list, rules_of
 from tests.core.worlds import FOUR, case
 from tests.message_examples import HOSTS
 

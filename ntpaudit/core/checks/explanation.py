@@ -15,6 +15,8 @@ _NO_SYMBOLS = frozenset({"and", "or", "ms", "s", "min", "h", "ppm"})
 _SAMPLES = {"network": "network audits", "host": "network and local audits", "database": "replies of the database"}
 """What gives an agent new samples, by the basis of a rule."""
 
+_TWO_APART = f"2 in a row {format_duration(DWELL_S)} apart"
+
 
 class Condition(NamedTuple):
     """One of the conditions that raise a finding: its level, in words, and as a formula."""
@@ -27,8 +29,7 @@ class Condition(NamedTuple):
 def conditions(rule: AnyRule) -> Iterator[Condition]:
     """Yield each condition of a rule, at each of its levels."""
     for levels, given in rule.raised_when.items():
-        written = rule.formula.get(levels, "")
-        texts, formulas = ((one,) if isinstance(one, str) else one for one in (given, written))
+        texts, formulas = ((one,) if isinstance(one, str) else one for one in (given, rule.formula[levels]))
         for text, formula in zip(texts, formulas, strict=True):
             yield from (Condition(level, text, formula) for level in levels.split(", "))
 
@@ -70,7 +71,7 @@ def name_of(symbol: str) -> str:
 def quantities(numbers: Mapping[str, float]) -> dict[str, str]:
     """Write values with the units of their symbols; in full where two that differ would look alike."""
     shown = {symbol: _quantity(symbol, value) for symbol, value in numbers.items()}
-    if len(set(shown.values())) == len(set(numbers.values())):
+    if len(set(shown.values())) >= len(set(numbers.values())):
         return shown
     return {symbol: f"{numbers[symbol]:.10g} s" if symbol.endswith("_s") else text for symbol, text in shown.items()}
 
@@ -89,10 +90,9 @@ def confirmation(rule: AnyRule) -> str:
     return f"confirmed by {_SAMPLES[rule.basis]}{held}"
 
 
-def rules_of_time() -> tuple[str, str]:
-    """Describe how many samples raise a finding of an agent, and how many clear it, where samples must confirm it."""
-    two = f"2 in a row {format_duration(DWELL_S)} apart"
-    return f"{MAJORITY} of the last {SAMPLES} samples, or {two}", f"{MAJORITY} better samples in a row, or {two}"
+def samples_needed(rule: AnyRule) -> str:
+    """Describe how many samples confirm the finding; empty if none is needed."""
+    return "" if rule.basis == "moment" else f"{MAJORITY} of the last {SAMPLES} samples, or {_TWO_APART}"
 
 
 def clearing(rule: AnyRule) -> str:
@@ -100,7 +100,7 @@ def clearing(rule: AnyRule) -> str:
     if rule.basis == "moment":
         return "when it is no longer true"
     below = f"; better is below {100 * HYSTERESIS:g} % of the tolerance" if rule.has_hysteresis else ""
-    return f"after {rules_of_time()[1]}{below}"
+    return f"after {MAJORITY} better samples in a row, or {_TWO_APART}{below}"
 
 
 def listed(rule: AnyRule) -> Iterator[str]:
@@ -134,9 +134,14 @@ def bears_on(rule: AnyRule) -> tuple[tuple[str, ...], tuple[str, ...]]:
     return controls, tuple(name for name in (*rule.controls, *rule.techniques) if name in TECHNIQUES)
 
 
+def is_of_fleet(rule: AnyRule) -> bool:
+    """Whether `ntpaudit fleet` raises the finding, not a host."""
+    return not rule.message_id
+
+
 def page_of(rule: AnyRule) -> str:
     """Return the place of a rule in the documentation."""
-    return f"docs/findings.md#{rule.id}{'' if rule.message_id else '-fleet'} (installed in {DOCS})"
+    return f"docs/findings.md#{rule.id}{'-fleet' if is_of_fleet(rule) else ''} (installed in {DOCS})"
 
 
 def short_facts(rule: AnyRule, finding: Finding) -> Iterator[tuple[str, str]]:
