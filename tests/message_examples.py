@@ -12,7 +12,15 @@ from ntpaudit.core.clock.drift import Breach, Drift
 from ntpaudit.core.clock.interval import Interval
 from ntpaudit.core.clock.steps import Step
 from ntpaudit.core.fleet import checks
-from ntpaudit.core.fleet.model import Alarm, DuplicateHost, FalsetickerReport, FleetPolicy, Offset, Snapshot
+from ntpaudit.core.fleet.model import (
+    Alarm,
+    DaemonClaim,
+    DuplicateHost,
+    FalsetickerReport,
+    FleetPolicy,
+    Offset,
+    Snapshot,
+)
 from ntpaudit.core.ntp.time import decode
 from ntpaudit.core.observation import Auditing, HiddenDaemons, SourceObservation, Unavailable
 from ntpaudit.core.policy import PROFILES, Severity
@@ -243,6 +251,7 @@ def _moved(*now_s: float, then_s: float = 0.0, site: str | None = "ams") -> Snap
 
 _THREE = tuple(host(f"ams-web{number}") for number in (1, 2, 3))
 _CLAIMS = tuple(FalsetickerReport("gps.fra", one.name, -37.0) for one in _THREE)
+_UNAPPROVED = DaemonClaim("chronyd", "time.example.org", is_unapproved=True)
 _WALKS = tuple(host(f"ams-web{number}", 0.02 + 0.01 * number, 0.001) for number in range(1, 7))
 
 FLEETS: tuple[tuple[Snapshot, FleetPolicy], ...] = (
@@ -265,6 +274,8 @@ FLEETS: tuple[tuple[Snapshot, FleetPolicy], ...] = (
     (_moved(-0.04, 0.0, 0.0, 0.0), FleetPolicy()),
     (snapshot(*_WALKS, *(host(f"still{number}") for number in range(6)),
               before={one.name: Offset(0.0, -0.001, 0.001) for one in _WALKS}), FleetPolicy()),
+    (snapshot(*(one._replace(daemon=_UNAPPROVED) for one in _THREE)), FleetPolicy()),
+    (snapshot(*(one._replace(daemon=DaemonClaim(is_unapproved=True)) for one in _THREE)), FleetPolicy()),
     (snapshot(*_THREE, host("sgp-db2", site="sgp", ago_s=900)), FleetPolicy()),
     (snapshot(*_THREE, host("sgp-db1", site="sgp", ago_s=2 * DAY_S), host("sgp-db2", site="sgp", ago_s=3 * DAY_S)),
      FleetPolicy()),

@@ -74,6 +74,7 @@ ORDER = (
     "core.fleet.ordering",
     "core.fleet.clock_shift",
     "core.fleet.context",
+    "core.fleet.approval",
     "core.fleet.disputes",
     "core.fleet.missing",
     "core.fleet.ordering_risk",

@@ -11,6 +11,7 @@ from ntpaudit.core.fleet.model import (
     STEP_S,
     Alarm,
     Bounds,
+    DaemonClaim,
     DuplicateHost,
     FalsetickerReport,
     Host,
@@ -60,6 +61,12 @@ class ClockRow(NamedTuple):
     judged_on_bound: RawValue = None
     max_drift_ppm: RawValue = None
     disputed_s: RawValue = None
+    daemon_unapproved: RawValue = None
+    daemon: RawValue = None
+    daemon_follows: RawValue = None
+    daemon_synchronised: RawValue = None
+    daemon_offset_s: RawValue = None
+    daemon_bound_s: RawValue = None
 
 
 class EventRow(NamedTuple):
@@ -107,8 +114,10 @@ EVENT = Table("ntpaudit_event", ("host", "kind"), EventRow._fields[3:], EventRow
 STEPS = EVENT._replace(kinds=STEP_KINDS)
 SOURCE = Table("ntpaudit_source", ("host", "source"), SourceRow._fields[3:], SourceRow)
 BOUND_FIELDS = ("earliest_s", "latest_s")  # the interval that contains the offset
-JUDGED_FIELDS = tuple(field for field in CLOCK.fields if field not in ("frequency_ppm", "findings"))
-"""The fields that text and nagios need of every host. This saves 0.1 s (10,000 hosts, VictoriaMetrics)."""
+TEXT_FIELDS = frozenset({"daemon", "daemon_follows"})
+_LISTED_FIELDS = ("frequency_ppm", "findings", "daemon_synchronised", "daemon_offset_s", "daemon_bound_s")
+JUDGED_FIELDS = tuple(field for field in CLOCK.fields if field not in _LISTED_FIELDS)
+"""The fields that text and nagios need of every host. Each other field costs 50 ms (10,000 hosts, VictoriaMetrics)."""
 
 
 class Sighting(NamedTuple):
@@ -319,8 +328,27 @@ def _host(name: str, row: ClockRow) -> Host:
         number(row.disputed_s) or 0.0,
         number(row.judged_on_bound) == 1,
         drift_ppm_of(row.max_drift_ppm),
+        _daemon(row),
     )
 
+
+def _daemon(row: ClockRow) -> DaemonClaim | None:
+    """Return what a point has of the time daemon; None where it has nothing."""
+    cells = row[-6:]  # of the time daemon
+    if cells == _NO_DAEMON:  # spares 1 µs for each of 10,000 hosts
+        return None
+    synchronised = number(row.daemon_synchronised)
+    return DaemonClaim(
+        text(row.daemon),
+        text(row.daemon_follows),
+        None if synchronised is None else synchronised == 1,
+        number(row.daemon_offset_s),
+        number(row.daemon_bound_s),
+        number(row.daemon_unapproved) == 1,
+    )
+
+
+_NO_DAEMON = (None,) * 6
 
 _SEVERITIES: dict[float | None, Severity] = {float(severity): severity for severity in Severity}
 _VERDICTS: dict[float | None, Verdict] = {float(index): verdict for index, verdict in enumerate(VERDICTS)}

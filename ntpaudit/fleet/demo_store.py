@@ -26,7 +26,7 @@ _APPLICATION_ID = 0x6E747061  # "ntpa", in the header of the file (https://www.s
 _APPLICATION_ID_AT = 68
 _MAGIC = b"SQLite format 3\0"
 _HEADER_OCTETS = 100
-_VERSION = 6
+_VERSION = 7
 _BATCH = 5000
 _TABLES = {table.name: table for table in (CLOCK, EVENT, SOURCE)}
 

@@ -17,6 +17,7 @@ from ntpaudit.errors import ReadError
 from ntpaudit.fleet.decode import (
     CLOCK,
     MAX_TAG,
+    TEXT_FIELDS,
     ClockRow,
     RawValue,
     Sighting,
@@ -113,7 +114,7 @@ class PromqlReader(DatabaseReader):
     def _points(
         self, path: str, table: Table, window: Window, hosts: Sequence[str] | None, fields: Sequence[str]
     ) -> list[Any]:
-        """Read all fields at once, so that no point arrives between two of them."""
+        """Read all fields at once, so that no point arrives between two of them. It stores 0 for each text."""
 
         def read(parts: Iterator[bytes]) -> list[Any]:
             with self._understanding():
@@ -121,7 +122,7 @@ class PromqlReader(DatabaseReader):
                 return list(_rows(table, fields, window, samples))
 
         rows: list[Any] = []
-        name = "__name__=~" + _quoted(f"{table.name}_(?:{'|'.join(fields)})")
+        name = "__name__=~" + _quoted(f"{table.name}_(?:{'|'.join(one for one in fields if one not in TEXT_FIELDS)})")
         kinds = [f"kind=~{_quoted('|'.join(table.kinds))}"] if table.kinds else []
         for conditions in self._conditions(window.site, hosts, name, *kinds):
             parameters = {

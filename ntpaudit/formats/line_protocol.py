@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from math import inf, isfinite
 from typing import NamedTuple
 
+from ntpaudit.core.checks.approval import is_followed_against_policy
 from ntpaudit.core.checks.rule import Finding
 from ntpaudit.core.clock.database_clock import MAX_STAMP_DISPUTE_S
 from ntpaudit.core.clock.readings import MAX_DRIFT_PPM
@@ -158,6 +159,7 @@ def _clock(record: Record) -> dict[str, Value]:
         "agreeing": poll.agreeing,
         "falsetickers": poll.usable - poll.agreeing,
         "findings": len(record.findings),
+        "daemon_unapproved": 1 if any(map(is_followed_against_policy, record.findings)) else None,
         "finding_ids": " ".join(sorted({one.id for one in record.findings if one.severity})) or None,
         "host_time_ns": record.host_ns,
         "age_s": None if record.age_s is None else float(record.age_s),

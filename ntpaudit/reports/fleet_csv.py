@@ -15,6 +15,8 @@ _FIELDS = (
     *("host", "site", "env", "severity", "verdict", "silent", "silent_s", "last_seen", "offset_s"),
     *("earliest_s", "latest_s", "bound_s", "age_s", "frequency_ppm", "usable", "falsetickers", "findings"),
     *("alarms", "low_alarms", "suspected", "reported", "disputed_s"),
+    *("daemon", "daemon_follows", "daemon_synchronised", "daemon_offset_s", "daemon_bound_s", "daemon_unapproved"),
+    "daemon_excess_s",
 )
 
 
@@ -27,7 +29,10 @@ def render(fleet: Fleet, shown: Sequence[HostStatus] | None = None) -> str:
         data = host_data(one)
         if offset := data.get("offset"):
             data |= offset | {"offset_s": offset["estimate_s"]}
+        daemon = data.pop("daemon", None) or {}
+        data |= {f"daemon_{name.removeprefix('is_')}": value for name, value in daemon.items()}
         data |= {
+            "daemon": daemon.get("name"),
             "alarms": " ".join(alarm.kind for alarm in one.alarms),
             "low_alarms": " ".join(alarm.kind for alarm in one.alarms if alarm.severity <= Severity.OK),
             "suspected": " ".join(one.suspected),

@@ -7,9 +7,18 @@ from typing import NamedTuple
 from ntpaudit.core.checks.context import estimate_s
 from ntpaudit.core.checks.host import RULES
 from ntpaudit.core.checks.steps import STEP_BACK, STEP_KINDS
-from ntpaudit.core.fleet.model import Alarm, Fleet, FleetFinding, FleetPolicy, HostStatus, TimeBucket, max_error_s
+from ntpaudit.core.fleet.model import (
+    Alarm,
+    Fleet,
+    FleetFinding,
+    FleetPolicy,
+    Host,
+    HostStatus,
+    TimeBucket,
+    max_error_s,
+)
 from ntpaudit.core.policy import Severity
-from ntpaudit.core.units import NS_PER_S, direction, format_duration, format_utc, plural
+from ntpaudit.core.units import NS_PER_S, direction, format_duration, format_offset, format_utc, plural
 from ntpaudit.render.axis import Axis
 from ntpaudit.render.svg import CLASSES, Band, Frame, HostSeries, Jump, SeriesFigure, band, draw_series, jumps
 
@@ -87,6 +96,21 @@ def alarm_words(alarm: Alarm, now_ns: int) -> str:
     if alarm.value_s is None or alarm.kind in _PRESENT:
         return f"for {passed}"
     return f"{format_duration(alarm.value_s)} when raised, {passed} ago"
+
+
+def daemon_words(host: Host) -> str:
+    """Describe the time daemon of a host: what it follows, and what it claims beside what is measured."""
+    if (daemon := host.daemon) is None:
+        return ""
+    name = daemon.name or "time daemon"
+    follows = name if daemon.follows is None else f"{name} follows {daemon.follows}"
+    words = [f"{follows}, which is not approved" if daemon.is_unapproved and daemon.follows else follows]
+    words += ["its source is not approved"] if daemon.is_unapproved and not daemon.follows else []
+    words += ["not synchronised"] if daemon.is_synchronised is False else []
+    words += [] if daemon.offset_s is None else [f"claims {format_offset(daemon.offset_s)}"]
+    if excess_s := daemon.excess_s(host.offset):
+        words.append(f"{format_duration(excess_s, rounding='down')} from what is measured")
+    return "; ".join(words)
 
 
 def list_cards(

@@ -14,7 +14,7 @@ from ntpaudit.core.units import NS_PER_S
 from ntpaudit.render import svg
 from ntpaudit.render.axis import Axis
 from ntpaudit.render.html import environment, many, verbatim
-from ntpaudit.reports.fleet_hosts import alarm_words, list_cards, list_rows, step_words
+from ntpaudit.reports.fleet_hosts import alarm_words, daemon_words, list_cards, list_rows, step_words
 from ntpaudit.reports.fleet_summary import flagged, is_wrong
 
 MOST_SERIES = 50  # the maximum number of hosts whose offset over time is drawn, the worst first
@@ -63,6 +63,7 @@ def render(
         classes=svg.CLASSES,
         worst_first=svg.WORST_FIRST,
         alarm_words=alarm_words,
+        daemon_words=daemon_words,
         step_words=step_words,
         # all hosts together
         headline=headline(fleet),

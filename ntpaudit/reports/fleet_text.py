@@ -23,7 +23,7 @@ _ANY_WIDTH = 1 << 20
 _Item = TypeVar("_Item")
 
 # Columns that are dropped on a narrow terminal, in this order; findings stay as long as possible.
-_DROPPED = ("sources", "last seen", "at most", "site", "findings")
+_DROPPED = ("daemon", "sources", "last seen", "at most", "site", "findings")
 _SITES_DROPPED = ("ok", "hardest to order", "hosts", "warning", "unknown", "ordered beyond")
 
 
@@ -166,6 +166,15 @@ def _sources(one: HostStatus) -> str:
     return f"{one.host.usable}{f', {false} false' if false else ''}"
 
 
+def _daemon(one: HostStatus) -> str:
+    """Name the time daemon, and what it follows."""
+    daemon = one.host.daemon if one.host is not None and one.silent_s is None else None
+    if daemon is None:
+        return ""
+    follows = short_name(daemon.follows or "")
+    return ": ".join(filter(None, (short_name(daemon.name or ""), follows)))
+
+
 def _seen(one: HostStatus) -> str:
     if one.seen_s is None:
         return f"> {format_duration(one.silent_s or 0.0)}" if one.is_expired else "never"
@@ -191,6 +200,7 @@ _HOSTS: tuple[Column[HostStatus], ...] = (
     Column("offset       ", _offset, is_number=True),
     Column("at most", lambda one: _up(max_error_s(one.current_offset)) if one.current_offset else "", is_number=True),
     Column("sources", _sources),
+    Column("daemon", _daemon),
     Column("last seen", _seen, is_number=True),
     Column("findings", _findings, gives_way=True),
 )

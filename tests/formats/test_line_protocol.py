@@ -33,6 +33,7 @@ INTEGERS = {
     "confirmed",
     "disputed_severity",
     "judged_on_bound",
+    "daemon_unapproved",
     "severity",
     "verdict",
     "stratum",

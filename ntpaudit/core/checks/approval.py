@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from ntpaudit.core.checks.context import AuditContext
 from ntpaudit.core.checks.controls import CERT_IN, CIS_SOURCES, DORA, ISO, PCI, SRG_NTS
-from ntpaudit.core.checks.rule import Raised, Rule
+from ntpaudit.core.checks.rule import Finding, Raised, Rule
 from ntpaudit.core.ntp.patterns import Pattern, is_outside, plain_name, read_address
 from ntpaudit.core.ntp.sources import is_loopback, is_pool_name, split_port
 from ntpaudit.core.observation import Claim, Daemon, Observation, SourceObservation
@@ -227,6 +227,11 @@ UNAPPROVED_SOURCE = Rule(
     "`sources.role`, a source that `sources.approved` names is not public, except a zone of pool.ntp.org.",
     message_id="08cf6454ac6e4640a3b5fec7834dd4c0",
 )
+
+
+def is_followed_against_policy(finding: Finding) -> bool:
+    """Whether a raised finding is that the time daemon follows a source that the site does not allow."""
+    return finding.id == UNAPPROVED_SOURCE.id and finding.level == "high"
 
 
 _FIX_UNAUTHENTICATED = (

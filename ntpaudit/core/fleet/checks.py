@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 
 from ntpaudit.core.checks.rule import make_finding, worst_first
-from ntpaudit.core.fleet import disputes, missing, ordering_risk, shifts
+from ntpaudit.core.fleet import approval, disputes, missing, ordering_risk, shifts
 from ntpaudit.core.fleet.clock_shift import compare, moved_sites
 from ntpaudit.core.fleet.context import FleetContext
 from ntpaudit.core.fleet.members import build_members, by_site, count, cover, rank
@@ -13,7 +13,7 @@ from ntpaudit.core.fleet.ordering import as_of, group_of
 from ntpaudit.core.fleet.shifts import SITE_MOVED_SHARE
 from ntpaudit.core.policy import Severity
 
-RULES = (*disputes.RULES, *ordering_risk.RULES, *shifts.RULES, *missing.RULES)
+RULES = (*disputes.RULES, *ordering_risk.RULES, *shifts.RULES, *approval.RULES, *missing.RULES)
 """Findings of one level are listed in this order."""
 
 

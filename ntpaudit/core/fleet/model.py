@@ -52,6 +52,29 @@ class Bounds(NamedTuple):
 Bounded = Bounds | Offset
 
 
+class DaemonClaim(NamedTuple):
+    """What the latest point of a host has of its time daemon; None is what is not known or was not read.
+
+    `offset_s` is positive if the host is behind by the daemon, `bound_s` its own bound of the error. VictoriaMetrics
+    stores no texts, so it has neither `name` nor `follows`. `is_unapproved`: what it follows is against the policy of
+    its site, as its agent has found.
+    """
+
+    name: str | None = None
+    follows: str | None = None
+    is_synchronised: bool | None = None
+    offset_s: float | None = None
+    bound_s: float | None = None
+    is_unapproved: bool = False
+
+    def excess_s(self, measured: Bounded | None) -> float | None:
+        """Return how far what it claims is from what is measured, in seconds; 0 if both can be right."""
+        if measured is None or self.offset_s is None:
+            return None
+        error_s = self.bound_s or 0.0
+        return max(measured.earliest_s - self.offset_s - error_s, self.offset_s - error_s - measured.latest_s, 0.0)
+
+
 def max_error_s(offset: Bounded) -> float:
     """Return the maximum error of a clock: the far end of its interval."""
     return max(-offset.earliest_s, offset.latest_s)
@@ -73,6 +96,7 @@ class Host(NamedTuple):
     `disputed_s` is how far the servers' time is at least ahead of the database's clock (negative: behind), by the
     database's replies to the agent; 0 if both may be right, or if it is unknown. `judged_on_bound`: the profile warns
     on the maximum error, not on the estimate. `max_drift_ppm` is the largest frequency error of its oscillator.
+    `daemon` is None if the point has nothing of a time daemon.
     """
 
     name: str
@@ -93,6 +117,7 @@ class Host(NamedTuple):
     disputed_s: float = 0.0
     judged_on_bound: bool = False
     max_drift_ppm: float = MAX_DRIFT_PPM
+    daemon: DaemonClaim | None = None
 
     @property
     def agreeing(self) -> int:
