@@ -170,9 +170,9 @@ def installed(package: Path, release: str = "bookworm") -> Iterator[Machine]:
 
 
 @contextmanager
-def configured(package: Path) -> Iterator[Machine]:
+def configured(package: Path, release: str = "bookworm") -> Iterator[Machine]:
     """A machine with the package, a configuration that `config init` wrote, servers to query and a database."""
-    with installed(package) as host, ExitStack() as stack:
+    with installed(package, release) as host, ExitStack() as stack:
         for address, stratum in SERVERS.items():
             serve(host, address, stratum)
         stack.enter_context(database(host))
