@@ -106,6 +106,33 @@ def prepare(release: str = "bookworm") -> Path:
     return root
 
 
+def archives(release: str, *packages: str) -> list[Path]:
+    """Return the files of packages of a release, fetched first if they are not there yet; needs a network."""
+    root, folder = prepare(release), cache_folder() / "machine" / f"{release}-packages"
+    for needed in ("state/lists/partial", "cache/archives/partial"):
+        (folder / needed).mkdir(parents=True, exist_ok=True)
+    places = {
+        "Dir::Etc::SourceList": root / "etc/apt/sources.list",
+        "Dir::Etc::SourceParts": "-",
+        "Dir::State": folder / "state",
+        "Dir::State::status": root / "var/lib/dpkg/status",
+        "Dir::Cache": folder / "cache",
+        "APT::Sandbox::User": "root",
+        "APT::Update::Error-Mode": "any",
+    }
+    options = [word for name, value in places.items() for word in ("-o", f"{name}={value}")]
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if missing := [name for name in packages if not list(folder.glob(f"{name}_*.deb"))]:
+            for words in (["update"], ["download", *missing]):
+                done = subprocess.run(
+                    ["apt-get", *options, *words], cwd=folder, capture_output=True, text=True, check=False
+                )
+                if done.returncode != 0:
+                    raise ServerFailedError(f"apt-get {words[0]} failed, is there a network? {done.stderr[-2000:]}")
+    return [path for name in packages for path in sorted(folder.glob(f"{name}_*.deb"))]
+
+
 def _bootstrap(release: str, root: Path) -> None:
     options = [
         "--variant=minbase",
@@ -191,7 +218,8 @@ def _take_down(booting: "subprocess.Popen[bytes]") -> None:
 
 if __name__ == "__main__":
     try:
-        prepare()
+        for each in RELEASES:
+            prepare(each)
     except Exception as error:
         print(f"no machine can be prepared, tests that boot one will be skipped: {error}", file=sys.stderr)
         sys.exit(bool(os.environ.get(REQUIRED)))

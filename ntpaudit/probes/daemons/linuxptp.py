@@ -16,6 +16,7 @@ _QUESTIONS = ("GET TIME_STATUS_NP", "GET CURRENT_DATA_SET", "GET PORT_DATA_SET")
 _ANSWER = re.compile(r"^\s+(portState|offsetFromMaster|meanPathDelay|gmPresent|gmIdentity)\s+(\S+)\s*$", re.MULTILINE)
 _NUMBER = re.compile(r"-?\d{1,18}(\.\d{1,9})?")
 _PHC2SYS_TAKES = frozenset("cdfsEPISFRNOLMiunzltD")  # options that take a value
+_SOFTWARE = ("software", "legacy")  # the time stamps of the system clock
 _PTP4L_TAKES = frozenset("fipl")
 _SHARED_MEMORY = Role(False, "hands its time to another daemon by shared memory (ntpshm)")
 _NETWORK_CARD = Role(False, "disciplines the clock of a network card")
@@ -37,12 +38,10 @@ def _ptp4l(process: Process, files: Files) -> Role:
     """With time stamps by software it disciplines the system clock, else that of the network card (ptp4l(8))."""
     given = _options(process, _PTP4L_TAKES)
     settings = _settings(process, files, given)
-    stamping = settings.get("time_stamping")
-    for name, value in given.found:
-        stamping = {"-H": "hardware", "-S": "software", "-L": "legacy", "--time_stamping": value}.get(name, stamping)
+    stamping = _stamping(settings, given)
     if stamping is None and files.problems:
         return _unless_unseen(files)
-    if stamping not in ("software", "legacy"):
+    if stamping not in _SOFTWARE:
         return _NETWORK_CARD
     if settings.get("clock_servo") == "ntpshm":
         return _SHARED_MEMORY
@@ -50,6 +49,13 @@ def _ptp4l(process: Process, files: Files) -> Role:
         if settings.get(name) == "1":
             return Role(False, f"configured with {name} 1")
     return _unless_unseen(files)
+
+
+def _stamping(settings: dict[str, str], given: Options) -> str | None:
+    stamping = settings.get("time_stamping")
+    for name, value in given.found:
+        stamping = {"-H": "hardware", "-S": "software", "-L": "legacy", "--time_stamping": value}.get(name, stamping)
+    return stamping
 
 
 def _unless_unseen(files: Files) -> Role:
@@ -90,12 +96,13 @@ def _settings(process: Process, files: Files, given: Options) -> dict[str, str]:
 
 def _claim_of_ptp4l(process: Process, files: Files, _with_sources: bool) -> Claim | Unavailable:
     boottime_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
-    settings = _settings(process, files, _options(process, _PTP4L_TAKES))
+    given = _options(process, _PTP4L_TAKES)
+    settings = _settings(process, files, given)
     where = ("-d", settings.get("domainNumber", "0"), "-s", settings.get("uds_address", _SOCKET))
     report = report_of("pmc", "-u", "-b", "0", *where, *_QUESTIONS)
     if isinstance(report, Unavailable):
         return report
-    return read_claim(report, boottime_ns, is_system_clock=_ptp4l(process, files).disciplines is True)
+    return read_claim(report, boottime_ns, is_system_clock=_stamping(settings, given) in _SOFTWARE)
 
 
 def read_claim(report: str, boottime_ns: int, *, is_system_clock: bool) -> Claim | Unavailable:
