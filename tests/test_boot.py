@@ -83,6 +83,7 @@ EVERY_COMMAND = {
     "history dead-letters list": [["history", "dead-letters", "list"]],
     "history dead-letters resend": [["history", "dead-letters", "resend", "--all"]],
     "history dead-letters drop": [["history", "dead-letters", "drop", "--all"]],
+    "journal": [["journal", "--since", "1h"], ["journal", "--format", "csv"]],
     "fleet": [
         ["fleet", "--demo", "--flagged"],
         ["fleet", "--demo", "--html", "/tmp/fleet.html"],
