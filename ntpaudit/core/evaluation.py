@@ -82,6 +82,9 @@ def evaluate(
     state, agreement = measured.state, measured.replies.agreement or measured.before
     true_ns = now.realtime_ns + agreement.estimate_ns if agreement else None
     config, config_changes = watch_settings(state.time_config, observation, true_ns)
+    recorded = observation.time_config if kind == "network" and config and config.is_due(now) else None
+    if config is not None and recorded is not None:
+        config = config._replace(recorded_ns=now.boottime_ns)
     state = state._replace(time_config=config)
     last = state.agreement
     polled_counts = last.counts if kind == "local" and last else count_sources(measured.replies)
@@ -134,6 +137,7 @@ def evaluate(
         health=health,
         confirmed=decision.confirmed,
         last_poll=_last_poll(state.poll, now),
+        time_config=recorded,
     )
     events = tuple(_event(change, record, context) for change in decision.changes)
     if config_changes:

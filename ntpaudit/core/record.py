@@ -10,7 +10,7 @@ from ntpaudit.core.clock.drift import Breach, Drift
 from ntpaudit.core.clock.readings import MAX_DRIFT_PPM, max_drift_ppm
 from ntpaudit.core.ntp.measurement import Timestamping
 from ntpaudit.core.ntp.time import short_to_s
-from ntpaudit.core.observation import KernelState, Observation, Status, Unavailable
+from ntpaudit.core.observation import KernelState, Observation, Status, TimeSetting, Unavailable
 from ntpaudit.core.policy import Profile, Severity, Verdict, max_error_s
 from ntpaudit.core.selection import Agreement, ClassifiedSource, SourceCounts, count_sources, select
 from ntpaudit.core.site_policy import NOTHING_REQUIRED, SitePolicy
@@ -282,6 +282,7 @@ def write_record(
     health: Health | None = None,
     confirmed: bool = True,
     last_poll: LastPoll | None = None,
+    time_config: tuple[TimeSetting, ...] | None = None,
 ) -> Record:
     """Make the record of a judged audit. A local audit has no sources; a network audit is itself the latest poll."""
     observation, agreement = context.observation, context.selection.agreement
@@ -321,15 +322,12 @@ def write_record(
         last_poll=last_poll,
         time_units=tuple(unit._asdict() for unit in observation.units),
         audit=_plain(observation.auditing),
-        time_config=_time_config(observation) if kind == "network" else None,
+        time_config=None if time_config is None else tuple(map(_time_setting, time_config)),
     )
 
 
-def _time_config(observation: Observation) -> tuple[Mapping[str, Any], ...] | None:
-    """Return the settings. A local audit leaves them out: they are half a record, and a change is an event."""
-    if observation.time_config is None:
-        return None
-    return tuple(one._asdict() | {"mode": one.mode and f"{one.mode:04o}"} for one in observation.time_config)
+def _time_setting(setting: TimeSetting) -> Mapping[str, Any]:
+    return setting._asdict() | {"mode": None if setting.mode is None else f"{setting.mode:04o}"}
 
 
 def _database_offset(context: AuditContext) -> DatabaseOffset | None:

@@ -10,6 +10,7 @@ from ntpaudit.core.units import DAY_S, NS_PER_S
 SCOPE = 1  # to be raised when a later version reads other files: what it reads first was not added by somebody
 LISTED_NS = round(DAY_S) * NS_PER_S  # how long a change stays listed: until the next working day has seen it
 MAX_LISTED = 64
+RECORDED_NS = round(DAY_S) * NS_PER_S  # how often a record has the settings while they do not change
 OVERFLOW_ID = 65534  # the id of every user and group that a user namespace does not map (user_namespaces(7))
 
 _VOLATILE = "/run/"
@@ -39,20 +40,26 @@ class ConfigChange(NamedTuple):
 class TimeConfigState(NamedTuple):
     """The settings as last read, and the changes that are listed.
 
-    `awaited`: files below /run of an earlier boot, which are not written again yet in this one.
+    `awaited`: files below /run of an earlier boot, which are not written again yet in this one. `recorded_ns`: the
+    uptime of the last record that has the settings; None if no record of this boot has them as they are.
     """
 
     settings: tuple[TimeSetting, ...] = ()
     changes: tuple[ConfigChange, ...] = ()
     awaited: tuple[str, ...] = ()
     scope: int = SCOPE
+    recorded_ns: int | None = None
 
     def of_new_boot(self, now: ClockReading) -> "TimeConfigState":
         """Return the state for a new boot: it begins with an empty /run, and without units made until the next boot."""
         kept = tuple(one for one in self.settings if not one.path.startswith(_RUNTIME_UNITS))
         awaited = tuple(one.path for one in kept if one.path.startswith(_VOLATILE))
         changes = tuple(one._replace(boottime_ns=now.boottime_ns) for one in self.changes)
-        return self._replace(settings=kept, awaited=awaited, changes=changes)
+        return self._replace(settings=kept, awaited=awaited, changes=changes, recorded_ns=None)
+
+    def is_due(self, now: ClockReading) -> bool:
+        """Whether the next record of a network audit is to have the settings: they are half as large as it is."""
+        return self.recorded_ns is None or now.boottime_ns - self.recorded_ns >= RECORDED_NS
 
 
 def watch_settings(
@@ -81,7 +88,8 @@ def watch_settings(
     absent = [one for path, one in before.items() if path not in after and _may_return(path, state)]
     awaited = tuple(path for path in state.awaited if path not in after)
     settings = tuple(sorted((*found, *absent), key=_path_of))
-    return TimeConfigState(settings, (*listed, *new)[-MAX_LISTED:], awaited), tuple(new)
+    recorded_ns = state.recorded_ns if settings == state.settings else None
+    return TimeConfigState(settings, (*listed, *new)[-MAX_LISTED:], awaited, SCOPE, recorded_ns), tuple(new)
 
 
 def _path_of(setting: TimeSetting) -> str:

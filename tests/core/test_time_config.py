@@ -11,7 +11,7 @@ from ntpaudit.core.clock_state import ClockState, restored
 from ntpaudit.core.evaluation import AuditResult, AuditSettings, evaluate
 from ntpaudit.core.observation import Enablement, TimeSetting, TimeUnit
 from ntpaudit.core.policy import PROFILES, Severity
-from ntpaudit.core.record import Health, Labels
+from ntpaudit.core.record import AuditKind, Health, Labels
 from ntpaudit.core.time_config import LISTED_NS, MAX_LISTED, SCOPE, ConfigChange, TimeConfigState, watch_settings
 from ntpaudit.store.serialization import plain, revive
 from tests.core.worlds import DAY, FOUR, HOUR, NOON, S, observation, reading
@@ -114,11 +114,13 @@ def test_a_service_that_is_masked() -> None:
     assert watch_settings(state, seen((CONF,), S, **units(None)), NOON + S)[1] == ()
 
 
-def judged(state: ClockState | None, settings: tuple[TimeSetting, ...], at_ns: int) -> AuditResult:
-    """Judge a network audit some time after noon."""
+def judged(
+    state: ClockState | None, settings: tuple[TimeSetting, ...], at_ns: int, kind: AuditKind = "network"
+) -> AuditResult:
+    """Judge an audit some time after noon."""
     observed = seen(settings, at_ns)
     before = state or ClockState("boot", observed.taken, observed.taken.boottime_ns)
-    return evaluate(before, observed, "network", AuditSettings(PROFILES["pci"], Labels("1"), 300.0), Health())
+    return evaluate(before, observed, kind, AuditSettings(PROFILES["pci"], Labels("1"), 300.0), Health())
 
 
 def is_listed(result: AuditResult) -> bool:
@@ -141,6 +143,25 @@ def test_a_change_is_an_event_and_stays_listed_for_a_day() -> None:
     assert is_listed(later)
     assert all(one.kind != TIME_CONFIG_CHANGED.id for one in later.events)
     assert not is_listed(judged(later.state, changed, 300 * S + LISTED_NS + S))
+
+
+def test_few_records_have_the_settings() -> None:
+    """The first of a boot, the first after a change, also after one that a local audit saw, and one a day."""
+    first = judged(None, SETTINGS, 0)
+    assert first.record.time_config is not None
+    assert [one["path"] for one in first.record.time_config] == [one.path for one in SETTINGS]
+    assert first.record.time_config[0]["mode"] == "0644"
+    later = judged(first.state, SETTINGS, 300 * S)
+    assert later.record.time_config is None
+    changed = judged(later.state, SETTINGS[1:], 600 * S, kind="local")
+    assert changed.record.time_config is None
+    network = judged(changed.state, SETTINGS[1:], 900 * S)
+    assert network.record.time_config is not None
+    assert len(network.record.time_config) == 3
+    assert judged(network.state, SETTINGS[1:], 900 * S + DAY - S).record.time_config is None
+    assert judged(network.state, SETTINGS[1:], 900 * S + DAY).record.time_config is not None
+    booted = restored(network.state, "another", reading(NOON + HOUR, uptime_ns=DAY + HOUR))
+    assert judged(booted, SETTINGS[1:], HOUR).record.time_config is not None
 
 
 def test_a_change_back_is_a_change() -> None:
