@@ -21,8 +21,8 @@ ANSWER = struct.Struct(f"ii{TIMEX.size}s")
 
 
 @contextmanager
-def answering(place: Path, prefix: Sequence[str] = ()) -> Iterator[None]:
-    """Run it as systemd does: with the socket that listens there as file descriptor 3."""
+def answering(place: Path, prefix: Sequence[str] = (), program: Path = PROGRAM) -> Iterator[None]:
+    """Run it, or another helper, as systemd does: with the socket that listens there as file descriptor 3."""
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(str(place))
         listening.listen()
@@ -30,7 +30,7 @@ def answering(place: Path, prefix: Sequence[str] = ()) -> Iterator[None]:
         def hand_over() -> None:
             os.dup2(listening.fileno(), 3)
 
-        command = [*prefix, sys.executable, "-IS", str(PROGRAM)]
+        command = [*prefix, sys.executable, "-IS", str(program)]
         with subprocess.Popen(command, preexec_fn=hand_over, pass_fds=[3], cwd=REPOSITORY) as process:
             try:
                 yield

@@ -13,8 +13,8 @@ from ntpaudit.probes.daemons.kind import DaemonKind, Options, Process, Role
 
 _SOCKET = "/var/run/ptp4l"  # unless `uds_address` names another one
 _QUESTIONS = ("GET TIME_STATUS_NP", "GET CURRENT_DATA_SET", "GET PORT_DATA_SET")
-_ANSWER = re.compile(r"^\s+(portState|offsetFromMaster|meanPathDelay|gmPresent|gmIdentity)\s+(\S+)\s*$", re.MULTILINE)
-_NUMBER = re.compile(r"-?\d{1,18}(\.\d{1,9})?")
+_ANSWER = r"(?m)^\s+(portState|offsetFromMaster|gmPresent|gmIdentity)\s+(\S+)\s*$"
+_NUMBER = r"-?\d{1,18}(\.\d{1,9})?"
 _PHC2SYS_TAKES = frozenset("cdfsEPISFRNOLMiunzltD")  # options that take a value
 _SOFTWARE = ("software", "legacy")  # the time stamps of the system clock
 _PTP4L_TAKES = frozenset("fipl")
@@ -112,7 +112,7 @@ def read_claim(report: str, boottime_ns: int, *, is_system_clock: bool) -> Claim
     clock of the network card: the offset of the system clock is then known to phc2sys alone.
     """
     answers: dict[str, set[str]] = {}
-    for name, value in _ANSWER.findall(report):
+    for name, value in re.findall(_ANSWER, report):
         answers.setdefault(name, set()).add(value)
     if "portState" not in answers:
         return Unavailable("ptp4l does not reply at its management socket", "check `uds_address` of its configuration")
@@ -121,7 +121,7 @@ def read_claim(report: str, boottime_ns: int, *, is_system_clock: bool) -> Claim
     if "true" in answers.get("gmPresent", ()):
         claim = claim._replace(follows=min(answers.get("gmIdentity", {"?"})))
         offset_ns = min(answers.get("offsetFromMaster", {"?"}))
-        if is_system_clock and _NUMBER.fullmatch(offset_ns):
+        if is_system_clock and re.fullmatch(_NUMBER, offset_ns):
             claim = claim._replace(offset_s=-float(offset_ns) / 1e9)
     return claim
 

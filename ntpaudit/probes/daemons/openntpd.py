@@ -16,10 +16,9 @@ from ntpaudit.probes.daemons.kind import ConfiguredServer, DaemonKind, Process, 
 
 _OPTIONS = "df:np:P:sSv"
 _DEFAULTS = ("/etc/openntpd/ntpd.conf", "/etc/ntpd.conf")
-_STATUS = re.compile(
-    r"clock (?:(unsynced)|synced, stratum (\d{1,3}))(?:, clock offset is (-?\d{1,12}\.\d{3})ms)?$", re.MULTILINE
-)
-_PEER = re.compile(  # weight, trust level, stratum, next, poll, and three numbers (ntpctl.c: show_peer_msg)
+# compiled where they are used: no other host has to
+_STATUS = r"(?m)clock (?:(unsynced)|synced, stratum (\d{1,3}))(?:, clock offset is (-?\d{1,12}\.\d{3})ms)?$"
+_PEER = (  # weight, trust level, stratum, next, poll, and three numbers (ntpctl.c: show_peer_msg)
     r" {1,4}(\*)? {1,9}\d+ +\d+ +(\d{1,3}) +(-?\d{1,12})s +(-?\d{1,12})s"
     r" +(?:---- peer not valid ----|(-?\d{1,12}\.\d{3})ms .*)$"
 )
@@ -60,7 +59,7 @@ def read_claim(report: str, boottime_ns: int, *, with_sources: bool) -> Claim | 
     Its offsets are server minus host, in ms. The one of the status line is what adjtime(2) has yet to correct, shown
     only while it is not synchronised.
     """
-    status = _STATUS.search(report.partition("\n\n")[0])
+    status = re.search(_STATUS, report.partition("\n\n")[0])
     if status is None:
         return Unavailable("the report of its ntpctl is not understood")
     peers = list(_peers(report.split("\n")))
@@ -83,7 +82,7 @@ def read_claim(report: str, boottime_ns: int, *, with_sources: bool) -> Claim | 
 def _peers(lines: list[str]) -> Iterator[_Peer]:
     """Yield the peers: a line `ADDRESS [[from pool ]NAME]`, and one with the numbers (control.c: build_show_peer)."""
     for description, line in pairwise(lines):
-        if (numbers := _PEER.match(line)) is None:
+        if (numbers := re.match(_PEER, line)) is None:
             continue
         words = description.replace(" (non-dnssec lookup)", "").split()
         address = None if words[:2] == ["not", "resolved"] or not words else words[0]
