@@ -3,6 +3,7 @@
 # make test-trixie   run the quick part of the tests with the Python of Debian 13
 # make check   format, lint, types, tests: what must hold before a commit
 # make truth   measure in simulated worlds how often each statement holds, and write docs/truth.md (WORLDS=, DECADES=, SEED=)
+# make fuzz    give the readers of what time daemons send millions of damaged replies (SECONDS= for each, TARGETS=)
 # make bench   measure every claim and write docs/benchmarks.md
 #
 # As root, on a host that is to be audited (PREFIX=/opt/ntpaudit, DESTDIR= for packagers):
@@ -28,7 +29,7 @@ SUM_UP = $(BIN)/coverage combine --quiet; \
 	$(BIN)/coverage report $(if $(NTPAUDIT_REQUIRE),,--fail-under=0) || status=1; \
 	$(BIN)/python -m tests.abilities; exit $$status
 
-.PHONY: run test test-trixie check lint types bench truth servers format dashboards docs pictures install uninstall deb dist release clean
+.PHONY: run test test-trixie check lint types bench fuzz truth servers format dashboards docs pictures install uninstall deb dist release clean
 .DEFAULT_GOAL := run
 
 run: $(VENV)/installed
@@ -71,6 +72,10 @@ format: $(VENV)/developer
 
 bench: $(VENV)/developer servers
 	$(BIN)/python -m tests.bench
+
+fuzz: $(VENV)/developer
+	$(BIN)/pip install --quiet 'atheris>=3'
+	$(BIN)/python -m tests.fuzz --seconds $(or $(SECONDS),20) $(TARGETS)
 
 truth: $(VENV)/developer servers
 	$(BIN)/python -m tests.truth

@@ -324,8 +324,8 @@ def test_an_endless_reply_ends_at_the_deadline() -> None:
         assert time.monotonic() - begin >= 0.1
 
 
-@given(st.binary(max_size=300), st.binary(max_size=100), st.integers(0, 0xFFFF))
+@given(st.binary(max_size=300), st.binary(max_size=100), st.integers(0, 0xFFFF) | st.integers())
 def test_any_variables_give_a_claim(system: bytes, source: bytes, peer: int) -> None:
-    """Whatever the variables are, the claim is a value."""
-    text = b"peer=%d,leap=0,reftime=0xeeb71212.d299b191," % peer + system
-    assert isinstance(claim(Daemon({0: text, peer or 1: source or b"a"}, {peer or 1: 0})), Claim)
+    """Whatever the variables are, the claim is a value; also with a system peer that can be no association."""
+    text, association = b"peer=%d,leap=0,reftime=0xeeb71212.d299b191," % peer + system, peer & 0xFFFF or 1
+    assert isinstance(claim(Daemon({0: text, association: source or b"a"}, {association: 0})), Claim)

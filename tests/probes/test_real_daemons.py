@@ -14,10 +14,10 @@ from ntpaudit.core.observation import Claim, Daemon, HiddenDaemons, Unavailable
 from ntpaudit.demo.server import Behaviour, NtpServer
 from ntpaudit.probes.daemons import running_daemons, with_claims
 from tests.waiting import until
-from tests.world.followers import Follower, ntpd_rs, ntpsec
+from tests.world.followers import Follower, authenticated_ntpsec, ntpd_rs, ntpsec
 from tests.world.packages import program
 
-pytestmark = [pytest.mark.needs("root", "netns", "mount", "seccomp", "ntpd", "ntpd-rs")]
+pytestmark = [pytest.mark.needs("root", "netns", "mount", "seccomp", "ntpd", "ntpd-rs", "chronyd", "openssl")]
 
 AHEAD_S = 0.2
 NEAR_S = 0.02
@@ -32,6 +32,7 @@ def followers() -> Iterator[dict[str, Follower]]:
             "right": stack.enter_context(ntpsec({"10.9.1.1": 0.0, "10.9.1.2": 0.0})),
             "ahead": stack.enter_context(ntpsec({"10.9.1.1": AHEAD_S, "10.9.1.2": AHEAD_S})),
             "silent": stack.enter_context(ntpsec({}, extra="server 10.9.1.77 iburst\npool pool.invalid")),
+            "authenticated": stack.enter_context(authenticated_ntpsec()),
             "noquery": stack.enter_context(ntpsec({}, restrict="")),
         }
 
@@ -92,6 +93,15 @@ def test_ntpsec_claims_what_ntpq_prints(which: str, ahead_s: float, followers: d
         assert source["stratum"] == int(words[2])
         assert source["poll_s"] == float(words[5])
         assert source["offset_s"] * 1e3 == pytest.approx(float(words[8]), abs=1.0)
+
+
+def test_ntpsec_reports_how_servers_are_authenticated(followers: dict[str, Follower]) -> None:
+    """By NTS, by a symmetric key, or not at all; also before a reply."""
+    daemon = followers["authenticated"]
+    claim = until(lambda: found if (found := daemon.claim())["follows"] else {}, "a synchronised NTPsec")
+    found = {source["name"]: source["authentication"] for source in claim["sources"]}
+    assert found == {"10.9.1.1": "nts", "10.9.1.2": "key", "10.9.1.3": "none"}
+    assert claim["authentication"] == found[claim["follows"]]
 
 
 def test_ntpsec_without_a_reply_is_not_synchronised(followers: dict[str, Follower]) -> None:

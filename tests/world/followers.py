@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,6 +19,7 @@ from ntpaudit.core.ntp.packet import MODE_CLIENT, MODE_SERVER
 from ntpaudit.core.ntp.time import encode
 from ntpaudit.demo.server import Header
 from tests.abilities import need
+from tests.world.flaky import certificate
 from tests.world.namespaces import entered, unshared
 from tests.world.packages import REPOSITORY, environment, newer, program
 from tests.world.servers import running
@@ -90,18 +91,45 @@ def ntpsec(
 
     It never steps the clock. Its configuration is Debian's as to who may query it.
     """
-    need("root", "netns", "seccomp")
-    with TemporaryDirectory(prefix="ntpsec-") as name, _two_networks(Path(name), offsets) as holder:
-        configuration = Path(name) / "ntp.conf"
-        servers = "".join(f"server {address} iburst minpoll 3 maxpoll 3\n" for address in offsets)
-        configuration.write_text(
-            f"tinker step 0\ntos minsane 1 minclock 1\n{servers}"
-            f"restrict default kod nomodify noquery limited\n{restrict}\n{extra}\n"
+    serving = [sys.executable, "-m", "tests.world.followers", *(f"{one}={s}" for one, s in offsets.items())]
+    servers = "".join(f"server {address} iburst minpoll 3 maxpoll 3\n" for address in offsets)
+    with (
+        TemporaryDirectory(prefix="ntpsec-") as name,
+        _two_networks(Path(name), offsets, serving) as holder,
+        _ntpsec(Path(name), holder, f"{servers}{restrict}\n{extra}") as follower,
+    ):
+        yield follower
+
+
+@contextmanager
+def authenticated_ntpsec() -> Iterator[Follower]:
+    """Run NTPsec with three servers: 10.9.1.1 by NTS, 10.9.1.2 with a symmetric key, 10.9.1.3 without either."""
+    key, addresses = "0f1e2d3c4b5a69788796a5b4c3d2e1f001234567", ("10.9.1.1", "10.9.1.2", "10.9.1.3")
+    with TemporaryDirectory(prefix="ntpsec-") as name, certificate(f"IP:{addresses[0]}") as (_, trusted):
+        folder = Path(name)
+        (folder / "chrony.keys").write_text(f"1 SHA1 HEX:{key}\n")
+        (folder / "ntp.keys").write_text(f"1 SHA1 {key}\n")
+        (folder / "chrony.conf").write_text(
+            f"port 123\nlocal stratum 1\nallow\ncmdport 0\nbindcmdaddress /\npidfile {name}/pid\nntsdumpdir {name}\n"
+            f"keyfile {name}/chrony.keys\nntsservercert {trusted}\nntsserverkey {trusted.parent}/key.pem\n"
         )
-        daemon = [str(program("ntpd")), "-n", "-g", "-c", str(configuration)]
-        command = [*entered(holder, "net"), *POWERLESS, *PRETENDING, *daemon]
-        with running(command, Path(name) / "log", lambda pid: _is_open(pid, 123)) as pid:
-            yield Follower(pid)
+        serving = [str(program("chronyd")), "-x", "-d", "-U", "-u", "root", "-f", f"{name}/chrony.conf"]
+        settings = zip(addresses, (f"nts ca {trusted} noval", "key 1", ""), strict=True)
+        servers = "".join(f"server {one} iburst minpoll 3 maxpoll 3 {setting}\n" for one, setting in settings)
+        keys = f"keys {name}/ntp.keys\ntrustedkey 1\nrestrict 127.0.0.1\n"
+        with _two_networks(folder, addresses, serving) as holder, _ntpsec(folder, holder, servers + keys) as follower:
+            yield follower
+
+
+@contextmanager
+def _ntpsec(folder: Path, holder: int, settings: str) -> Iterator[Follower]:
+    need("ntpd", "seccomp")
+    common = "tinker step 0\ntos minsane 1 minclock 1\nrestrict default kod nomodify noquery limited\n"
+    (folder / "ntp.conf").write_text(f"{common}{settings}\n")
+    daemon = [str(program("ntpd")), "-n", "-g", "-c", str(folder / "ntp.conf")]
+    command = [*entered(holder, "net"), *POWERLESS, *PRETENDING, *daemon]
+    with running(command, folder / "log", lambda pid: _is_open(pid, 123)) as pid:
+        yield Follower(pid)
 
 
 @contextmanager
@@ -134,15 +162,18 @@ def _is_open(pid: int, port: int) -> bool:
 
 
 @contextmanager
-def _two_networks(folder: Path, offsets: Mapping[str, float]) -> Iterator[int]:
-    """Join two networks: servers on one. Yield the process that holds the other, whose address is 10.9.1.99."""
+def _two_networks(folder: Path, served: Collection[str], serving: Sequence[str]) -> Iterator[int]:
+    """Join two networks: one of servers, with these addresses, which a command serves, and 10.9.1.99.
+
+    Yield the process that holds the latter.
+    """
+    need("root", "netns")
     ip = str(program("ip"))
     with running(
         [*unshared("net"), "sleep", "inf"], folder / "client.log", lambda pid: _is_named(pid, "sleep")
     ) as holder:
-        addresses = "".join(f"{ip} address add {address}/24 dev up0; " for address in offsets)
+        addresses = "".join(f"{ip} address add {address}/24 dev up0; " for address in served)
         link = f"{ip} link set lo up; {ip} link add up0 type veth peer name up1 netns {holder}; {ip} link set up0 up; "
-        serving = [sys.executable, "-m", "tests.world.followers", *(f"{one}={s}" for one, s in offsets.items())]
         log = folder / "servers.log"
         with running(
             [*unshared("net"), "sh", "-ec", f'{link}{addresses}exec "$@"', "sh", *serving],

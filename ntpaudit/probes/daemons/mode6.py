@@ -142,6 +142,12 @@ def read_int(variables: Mapping[str, str], name: str) -> int | None:
     return int(value) if value is not None and value.is_integer() else None
 
 
+def read_association(variables: Mapping[str, str], name: str) -> int | None:
+    """Return the number of an association, 0 for none; None if it is missing, or cannot be one."""
+    value = read_int(variables, name)
+    return value if value is not None and 0 <= value <= 0xFFFF else None
+
+
 def read_timestamp(variables: Mapping[str, str], name: str) -> int | None:
     """Return a 64-bit NTP timestamp; None if it is missing, zero, or none."""
     found = _TIMESTAMP.fullmatch(variables.get(name) or "")

@@ -140,7 +140,7 @@ def read_claim(conversation: mode6.Conversation, *, with_sources: bool) -> Claim
         )
         return Unavailable(f"its reply {what}")
     system = mode6.read_variables(reply.data)
-    leap, peer = mode6.read_int(system, "leap"), mode6.read_int(system, "peer")
+    leap, peer = mode6.read_int(system, "leap"), mode6.read_association(system, "peer")
     updated, clock = mode6.read_timestamp(system, "reftime"), mode6.read_timestamp(system, "clock")
     age_ns = difference_ns(clock, updated) if clock and updated else -1
     is_set = updated is not None and leap is not None and leap != LEAP_UNSYNCHRONISED
