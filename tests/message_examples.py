@@ -22,7 +22,15 @@ from ntpaudit.core.fleet.model import (
     Snapshot,
 )
 from ntpaudit.core.ntp.time import decode
-from ntpaudit.core.observation import Auditing, HiddenDaemons, SourceObservation, Unavailable
+from ntpaudit.core.observation import (
+    Auditing,
+    Claim,
+    Daemon,
+    HiddenDaemons,
+    KernelState,
+    SourceObservation,
+    Unavailable,
+)
 from ntpaudit.core.policy import PROFILES, Severity
 from ntpaudit.core.selection import Selection
 from ntpaudit.core.time_config import ConfigChange
@@ -39,6 +47,7 @@ from tests.core.worlds import (
     MS,
     NOON,
     NTPD,
+    SYNCHRONISED,
     UNSYNCHRONISED,
     S,
     answered,
@@ -55,9 +64,9 @@ Example = tuple[str, str, str]
 
 
 def _behind(offset_ns: int, half_width_ns: int = 10 * MS, profile: str = "log-integrity") -> AuditContext:
-    """Return a host whose four servers agree on an offset."""
+    """Return a host whose four servers agree on an offset, and whose kernel states nothing of it."""
     sources = (answered(number, measurement(offset_ns, half_width_ns)) for number in (1, 2, 3, 4))
-    return case(*sources, profile=PROFILES[profile])
+    return case(*sources, profile=PROFILES[profile], kernel=UNSYNCHRONISED)
 
 
 def _before_release(*numbers: int, weeks: int = 1024) -> tuple[SourceObservation, ...]:
@@ -116,6 +125,19 @@ def _audited(state: Literal["on", "off"], *missing: str, reason: str | None = No
 
 _CONTENT = ("/etc/chrony/chrony.conf", "content", "ab" * 32, "cd" * 32)
 _DROP_IN = "/etc/systemd/system/chrony.service.d/override.conf"
+
+
+def _claiming(daemon: Daemon = CHRONYD, **stated: Any) -> Daemon:
+    """Return a time daemon that states this, and that it follows a server."""
+    return daemon._replace(claim=Claim(DAY, **{"is_synchronised": True, "updated_s": 40.0, **stated}))
+
+
+def _misled(offset_ns: int, *, kernel: KernelState = SYNCHRONISED, **stated: Any) -> AuditContext:
+    """Return a host whose time daemon states something else than its four servers."""
+    sources = (answered(number, measurement(offset_ns)) for number in (1, 2, 3, 4))
+    return case(*sources, kernel=kernel, daemons=(_claiming(follows="ntp9.example.net", **stated),))
+
+
 _NEIGHBOURS = tuple(answered(number, address=f"192.0.2.{number}") for number in (1, 2, 3, 4))
 _FALSETICKER = answered(9, measurement(37 * S))
 _LOOP = answered(7, measurement(said=reply(reference_id=b"\x0a\0\0\7", warnings=("sync-loop",))))
@@ -157,6 +179,11 @@ HOSTS = (
     case(*FOUR, _LOOP),
     case(*_NEIGHBOURS),
     case(kernel=UNSYNCHRONISED, daemons=(NTPD,)),
+    case(kernel=UNSYNCHRONISED, daemons=(_claiming(NTPD, is_synchronised=False, leap=3, updated_s=11_000.0),)),
+    _misled(200 * MS, offset_s=0.0003, bound_s=0.001),
+    _misled(-40 * MS, offset_s=-0.0003, bound_s=0.001),
+    _misled(200 * MS, offset_s=-0.0003),
+    _misled(200 * MS, kernel=UNSYNCHRONISED, offset_s=0.0003, bound_s=0.001, is_synchronised=None),
     case(kernel=UNSYNCHRONISED, daemons=()),
     _with(case(kernel=UNSYNCHRONISED, daemons=()), vanished="chronyd"),
     case(kernel=UNSYNCHRONISED, daemons=_HIDDEN),

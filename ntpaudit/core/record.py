@@ -8,6 +8,7 @@ from ntpaudit.core.checks.host import findings_of
 from ntpaudit.core.checks.rule import Finding
 from ntpaudit.core.clock.drift import Breach, Drift
 from ntpaudit.core.clock.readings import MAX_DRIFT_PPM, max_drift_ppm
+from ntpaudit.core.cross_check import CrossCheck
 from ntpaudit.core.ntp.measurement import Timestamping
 from ntpaudit.core.ntp.time import short_to_s
 from ntpaudit.core.observation import KernelState, Observation, Status, TimeSetting, Unavailable
@@ -119,7 +120,8 @@ class Record(NamedTuple):
     """One judged audit. `utc_ns` is the corrected time, None if unmeasured; `host_ns` is the host's clock.
 
     `age_s` is the age of the measurement that the offset is based on: 0 if this audit made it. `health` is None in a
-    one-shot check, `last_poll` before the first poll, and `database_clock` without a recent reply of the database.
+    one-shot check, `last_poll` before the first poll, `database_clock` without a recent reply of the database, and
+    `cross_check` in older records.
     While not `confirmed`, the severity of the offset alone is worse than that of the raised findings about it: more
     samples must confirm one.
     """
@@ -151,6 +153,14 @@ class Record(NamedTuple):
     time_units: tuple[Mapping[str, Any], ...] = ()
     time_config: tuple[Mapping[str, Any], ...] | None = None
     audit: Mapping[str, Any] | None = None
+    cross_check: CrossCheck | None = None
+
+    @property
+    def claim(self) -> Mapping[str, Any] | None:
+        """What the time daemon of the cross-check states, None if it states nothing or that cannot be read."""
+        name = self.cross_check and self.cross_check.daemon
+        claims = [daemon.get("claim") for daemon in self.daemons if daemon["name"] == name and daemon["disciplines"]]
+        return next((claim for claim in claims if claim and claim["available"]), None)
 
     @property
     def coverage(self) -> LastPoll:
@@ -185,6 +195,7 @@ class Record(NamedTuple):
             "time_units": [dict(unit) for unit in self.time_units],
             "audit": None if self.audit is None else dict(self.audit),
             "time_config": None if self.time_config is None else [dict(one) for one in self.time_config],
+            "cross_check": _plain(self.cross_check),
             "host_clock": dict(self.host_clock),
             "findings": [
                 finding._asdict()
@@ -238,6 +249,7 @@ class Record(NamedTuple):
             time_units=tuple(data.get("time_units", ())),
             audit=data.get("audit"),
             time_config=None if data.get("time_config") is None else tuple(data["time_config"]),
+            cross_check=_read(CrossCheck, data.get("cross_check")),
         )
 
 
@@ -323,6 +335,7 @@ def write_record(
         time_units=tuple(unit._asdict() for unit in observation.units),
         audit=_plain(observation.auditing),
         time_config=None if time_config is None else tuple(map(_time_setting, time_config)),
+        cross_check=context.cross_check,
     )
 
 

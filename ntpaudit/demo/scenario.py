@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from ntpaudit.core.checks.daemons import DAEMON_COUNT, DAEMON_STALE, TZ_OR_RTC_FAULT, UNSYNCED
+from ntpaudit.core.checks.daemons import DAEMON_DEAD, TZ_OR_RTC_FAULT, UNSYNCED
 from ntpaudit.core.checks.offset import OFFSET_OUT
 from ntpaudit.core.checks.records import EVIDENCE_GAP
 from ntpaudit.core.checks.sources import SOURCE_QUORUM, UNREACHABLE_SOURCES
@@ -113,7 +113,7 @@ FAULTS = (
     Fault(
         "time-zone",  # somebody set the local time as if it were UTC, and ntpd gave up, as it does beyond 1000 s
         Severity.CRITICAL,
-        frozenset({OFFSET_OUT.id, TZ_OR_RTC_FAULT.id, DAEMON_STALE.id, DAEMON_COUNT.id}),
+        frozenset({OFFSET_OUT.id, TZ_OR_RTC_FAULT.id, DAEMON_DEAD.id}),
         "fra",
         (ScenarioEvent(5.2 * _H, SetClock(3600.0)), ScenarioEvent(5.2 * _H, StopDaemon())),
         daemon="ntpd",

@@ -138,7 +138,7 @@ def _event(event: Event) -> dict[str, Value]:
     return {
         "severity": int(event.severity),
         "raised": int(event.raised),
-        "value_s": None if event.value_s is None else float(event.value_s),
+        "value_s": _float(event.value_s),
         "title": event.title,
         "text": f"{event.text}; fix: {event.remedy}" if event.raised and event.remedy else event.text,
     }
@@ -162,8 +162,8 @@ def _clock(record: Record) -> dict[str, Value]:
         "daemon_unapproved": 1 if any(map(is_followed_against_policy, record.findings)) else None,
         "finding_ids": " ".join(sorted({one.id for one in record.findings if one.severity})) or None,
         "host_time_ns": record.host_ns,
-        "age_s": None if record.age_s is None else float(record.age_s),
-        "kernel_maxerror_s": None if maxerror_s is None else float(maxerror_s),
+        "age_s": _float(record.age_s),
+        "kernel_maxerror_s": _float(maxerror_s),
         "version": record.version,
         "config_sha256": record.config_sha256,
         "profile": record.profile.name,
@@ -187,6 +187,17 @@ def _clock(record: Record) -> dict[str, Value]:
             "max_falsetickers": record.agreement.max_falsetickers,
             "guaranteed": int(record.agreement.guaranteed),
         }
+    if (compared := record.cross_check) is not None:
+        claim = record.claim or {}
+        synchronised = claim.get("is_synchronised")
+        fields |= {
+            "daemon": compared.daemon,
+            "daemon_synchronised": None if synchronised is None else int(synchronised),
+            "daemon_follows": claim.get("follows"),
+            "daemon_offset_s": _float(compared.daemon_offset_s),
+            "daemon_bound_s": _float(compared.daemon_bound_s),
+            "daemon_updated_s": _float(claim.get("updated_s")),
+        }
     if nearest is not None:
         fields |= {"delay_s": nearest.delay_s, "root_distance_s": nearest.root_distance_s, "stratum": nearest.stratum}
     if (drift := record.drift) is not None:
@@ -196,9 +207,14 @@ def _clock(record: Record) -> dict[str, Value]:
             "missed": health.missed,
             "backlog": health.backlog,
             "failures": health.failures,
-            "oldest_undelivered_s": None if health.oldest_s is None else float(health.oldest_s),
+            "oldest_undelivered_s": _float(health.oldest_s),
         }
     return fields
+
+
+def _float(value: float | None) -> float | None:
+    """Return a number as the type that its field has, also if it is a whole one."""
+    return None if value is None else float(value)
 
 
 def _source(source: SourceRecord) -> dict[str, Value]:

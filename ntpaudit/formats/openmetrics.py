@@ -53,10 +53,30 @@ def _gauges(record: Record) -> Iterator[Gauge]:
     yield ("finding id level", "1 for each finding.", findings)
     maxerror_s = record.kernel.get("maxerror_s")
     yield ("kernel_maxerror_seconds", "The kernel's own maximum error of the clock.", maxerror_s)
+    yield from _of_daemon(record)
     yield from _of_agent(record)
     time_s = None if record.utc_ns is None else record.utc_ns / NS_PER_S
     yield ("time_seconds", "Corrected time of the audit, in seconds since 1970.", time_s)
     yield ("build_info version", "The version of ntpaudit that wrote this.", {(record.version,): 1})
+
+
+def _of_daemon(record: Record) -> Iterator[Gauge]:
+    if (compared := record.cross_check) is not None and compared.daemon is not None:
+        claim = record.claim or {}
+        follows: Samples = {(compared.daemon, claim.get("follows") or ""): 1}
+        yield (
+            "daemon_info daemon follows",
+            "The time daemon that disciplines the clock, and what it follows.",
+            follows,
+        )
+        is_synchronised = claim.get("is_synchronised")
+        synchronised = None if is_synchronised is None else int(is_synchronised)
+        yield ("daemon_synchronised", "1 if the time daemon reports that it follows a server.", synchronised)
+        yield ("daemon_offset_seconds", "Offset by the time daemon: positive is behind.", compared.daemon_offset_s)
+        yield ("daemon_bound_seconds", "Maximum error of that by the time daemon.", compared.daemon_bound_s)
+        yield ("daemon_updated_seconds", "Time since the last update of the time daemon.", claim.get("updated_s"))
+        meaning = "How far the time daemon's offset and bound are from the measured interval; 0: both can be right."
+        yield ("daemon_excess_seconds", meaning, compared.daemon_excess_s)
 
 
 def _of_agent(record: Record) -> Iterator[Gauge]:

@@ -1302,7 +1302,7 @@ def test_a_daemon_that_is_killed_is_missed_within_minutes(life: tuple[float, flo
     if hides:
         watch.host.daemons = HiddenDaemons("the processes of other users are hidden here")
     killed_ns = watch.host.boottime_ns
-    while not watch.changes("daemon-count"):
+    while not watch.changes("daemon-dead"):
         watch.host.run(every_s)
         if restarts:
             watch.restart()
@@ -1310,7 +1310,7 @@ def test_a_daemon_that_is_killed_is_missed_within_minutes(life: tuple[float, flo
         assert (watch.host.boottime_ns - killed_ns) / S <= 600 + 3 * every_s
     assert (watch.host.boottime_ns - killed_ns) / S >= 600
     assert record.kernel["synchronised"]
-    (found,) = [finding for finding in record.findings if finding.id == "daemon-count"]
+    (found,) = [finding for finding in record.findings if finding.id == "daemon-dead"]
     assert (found.level, record.severity) == ("medium", WARNING)
     assert found.message == "chronyd has stopped, and no other time daemon was found"
     assert record.drift is not None
@@ -1319,7 +1319,7 @@ def test_a_daemon_that_is_killed_is_missed_within_minutes(life: tuple[float, flo
     for _ in range(3):
         watch.host.run(every_s)
         watch.local()
-    assert watch.changes("daemon-count") == [True, False]
+    assert watch.changes("daemon-dead") == [True, False]
 
 
 def test_a_daemon_that_is_restarted_is_not_missed() -> None:
@@ -1330,7 +1330,7 @@ def test_a_daemon_that_is_restarted_is_not_missed() -> None:
         watch.spend(420, network_every_s=1e9)
         watch.host.daemons, watch.host.poll_s = (TIMESYNCD,), 64
         watch.spend(240, network_every_s=1e9)
-    assert watch.changes("daemon-count") == []
+    assert watch.changes("daemon-dead") == []
 
 
 @pytest.mark.parametrize("poll_s", [64, 1024])
@@ -1339,8 +1339,8 @@ def test_a_daemon_outside_of_the_container_takes_over(poll_s: int) -> None:
     watch = measured()
     watch.host.poll_s, watch.host.daemons = poll_s, ()
     watch.spend(4 * 3600, network_every_s=1e9)
-    assert watch.changes("daemon-count") in ([], [True, False])  # it takes an update to detect
-    assert poll_s > 600 or watch.changes("daemon-count") == []
+    assert watch.changes("daemon-dead") in ([], [True, False])  # it takes an update to detect
+    assert poll_s > 600 or watch.changes("daemon-dead") == []
 
 
 @pytest.mark.parametrize(("container", "expected"), [(None, [True]), ("docker", [])])
@@ -1350,11 +1350,11 @@ def test_a_daemon_that_was_dead_before_the_agent_came_is_missed(container: str |
     kill(watch)
     watch.host.container = container
     watch.spend(1140, network_every_s=1e9)
-    assert watch.changes("daemon-count") == []
+    assert watch.changes("daemon-dead") == []
     watch.spend(180, network_every_s=1e9)
-    assert watch.changes("daemon-count") == expected
+    assert watch.changes("daemon-dead") == expected
     for finding in watch.rounds[-1].record.findings:
-        if finding.id == "daemon-count":
+        if finding.id == "daemon-dead":
             assert finding.message.startswith("no time daemon runs, and the kernel clock was not updated for 2")
 
 

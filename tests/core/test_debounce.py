@@ -16,7 +16,7 @@ from ntpaudit.core.checks.host import RULES, findings_of
 from ntpaudit.core.checks.rule import LEVEL_SEVERITY
 from ntpaudit.core.clock.drift import Breach, Drift
 from ntpaudit.core.clock.readings import ClockReading
-from ntpaudit.core.observation import SourceObservation, Unavailable
+from ntpaudit.core.observation import Claim, Daemon, SourceObservation, Unavailable
 from ntpaudit.core.policy import PROFILES, Profile, Severity
 from ntpaudit.core.selection import Selection, select
 from ntpaudit.store.serialization import plain, revive
@@ -27,6 +27,7 @@ from tests.core.worlds import (
     MS,
     NOON,
     NTPD,
+    SYNCHRONISED,
     UNSYNCHRONISED,
     S,
     answered,
@@ -38,6 +39,7 @@ from tests.core.worlds import (
 
 PROFILE = PROFILES["log-integrity"]
 NOTHING_EARLIER = EarlierState()
+VAGUE_KERNEL = SYNCHRONISED._replace(maxerror_s=15.9)  # an offset of less does not contradict it
 OK, WARNING, UNKNOWN, CRITICAL = Severity.OK, Severity.WARNING, Severity.UNKNOWN, Severity.CRITICAL
 
 Sources = Callable[[ClockReading], tuple[SourceObservation, ...]]
@@ -112,6 +114,7 @@ class Evaluator:
             selection = selection._replace(agreement=select(carried(now), now).agreement)
         if kind == "local":
             selection = Selection((), selection.agreement)
+        seen = {"kernel": VAGUE_KERNEL, **seen}
         context = AuditContext(observation(*asked, taken=now, **seen), selection, self.profile, earlier)
         self.last = judge(
             context,
@@ -1008,6 +1011,7 @@ def test_whatever_comes(history: list[Any], uptime_ns: int) -> None:
         assert len(ids) == len(set(ids))
         for finding in judged.findings:
             usual = UNKNOWN if finding.id == "unmeasured" else LEVEL_SEVERITY[finding.level]
+            usual = OK if finding.cause else usual
             assert finding.severity is usual or (finding.severity is UNKNOWN and not judged.confirmed)
         worst = max((finding.severity for finding in judged.findings), default=OK)
         assert judged.severity >= worst
@@ -1016,7 +1020,7 @@ def test_whatever_comes(history: list[Any], uptime_ns: int) -> None:
             assert up.get(finding.id) != finding.level or not raised
             assert raised or up[finding.id] == finding.level
             up.pop(finding.id, None) if not raised else up.update({finding.id: finding.level})
-        counted = {finding.id: finding.level for finding in judged.findings if finding.level != "low"}
+        counted = {one.id: one.level for one in judged.findings if one.level != "low" and not one.cause}
         assert counted == {name: level for name, level in up.items() if level != "low"}
         evaluator.restart()
         assert evaluator.alarms == judged.state
@@ -1057,3 +1061,49 @@ def test_the_order_of_sources_does_not_matter() -> None:
 def test_every_rule_is_watched() -> None:
     """No rule is forgotten: after one good audit each has an entry, and nothing else has."""
     assert set(evaluating(1).alarms.conditions) == {rule.id for rule in RULES}
+
+
+def claiming(offset_s: float, bound_s: float | None = 0.001, **stated: Any) -> Daemon:
+    """Return a chronyd that states this now and follows a server."""
+    return CHRONYD._replace(claim=Claim(0, True, "ntp9.example.net", offset_s, bound_s, **stated))
+
+
+def beside(evaluator: "Evaluator", offset_ns: int, daemon: Daemon, **seen: Any) -> Decision:
+    """Audit a clock whose time daemon states something at the same moment."""
+    claim = daemon.claim
+    if isinstance(claim, Claim):
+        claim = claim._replace(boottime_ns=evaluator.uptime_ns + 300 * S)
+    return evaluator.network(all_say(offset_ns), daemons=(daemon._replace(claim=claim),), **seen)
+
+
+def test_a_daemon_that_follows_a_wrong_server_is_one_alert_beside_the_offset() -> None:
+    """It takes three samples; what follows from it is listed under it, and has no events."""
+    evaluator = evaluating()
+    judged = [beside(evaluator, 200 * MS, claiming(0.0), kernel=SYNCHRONISED) for _ in range(4)]
+    counted = [{one.id for one in decision.findings if one.severity} for decision in judged]
+    assert "daemon-disagrees" not in counted[0]
+    assert counted[-1] == {"offset-high", "daemon-disagrees"}
+    under = {one.id for one in judged[-1].findings if one.cause == "daemon-disagrees"}
+    assert under == {"daemon-bound-violated", "kernel-maxerror-violated", "false-time-quality"}
+    assert evaluator.all_changes == [("offset-high", True), ("daemon-disagrees", True)]
+
+
+def test_a_daemon_that_corrects_the_clock_and_says_so_raises_nothing() -> None:
+    """While 200 ms are slewed away over 20 minutes, and while the daemon still states its last offset."""
+    evaluator = evaluating()
+    for left_ms in (200, 200, 150, 100, 50, 0, 0):
+        beside(evaluator, left_ms * MS, claiming(left_ms / 1000), kernel=SYNCHRONISED)
+        beside(evaluator, left_ms * MS // 2, claiming(left_ms / 1000), kernel=SYNCHRONISED)
+    assert evaluator.changes("daemon-disagrees") == []
+    assert evaluator.changes("daemon-bound-violated") == []
+    assert evaluator.changes("kernel-maxerror-violated") == []
+
+
+def test_one_wrong_claim_raises_nothing() -> None:
+    """One claim of four that is wrong, and one of four that cannot be read, are no alert."""
+    evaluator = evaluating()
+    unreadable = CHRONYD._replace(claim=Unavailable("refused"))
+    for turn in range(40):
+        daemon = (claiming(0.0), claiming(0.2), unreadable, claiming(0.2))[turn % 4]
+        beside(evaluator, 200 * MS, daemon)
+    assert evaluator.changes("daemon-disagrees") == []

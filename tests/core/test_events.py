@@ -59,7 +59,7 @@ def test_every_event_of_a_life_is_whole() -> None:
     events = eventful().events
     assert {event.kind for event in events} >= {
         "step-back", "step-forward", "offset-out", "evidence-gap", "source-quorum", "unreachable-sources",
-        "daemon-stale", "unsynced", "daemon-count",
+        "daemon-stale", "unsynced", "daemon-dead",
     }  # fmt: skip
     counts_as = {rule.id: rule.counts_as for rule in RULES}
     for event in events:

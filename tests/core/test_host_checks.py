@@ -567,7 +567,7 @@ def test_a_related_finding_cannot_raise_the_severity() -> None:
     rules = {rule.id: rule for rule in RULES}
     for rule in RULES:
         for primary in map(rules.__getitem__, rule.caused_by):
-            assert not primary.covered_by
+            assert set(primary.covered_by) <= set(rule.caused_by[: rule.caused_by.index(primary.id)])
             assert rule.basis == primary.basis
             assert worst_severity(rule) <= worst_severity(primary)
             assert rule.id not in primary.caused_by  # nor is there a circle, or `cause_of` would not end
@@ -1127,7 +1127,7 @@ def test_every_rule_looks_at_the_profile_it_is_given() -> None:
     """The same offset is critical under one profile, unproven under another, and fine under a third."""
     sources = off(60 * MS, 30 * MS)
     verdicts = {
-        name: [finding.id for finding in findings_of(case(*sources, profile=Profile(name, t, t, "bound")))]
+        name: [one.id for one in findings_of(case(*sources, profile=Profile(name, t, t, "bound"))) if one.severity]
         for name, t in (("tight", 0.02), ("middle", 0.05), ("loose", 0.5))
     }
     assert verdicts == {"tight": ["offset-out"], "middle": ["not-demonstrable"], "loose": []}

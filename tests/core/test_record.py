@@ -72,6 +72,14 @@ SHAPE: dict[str, Any] = {
     "time_units": None,
     "time_config": None,
     "audit": None,
+    "cross_check": {
+        "daemon",
+        "daemon_offset_s",
+        "daemon_bound_s",
+        "daemon_excess_s",
+        "kernel_bound_s",
+        "kernel_excess_s",
+    },
     "host_clock": None,
     "findings": None,
     "agent": {"missed", "backlog", "oldest_s", "failures", "failure", "set_aside", "store", "refusals", "local_s"},
@@ -105,7 +113,8 @@ def test_the_record_is_what_the_contract_says() -> None:
     sources = [SourceObservation(f"ntp{n}", f"198.51.{n}.7", 123, (one if n == 1 else other,)) for n in (1, 2, 3, 4)]
     chronyd = CHRONYD._replace(unit="chrony.service", enabled="enabled")
     seen = observation(*sources, failed(5), daemons=(chronyd,))
-    seen = seen._replace(units=(TimeUnit("chrony.service", "enabled", running=True),))
+    kernel = SYNCHRONISED._replace(maxerror_s=0.02)
+    seen = seen._replace(kernel=kernel, units=(TimeUnit("chrony.service", "enabled", running=True),))
     assert conclude(seen, DEFAULT, LABELS).to_dict() == {
         "schema": "ntpaudit.record/1",
         "software": {"version": "1.0", "config_sha256": "ab" * 32},
@@ -185,7 +194,7 @@ def test_the_record_is_what_the_contract_says() -> None:
             "status": 0x2001,
             "offset_s": 1e-6,
             "frequency_ppm": -3.5,
-            "maxerror_s": 0.01,
+            "maxerror_s": 0.02,
             "esterror_s": 0.0001,
             "tai_s": 37,
         },
@@ -205,6 +214,14 @@ def test_the_record_is_what_the_contract_says() -> None:
         "time_units": [{"name": "chrony.service", "enabled": "enabled", "running": True}],
         "time_config": None,
         "audit": None,
+        "cross_check": {
+            "daemon": "chronyd",
+            "daemon_offset_s": None,
+            "daemon_bound_s": None,
+            "daemon_excess_s": None,
+            "kernel_bound_s": 0.02,
+            "kernel_excess_s": 0.0,
+        },
         "host_clock": {
             "timezone": "Europe/Amsterdam",
             "zone_offset_s": 7200,
@@ -478,7 +495,10 @@ def test_another_schema_is_refused() -> None:
         Record.from_dict({})
 
 
-@pytest.mark.parametrize("key", sorted(SHAPE.keys() - {"schema", "time_units", "time_config", "audit"}))  # later keys
+LATER_KEYS = {"time_units", "time_config", "audit", "cross_check"}
+
+
+@pytest.mark.parametrize("key", sorted(SHAPE.keys() - {"schema", *LATER_KEYS}))
 def test_a_missing_key_is_an_error(key: str) -> None:
     """A record without one of its keys is refused by the key's name."""
     data = conclude(observation(*FOUR), DEFAULT, LABELS).to_dict()

@@ -31,6 +31,7 @@ LINE = re.compile(rf"([a-z_]+)((?:,{TAG})*) ({FIELD}(?:,{FIELD})*)(?: (-?[0-9]+)
 
 INTEGERS = {
     "confirmed",
+    "daemon_synchronised",
     "disputed_severity",
     "judged_on_bound",
     "daemon_unapproved",
@@ -53,7 +54,10 @@ INTEGERS = {
     "backlog",
     "failures",
 }
-TEXTS = {"version", "config_sha256", "profile", "finding_ids", "address", "reference_id", "reason", "title", "text"}
+TEXTS = {
+    "version", "config_sha256", "profile", "finding_ids", "daemon", "daemon_follows", "address", "reference_id",
+    "reason", "title", "text",
+}  # fmt: skip
 TAGS = {"host", "site", "env", "source", "kind"}
 
 STRANGE = (
@@ -310,6 +314,7 @@ def test_an_unmeasured_clock_has_no_stamp() -> None:
         "profile": "log-integrity",
         "warning_s": 0.1,
         "critical_s": 1.0,
+        "daemon": "chronyd",
     }
     assert {point.stamp_ns for point in (clock, *others)} == {None}
 

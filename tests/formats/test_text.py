@@ -50,6 +50,13 @@ critical  offset-out: the clock is at least 2 h behind (critical tolerance 1 s);
                stop applications that cannot bear repeated timestamps (databases, schedulers),
                because the repair sets it back; then check the servers of the time daemon, and
                restart it
+  medium  kernel-maxerror-violated: the kernel states a maximum error of 31 ms; the servers prove
+          that it is at least 2 h behind
+          fix: the claim becomes true when the clock is right: check the time daemon and its servers
+  medium  false-time-quality: log messages with the time quality of RFC 5424 state that the clock is
+          synchronised within 31 ms; the servers prove that it is at least 2 h behind
+          fix: do not rely on the accuracy that log messages of this host state; correct their
+               timestamps with the offsets in `sudo ntpaudit history --since 90d --format json`
 high      tz-or-rtc-fault: the clock is almost exactly 2 h behind: probably a wrong time zone or a
           hardware clock in local time
           fix: if the clock is ahead, first stop applications that cannot bear repeated timestamps

@@ -217,6 +217,11 @@ def test_message_ids_never_change() -> None:
         "no-usable-source": "0ecb7f80ee644c54a183a67e4e0a1b19",
         "audit-blind": "e7b7eaae57174dfbb6eaded5393d190c",
         "time-config-changed": "57fb9e9c45f647a3960a04fed1ca1f89",
+        "daemon-dead": "6371878fa6834094ace1b9ede49d1aa6",
+        "daemon-disagrees": "2915bf92a9744fbf8f23ce1c82b04901",
+        "daemon-bound-violated": "5e9e9447654a41659772134003a6afbd",
+        "kernel-maxerror-violated": "98178284a12641ca9ce4d5174a73cdf5",
+        "false-time-quality": "75eee026ef1c424e9723c91b52609985",
     }
     assert promised == MESSAGE_IDS
 

@@ -8,6 +8,7 @@ from ntpaudit.core.clock.drift import Drift
 from ntpaudit.core.clock.interval import Interval
 from ntpaudit.core.clock.readings import MAX_DRIFT_PPM
 from ntpaudit.core.clock.steps import Step
+from ntpaudit.core.cross_check import CrossCheck, cross_check
 from ntpaudit.core.observation import Observation
 from ntpaudit.core.policy import Profile, Severity, Verdict
 from ntpaudit.core.selection import Selection, SourceCounts
@@ -123,6 +124,11 @@ class AuditContext(NamedTuple):
     def is_unguaranteed(self) -> bool:
         """Whether there is an interval, but too few servers gave a usable reply for it to prove anything (R1)."""
         return self.selection.agreement is not None and not self.selection.agreement.is_guaranteed
+
+    @property
+    def cross_check(self) -> CrossCheck:
+        """What the time daemon and the kernel state, compared with the interval."""
+        return cross_check(self.observation, self.selection.agreement, self.max_drift_ppm)
 
     @property
     def disputed_s(self) -> float | None:

@@ -15,7 +15,7 @@ from ntpaudit.core.checks.controls import (
 )
 from ntpaudit.core.checks.offset import STOP_FIRST
 from ntpaudit.core.checks.rule import Level, Raised, Rule
-from ntpaudit.core.observation import Daemon, KernelState, Unavailable
+from ntpaudit.core.observation import Claim, Daemon, KernelState, Unavailable
 from ntpaudit.core.units import DAY_S, NS_PER_S, direction, format_duration, joined
 
 ZONE_STEP_S = 900  # time zones differ by multiples of 15 minutes
@@ -33,6 +33,61 @@ _FIX_HIDDEN_DAEMON = (
     "systemd-timesyn, ptp4l or phc2sys), on the host if this is a container; start one only if none runs"
 )
 _FIX_RTC = "run `timedatectl set-local-rtc 0`"
+_LEAP_UNSYNCHRONISED = 3  # the leap indicator of a daemon that is not synchronised (RFC 5905 §7.3)
+
+
+def check_daemon_dead(context: AuditContext) -> Raised | None:
+    """R12: the time daemon has stopped, and nothing else disciplines the clock.
+
+    The kernel reports a synchronised clock for up to 8.9 h after that (A4). So the known daemon is gone, or all
+    processes are visible and the kernel's maximum error, which a daemon had set, has only grown.
+    """
+    kernel, vanished, stale_s = context.observation.kernel, context.earlier.vanished, context.earlier.stale_s
+    if _disciplining(context):
+        return None
+    if vanished is not None:
+        message = f"{vanished} has stopped, and no other time daemon was found"
+        numbers: dict[str, float] = {"time_daemons": 0, "stopped_time_daemons": 1}
+        if isinstance(kernel, KernelState) and not kernel.is_synchronised:
+            message += "; the kernel reports that its clock is not synchronised"
+            return Raised("high", message, numbers={**numbers, "kernel_synchronised": 0})
+        return Raised("medium", message, numbers=numbers)
+    if _is_booting(context) or _hidden_daemons(context) is not None or context.observation.host.container is not None:
+        return None  # a daemon outside this container may discipline the clock
+    if isinstance(kernel, Unavailable) or not kernel.is_synchronised or stale_s is None or stale_s < VANISHED_S:
+        return None
+    ago = format_duration(stale_s, rounding="down")
+    message = f"no time daemon runs, and the kernel clock was not updated for {ago}: nothing corrects it"
+    return Raised("medium", message, numbers={"time_daemons": 0, "time_since_kernel_update_s": stale_s})
+
+
+DAEMON_DEAD = Rule(
+    "daemon-dead",
+    check_daemon_dead,
+    _FIX_NO_DAEMON,
+    (ISO, PCI, AU8),
+    raised_when={
+        "high": "the last time daemon has stopped, and the kernel reports an unsynchronised clock (agent)",
+        "medium": (
+            "the last time daemon has stopped, although the kernel still reports a synchronised clock (agent)",
+            "no time daemon was found (all processes are visible, the host is no container), and the kernel's maximum "
+            "error has only grown for 20 minutes (agent)",
+        ),
+    },
+    meaning="The clock was corrected until now, and drifts away from the true time.",
+    formula={
+        "high": "time_daemons < 1 and stopped_time_daemons > 0 and kernel_synchronised < 1",
+        "medium": (
+            "time_daemons < 1 and stopped_time_daemons > 0",
+            "time_daemons < 1 and time_since_kernel_update_s >= 10 min",
+        ),
+    },
+    message_id="6371878fa6834094ace1b9ede49d1aa6",
+    basis="host",
+    least_s=600.0,
+    explains_shift=True,
+    needs_agent=True,
+)
 
 
 def check_unsynced(context: AuditContext) -> Raised | None:
@@ -40,7 +95,7 @@ def check_unsynced(context: AuditContext) -> Raised | None:
     kernel, daemons = context.observation.kernel, _disciplining(context)
     if isinstance(kernel, Unavailable) or kernel.is_synchronised or _is_booting(context):
         return None
-    if not all(daemon.clears_unsync for daemon in daemons):
+    if not all(daemon.clears_unsync or _is_unsynchronised(daemon) for daemon in daemons):
         return None  # A5
     summary = "the kernel reports that its clock is not synchronised"
     numbers = {"kernel_synchronised": 0}
@@ -52,7 +107,8 @@ def check_unsynced(context: AuditContext) -> Raised | None:
     if daemons:
         verb = "runs" if len(daemons) == 1 else "run"
         cause = f"although {joined([daemon.name for daemon in daemons])} {verb}"
-    return Raised("high", f"{summary}, {cause}: at 50 ppm it drifts by 1 s in 5.6 h", numbers=numbers)
+    message = f"{summary}, {cause}: at 50 ppm it drifts by 1 s in 5.6 h{_reports(daemons)}"
+    return Raised("high", message, numbers=numbers)
 
 
 UNSYNCED = Rule(
@@ -63,7 +119,7 @@ UNSYNCED = Rule(
     raised_when={
         "high": (
             "the kernel reports that its clock is not synchronised (STA_UNSYNC, TIME_ERROR or a kernel maximum error "
-            "of 16 s), chronyd does not discipline it, and the host has been up for 17 minutes"
+            "of 16 s), chronyd does not discipline it or reports the same, and the host has been up for 17 minutes"
         ),
         "medium": "the same, if a time daemon may run that ntpaudit cannot see",
     },
@@ -73,6 +129,7 @@ UNSYNCED = Rule(
         "medium": "kernel_synchronised < 1 and all_daemons_visible < 1",
     },
     case_remedies={"the level is medium": _FIX_HIDDEN_DAEMON},
+    caused_by=(DAEMON_DEAD.id,),
     message_id="9a524159e9264fc9b92579cb3a737428",
     basis="host",
     least_s=600.0,
@@ -81,31 +138,16 @@ UNSYNCED = Rule(
 
 
 def check_daemon_count(context: AuditContext) -> Raised | None:
-    """NTPA-17: no time daemon disciplines this clock, or more than one.
-
-    The kernel reports a synchronised clock for up to 8.9 h after the daemon died (A4). So its report does not clear
-    this finding if a known daemon has stopped, or if all processes are visible and the kernel's maximum error has only
-    grown (R12).
-    """
+    """NTPA-17: no time daemon is set up for this clock, or several discipline it."""
     daemons, kernel = _disciplining(context), context.observation.kernel
-    vanished = context.earlier.vanished
-    if not daemons and vanished is not None:
-        message = f"{vanished} has stopped, and no other time daemon was found"
-        return Raised("medium", message, remedy=_FIX_NO_DAEMON, numbers={"time_daemons": 0, "stopped_time_daemons": 1})
     if len(daemons) > 1:
         names = ", ".join(f"{daemon.name} (pid {daemon.pid})" for daemon in daemons)
-        message = f"several programs discipline this clock: {names}"
+        message = f"several programs discipline this clock: {names}{_reports(daemons)}"
         return Raised("medium", message, numbers={"time_daemons": len(daemons)})
-    if daemons or _is_booting(context) or _hidden_daemons(context) is not None:
-        return None
+    if daemons or context.earlier.vanished or _is_booting(context) or _hidden_daemons(context) is not None:
+        return None  # one that has stopped is `daemon-dead`
     if isinstance(kernel, KernelState) and kernel.is_synchronised:
-        stale_s = context.earlier.stale_s
-        if stale_s is None or stale_s < VANISHED_S or context.observation.host.container is not None:
-            return None  # a daemon outside this container may discipline the clock
-        ago = format_duration(stale_s, rounding="down")
-        message = f"no time daemon runs, and the kernel clock was not updated for {ago}: nothing corrects it"
-        numbers = {"time_daemons": 0, "time_since_kernel_update_s": stale_s}
-        return Raised("medium", message, remedy=_FIX_NO_DAEMON, numbers=numbers)
+        return None
     message = "no time daemon disciplines this clock: nothing corrects it"
     numbers = {"time_daemons": 0, "kernel_synchronised": 0}
     return Raised("medium", message, remedy=_FIX_NO_DAEMON, numbers=numbers)
@@ -121,18 +163,13 @@ DAEMON_COUNT = Rule(
             "more than one time daemon disciplines the clock",
             "no time daemon disciplines the clock (all processes are visible), the kernel reports no "
             "synchronised clock or cannot be read, and the host has been up for 17 minutes",
-            "the last time daemon has stopped, although the kernel still reports a synchronised clock (agent)",
-            "no time daemon was found (all processes are visible, the host is no container), and the kernel's maximum "
-            "error has only grown for 20 minutes (agent)",
         )
     },
-    meaning="No program corrects the clock, or several work against each other.",
+    meaning="No program is set up to correct the clock, or several work against each other.",
     formula={
         "medium": (
             "time_daemons > 1",
             "time_daemons < 1 and kernel_synchronised < 1",
-            "time_daemons < 1 and stopped_time_daemons > 0",
-            "time_daemons < 1 and time_since_kernel_update_s >= 10 min",
         )
     },
     case_remedies={"no time daemon runs": _FIX_NO_DAEMON},
@@ -146,15 +183,15 @@ DAEMON_COUNT = Rule(
 
 def check_daemon_stale(context: AuditContext) -> Raised | None:
     """NTPA-06: no time daemon has updated the kernel's clock for long: it is stopped or lost its servers (A4)."""
-    stale_s = context.earlier.stale_s
-    limit_s = max([STALE_S, *(STALE_POLLS * daemon.max_poll_s for daemon in _disciplining(context))])
+    stale_s, daemons = context.earlier.stale_s, _disciplining(context)
+    limit_s = max([STALE_S, *(STALE_POLLS * daemon.max_poll_s for daemon in daemons)])
     if stale_s is None or stale_s <= limit_s:
         return None
     level: Level = "high" if stale_s > DAY_S else "medium"
     ago = format_duration(stale_s, rounding="down")
     # "maximum error" and not "clock": VirtualBox's service corrects the clock and does not update the error.
     cause = "the time daemon is stopped or has lost its servers"
-    message = f"no time daemon has updated the kernel's maximum error for {ago}: {cause}"
+    message = f"no time daemon has updated the kernel's maximum error for {ago}: {cause}{_reports(daemons)}"
     return Raised(level, message, numbers={"time_since_kernel_update_s": stale_s, "update_limit_s": limit_s})
 
 
@@ -173,6 +210,7 @@ DAEMON_STALE = Rule(
         "high": "time_since_kernel_update_s > update_limit_s and time_since_kernel_update_s > 24 h",
         "medium": "update_limit_s < time_since_kernel_update_s <= 24 h",
     },
+    caused_by=(DAEMON_DEAD.id,),
     message_id="69d61b2c5c394937a03aab962f6ff9b9",
     basis="host",
     least_s=600.0,
@@ -237,6 +275,29 @@ def _disciplining(context: AuditContext) -> tuple[Daemon, ...]:
     return tuple(daemon for daemon in context.observation.known_daemons if daemon.disciplines)
 
 
+def own_words(daemon: Daemon) -> str:
+    """Return what a time daemon reports about its source, as a clause; empty where it reports nothing."""
+    claim = daemon.claim
+    if not isinstance(claim, Claim) or (claim.is_synchronised is None and claim.follows is None):
+        return ""
+    state = f"follows {claim.follows}" if claim.follows else "is synchronised"
+    if claim.is_synchronised is False:
+        state = f"is not synchronised and follows {claim.follows or 'no server'}"
+    ago = "" if claim.updated_s is None else f" (last update {format_duration(claim.updated_s, rounding='down')} ago)"
+    return f"{daemon.name} reports that it {state}{ago}"
+
+
+def _reports(daemons: tuple[Daemon, ...]) -> str:
+    """Return the clauses of these daemons, each after a semicolon."""
+    return "".join(f"; {words}" for words in map(own_words, daemons) if words)
+
+
+def _is_unsynchronised(daemon: Daemon) -> bool:
+    """Whether a time daemon itself reports that it is not synchronised."""
+    claim = daemon.claim
+    return isinstance(claim, Claim) and claim.is_synchronised is False and claim.leap == _LEAP_UNSYNCHRONISED
+
+
 def _hidden_daemons(context: AuditContext) -> str | None:
     """Return why an unknown time daemon may discipline this clock; None if all of them are visible."""
     observation = context.observation
@@ -250,4 +311,4 @@ def _is_booting(context: AuditContext) -> bool:
     return context.observation.taken.boottime_ns < SYNC_GRACE_NS
 
 
-RULES = (DAEMON_STALE, UNSYNCED, DAEMON_COUNT, TZ_OR_RTC_FAULT)
+RULES = (DAEMON_DEAD, DAEMON_STALE, UNSYNCED, DAEMON_COUNT, TZ_OR_RTC_FAULT)

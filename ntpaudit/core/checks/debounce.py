@@ -87,8 +87,13 @@ class DebounceState(NamedTuple):
         return self.conditions.get(finding_id, _NEW)
 
     @property
+    def raised(self) -> Set[str]:
+        """The ids of the findings that are raised."""
+        return {name for name, condition in self.conditions.items() if condition.raised}
+
+    @property
     def counted(self) -> Set[str]:
-        """The ids of the findings that are raised at a level that counts."""
+        """The ids of those that are raised at a level that counts."""
         return {name for name, condition in self.conditions.items() if condition.raised >= _COUNTED}
 
     @property
@@ -274,8 +279,8 @@ def _is_raised(rule: HostRule, state: DebounceState) -> bool:
 
 
 def _rank_of_events(rule: HostRule, state: DebounceState) -> int:
-    """Return the rank that events report: 0 while another finding covers this one, or counts for it."""
-    return state.of(rule.id).raised if state.counted.isdisjoint((*rule.covered_by, *rule.caused_by)) else 0
+    """Return the rank that events report: 0 while another finding covers this one, or it is listed under another."""
+    return state.of(rule.id).raised if _is_raised(rule, state) and _cause(rule, state) is None else 0
 
 
 def _is_pending(rule: HostRule, state: DebounceState) -> bool:
@@ -284,8 +289,9 @@ def _is_pending(rule: HostRule, state: DebounceState) -> bool:
 
 
 def _cause(rule: HostRule, state: DebounceState) -> str | None:
-    """Return the primary finding of this one; what is only pending can also be listed under what is pending."""
-    return cause_of(rule, state.counted if state.of(rule.id).raised else state.expected)
+    """Return the primary finding of this one; what is low, or only pending, needs none that counts."""
+    rank = state.of(rule.id).raised
+    return cause_of(rule, state.counted if rank >= _COUNTED else state.raised if rank else state.expected)
 
 
 def _counted_as_unknown(findings: Sequence[Finding], context: AuditContext, *, can_confirm: bool) -> list[Finding]:

@@ -2,14 +2,14 @@
 
 from collections.abc import Iterable, Set
 
-from ntpaudit.core.checks import approval, daemons, ingest, offset, records, smear, sources, steps, tampering
+from ntpaudit.core.checks import approval, claims, daemons, ingest, offset, records, smear, sources, steps, tampering
 from ntpaudit.core.checks.context import AuditContext, HostRule
 from ntpaudit.core.checks.rule import Finding, make_finding, worst_first
 from ntpaudit.core.policy import Severity
 
 # Findings of one level are listed in this order.
 RULES = (
-    *(*offset.RULES, *ingest.RULES, *steps.RULES, *tampering.RULES, *records.RULES, *daemons.RULES),
+    *(*offset.RULES, *ingest.RULES, *steps.RULES, *tampering.RULES, *records.RULES, *daemons.RULES, *claims.RULES),
     *(*approval.RULES, *sources.RULES, *smear.RULES),
 )
 BY_ID = {rule.id: rule for rule in RULES}
@@ -19,16 +19,19 @@ def findings_of(context: AuditContext) -> tuple[Finding, ...]:
     """Run every rule; return the findings in the order of `listed`."""
     found = [(rule, make_finding(rule, raised)) for rule in RULES if (raised := rule.check(context)) is not None]
     counted = {finding.id for _, finding in found if finding.severity > Severity.OK}
+    raised_ids = {finding.id for _, finding in found}
     return listed(
-        finding.under(cause_of(rule, counted)) for rule, finding in found if counted.isdisjoint(rule.covered_by)
+        finding.under(cause_of(rule, counted if finding.severity else raised_ids))
+        for rule, finding in found
+        if counted.isdisjoint(rule.covered_by)
     )
 
 
-def cause_of(rule: HostRule, counted: Set[str]) -> str | None:
-    """Return the finding of `counted` (raised, and of a level that counts) that this rule's is listed under, if any."""
+def cause_of(rule: HostRule, primaries: Set[str]) -> str | None:
+    """Return the finding of `primaries` that this rule's is listed under: if it counts, they must be those that do."""
     for primary in rule.caused_by:
-        if primary in counted:
-            return cause_of(BY_ID[primary], counted) or primary
+        if primary in primaries:
+            return cause_of(BY_ID[primary], primaries) or primary
     return None
 
 

@@ -85,8 +85,8 @@ class Rule(NamedTuple, Generic[_Context, _Result]):
     - `needs_agent`: True if a one-shot check cannot detect it.
     - `covered_by`: more severe or more exact rules about the same fact; while one of them is raised and counts, this
       finding is not listed.
-    - `caused_by`: rules about another fact with the same cause; while one of them is raised and counts, this finding is
-      listed under it and does not count.
+    - `caused_by`: rules about another fact with the same cause; while one of them is raised and counts (or neither
+      counts), this finding is listed under it and does not count.
     - `replaced_by`: the rules that raise this cause instead, because of which the check does not.
     - `counts_as`: the severity, if it is not that of the level.
     - `has_own_events`: its events are not those of raising and clearing.
