@@ -37,7 +37,7 @@ PROPERTIES: Mapping[str, Any] = {
 }
 
 
-def claim(**changes: Any) -> Claim | Unavailable:
+def claim(**changes: Any) -> Claim:
     """Return the claim of changed properties."""
     return timesyncd.read_claim({**PROPERTIES, **changes}, 7, 30.0, with_sources=True)
 
@@ -72,7 +72,6 @@ def test_before_the_first_reply_it_follows_nothing() -> None:
     """The message is all zeros then; that is no server of stratum 0 with an offset of 0."""
     zeros = (*(0,) * 7, b"\0\0\0\0", *(0,) * 4, False, 0, 0)
     found = claim(NTPMessage=zeros, ServerName="", ServerAddress=(0, b""))
-    assert isinstance(found, Claim)
     nothing = Claim(7, is_synchronised=False, updated_s=30.0, authentication="none")
     assert found._replace(sources=()) == nothing
     assert {source.is_followed for source in found.sources} == {False}
@@ -81,21 +80,18 @@ def test_before_the_first_reply_it_follows_nothing() -> None:
 def test_an_outlier_gives_no_offset() -> None:
     """A reply that it ignored corrected nothing."""
     found = claim(NTPMessage=changed(i12=True))
-    assert isinstance(found, Claim)
     assert (found.is_synchronised, found.offset_s, found.bound_s) == (True, None, None)
 
 
 def test_fallback_servers_count_where_there_are_no_others() -> None:
     """They are never used beside configured ones."""
     found = claim(SystemNTPServers=[], LinkNTPServers=[], ServerName="0.debian.pool.ntp.org")
-    assert isinstance(found, Claim)
     assert [source.name for source in found.sources] == ["0.debian.pool.ntp.org"]
 
 
-def test_ipv6(tmp_path: Path) -> None:
+def test_ipv6() -> None:
     """The address is written as elsewhere."""
     found = claim(ServerAddress=(socket.AF_INET6, socket.inet_pton(socket.AF_INET6, "2001:db8::7")))
-    assert isinstance(found, Claim)
     assert found.sources[0].address == "2001:db8::7"
 
 
@@ -114,7 +110,6 @@ def test_any_properties_give_a_claim_or_an_error(lies: dict[str, Any], number: i
             found = timesyncd.read_claim(properties, 7, None, with_sources=True)
         except ValueError:
             continue
-        assert isinstance(found, Claim)
         assert found.bound_s is None or found.bound_s >= 0.0
 
 

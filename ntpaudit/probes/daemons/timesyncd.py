@@ -171,7 +171,7 @@ def _updated_s(files: Files) -> float | None:
 
 def read_claim(
     properties: Mapping[str, Any], boottime_ns: int, updated_s: float | None, *, with_sources: bool
-) -> Claim | Unavailable:
+) -> Claim:
     """Read what it reports (org.freedesktop.timesync1(5)). ValueError where that is not understood.
 
     The offset is that of the last exchange, as `timedatectl timesync-status` shows it. Since then the clock has been
@@ -191,7 +191,7 @@ def read_claim(
             raise ValueError("its properties are not those of systemd 252 to 257")
     offset_s, delay_s = ((t2 - t1) + (t3 - t4)) / 2e6, max(0, (t4 - t1) - (t3 - t2)) / 1e6
     bound_s = root_delay_us / 2e6 + root_dispersion_us / 1e6 + delay_s / 2 + abs(offset_s)
-    is_synchronised = bool(name) and t4 > 0 and updated_s is not None  # before the first reply all of it is zero
+    is_synchronised = bool(name) and t4 > 0  # before the first reply all of it is zero
     claim = Claim(boottime_ns, is_synchronised, updated_s=updated_s, authentication="none")
     if is_synchronised:
         claim = claim._replace(follows=name, poll_s=poll_us / 1e6, stratum=stratum, leap=leap)
