@@ -15,6 +15,7 @@ from ntpaudit.config.warnings import config_warnings
 from ntpaudit.core import actions, agent_events
 from ntpaudit.core import agent as core_agent
 from ntpaudit.core.agent_state import AgentSettings, AgentState, first_state
+from ntpaudit.core.clock_state import unexplained_steps
 from ntpaudit.core.evaluation import AuditSettings
 from ntpaudit.core.events import Event
 from ntpaudit.core.ntp.sources import Pool
@@ -206,7 +207,12 @@ class Agent:
         taken = self._runtime.clock.read()
         if known is None or any(self._runtime.has_ended(daemon) for daemon in known.known_daemons):
             known = self._runtime.host_context(self._setup.config.host.name)
-        return self._runtime.with_claims(known).observation(taken, self._runtime.kernel())
+        observation = self._runtime.with_claims(known).observation(taken, self._runtime.kernel())
+        if steps := unexplained_steps(self.state.clock, taken.boottime_ns):
+            from ntpaudit.probes.step_causes import causes_of_steps  # rarely needed: it reads logs
+
+            return observation._replace(step_causes=causes_of_steps(steps, known))
+        return observation
 
     def _emit(self, record: Record, events: Sequence[Event]) -> None:
         """Send a record and events to every output; log when an output fails and when it works again."""

@@ -10,7 +10,7 @@ from ntpaudit.core.checks.host import RULES
 from ntpaudit.core.checks.rule import LEVEL_SEVERITY
 from ntpaudit.core.clock.drift import Breach, Drift
 from ntpaudit.core.clock.interval import Interval
-from ntpaudit.core.clock.steps import Step
+from ntpaudit.core.clock.steps import Step, StepCause
 from ntpaudit.core.fleet import checks
 from ntpaudit.core.fleet.model import (
     Alarm,
@@ -81,8 +81,10 @@ def _with(context: AuditContext | None = None, **known: Any) -> AuditContext:
     return (context or case())._replace(earlier=EarlierState(**known))
 
 
-def _step(size_ns: int, *, is_gap: bool = False, boottime_ns: int = DAY) -> AuditContext:
-    return _with(steps=(Step(size_ns, NOON, NOON + size_ns, boottime_ns, is_gap),))
+def _step(
+    size_ns: int, *, is_gap: bool = False, boottime_ns: int = DAY, cause: StepCause | None = None
+) -> AuditContext:
+    return _with(steps=(Step(size_ns, NOON, NOON + size_ns, boottime_ns, is_gap, cause=cause),))
 
 
 def _drift(rate_ppm: float, *, earliest_s: float | None, central_s: float | None) -> AuditContext:
@@ -207,6 +209,10 @@ HOSTS = (
     _step(3600 * S),
     _step(3600 * S, boottime_ns=60 * S),
     _step(-3600 * S, boottime_ns=60 * S),
+    _step(-3600 * S, cause=StepCause(DAY, None)),
+    _step(20 * MS, cause=StepCause(DAY, "/usr/bin/date (login uid 1000)", by_person=True)),
+    _step(-S, cause=StepCause(DAY, "chronyd")),
+    _step(3600 * S, cause=StepCause(DAY, None, unread="systemd-timesyncd may set the clock and does not log it")),
     _with(gap=Gap(1300.0, 1300.0 / 300.0)),
     _with(gap=Gap(2 * DAY_S, 576.0)),
     _with(gap=Gap(7500.0, 25.0, has_ended=True)),

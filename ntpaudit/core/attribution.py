@@ -101,9 +101,8 @@ _KINDS = (
     _kind("phc2sys", "phc2sys ptp4l timemaster", r"CLOCK_REALTIME .*\bs1\b|stepp(?:ed|ing) clock"),
     _kind("a leap second", KERNEL, "Clock: (?:inserting|deleting) leap second"),
     _kind("audit", AUDIT, rf"^(?!.*success=no).*(?:{_INJECTED})"),
-    _kind(
-        "systemd-timesyncd", "systemd-timesyncd", r"Initial (?:clock )?synchronization to|System clock time unset or"
-    ),
+    _kind("systemd-timesyncd", "systemd-timesyncd", r"Initial (?:clock )?synchronization to|System clock time unset"),
+    _kind("systemd-timesyncd", "systemd-timesyncd", "^synchronized$"),  # its file, see probes/step_causes.py
     _kind("a command", "sudo doas su pkexec", _SET_COMMAND),
     _kind("chronyd", "chronyd", rf"System clock wrong by {_SIZE}"),
     _kind("ntpdate", "ntpdate sntp ntpdig", r"adjust time server"),

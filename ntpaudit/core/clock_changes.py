@@ -51,10 +51,17 @@ def explain(
 def _cause(change: ClockChange, lines: Sequence[LogLine], host_lines: Sequence[LogLine]) -> Cause | None:
     if change.kind == "suspend":
         return suspend_line(change.moment, lines)
-    before_us, after_us = change.before_ns // 1000, change.after_ns // 1000
+    return step_cause(change.moment, change.before_ns, change.after_ns, lines, host_lines)
+
+
+def step_cause(
+    moment: Moment, before_ns: int, after_ns: int, lines: Iterable[LogLine], host_lines: Iterable[LogLine]
+) -> Cause | None:
+    """Return the cause of a step that set the host's time from `before_ns` to `after_ns`."""
+    before_us, after_us = before_ns // 1000, after_ns // 1000
     near = [
-        at_step(line, change.moment, before_us, after_us)
+        at_step(line, moment, before_us, after_us)
         for line in host_lines
         if min(abs(line.realtime_us - before_us), abs(line.realtime_us - after_us)) <= NEAR_US
     ]
-    return cause_of(change.moment, [*lines, *near])
+    return cause_of(moment, [*lines, *near])

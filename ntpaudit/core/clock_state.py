@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from ntpaudit.core.checks.context import DroppedAgreement
 from ntpaudit.core.checks.debounce import DebounceState, of_new_boot
-from ntpaudit.core.checks.steps import MIN_STEP_S, step_severity_key
+from ntpaudit.core.checks.steps import MIN_STEP_S, level_of_step, step_severity_key
 from ntpaudit.core.clock.drift import BackTest, Drift, Fit, Sample, drop_forecasts, is_sound
 from ntpaudit.core.clock.readings import MAX_DRIFT_PPM, MAX_KERNEL_PPM, ClockReading, max_drift_ppm
 from ntpaudit.core.clock.steps import Step, find_step, find_suspend, without_leap
@@ -20,6 +20,7 @@ DROPPED_LISTED_NS = 3600 * NS_PER_S  # how long dropped records stay a finding
 _MAXERROR_RATE = 500e-6  # the kernel adds this to its maximum error each second, until a time daemon updates it (A4)
 _MAXERROR_TOLERANCE_S = 2 * _MAXERROR_RATE  # readings may differ by 1 s more or less than the time between; doubled
 _MAX_STEPS = 64
+CAUSE_AFTER_NS = 6 * NS_PER_S  # a line that names the cause of a step may come this much later (NTPA-03)
 
 
 class LastAgreement(NamedTuple):
@@ -200,6 +201,18 @@ def _listed_steps(steps: Sequence[Step], step: Step | None, now: ClockReading) -
     return (*worse, step)[:_MAX_STEPS]  # the worst stay
 
 
+def unexplained_steps(state: ClockState, now_ns: int) -> list[Step]:
+    """Return the listed steps whose cause logs may name by now, and were not searched for it."""
+    return [
+        step
+        for step in state.steps
+        if step.cause is None
+        and step.monotonic_ns is not None
+        and level_of_step(step) != "low"
+        and now_ns - step.boottime_ns >= CAUSE_AFTER_NS
+    ]
+
+
 def _after_suspend(state: ClockState, slept_ns: int) -> ClockState:
     """Discard what was measured before a suspend. The suspend itself is not a gap: the host wrote no log."""
     polls = state.poll_interval
@@ -229,7 +242,10 @@ def with_poll_interval(state: ClockState, now_ns: int, interval_s: float) -> Clo
 
 def watch_host(state: ClockState, observation: Observation, assumed_ppm: float) -> ClockState:
     """Update what the kernel and the time daemons show. `assumed_ppm` is the largest drift that is assumed (R4)."""
-    return _watch_daemon(_watch_updates(_watch_drift(state, observation, assumed_ppm), observation), observation)
+    state = _watch_daemon(_watch_updates(_watch_drift(state, observation, assumed_ppm), observation), observation)
+    causes = {cause.boottime_ns: cause for cause in observation.step_causes}
+    steps = tuple(step._replace(cause=causes.get(step.boottime_ns, step.cause)) for step in state.steps)
+    return state._replace(steps=steps)
 
 
 def _watch_drift(state: ClockState, observation: Observation, assumed_ppm: float) -> ClockState:

@@ -5,6 +5,7 @@ from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 from ntpaudit.core.clock.readings import ClockReading
+from ntpaudit.core.clock.steps import StepCause
 from ntpaudit.core.ntp.measurement import Measurement
 from ntpaudit.core.ntp.sources import NTP_PORT, is_pool_name
 
@@ -321,6 +322,7 @@ class Observation(NamedTuple):
     units: tuple[TimeUnit, ...] = ()
     time_config: tuple[TimeSetting, ...] | None = None
     auditing: Auditing | None = None
+    step_causes: tuple[StepCause, ...] = ()
 
     @property
     def kernel_ppm(self) -> float | None:

@@ -1,14 +1,27 @@
 """The causes of steps and suspends, by the logs that this user can read: the journal and the log of auditd."""
 
-from collections.abc import Sequence
+import math
+import os
+import time
+from collections.abc import Iterable, Sequence
 
-from ntpaudit.core.attribution import LogLine
-from ntpaudit.core.clock_changes import ClockChange, explain
+from ntpaudit.core.attribution import LogLine, Moment
+from ntpaudit.core.clock.steps import Step, StepCause
+from ntpaudit.core.clock_changes import ClockChange, explain, step_cause
 from ntpaudit.core.journal_steps import NearLines
-from ntpaudit.core.observation import Unavailable
+from ntpaudit.core.observation import HiddenDaemons, HostContext, Unavailable
+from ntpaudit.core.units import NS_PER_S
 from ntpaudit.errors import JournalError
 from ntpaudit.probes.audit_log import AUDIT_LOG, read_audit_log
 from ntpaudit.probes.journal import OWN_ONLY_REMEDY, Journal, JournalSource
+
+_LOGGING = ("chronyd", "ntpd", "ntpd-rs", "openntpd", "phc2sys", "ptp4l", "timemaster", "VBoxService")
+"""Time daemons that log each step, or start one that does."""
+
+_OWN = JournalSource()
+_SYNCHRONIZED = "/run/systemd/timesync/synchronized"
+_WITHIN_S = 5.0  # the agent waits for the journal; its watchdog allows more
+_BEFORE_S = 60  # the journal is read from this long before a step
 
 
 def find_causes(
@@ -16,7 +29,7 @@ def find_causes(
 ) -> tuple[list[ClockChange], list[Unavailable]]:
     """Return the changes with their causes, and the logs that could not be searched. None: the host's own logs."""
     unread: list[Unavailable] = []
-    lines = _journal_lines(changes, JournalSource(journal), unread)
+    lines = _journal_lines([change.moment for change in changes], JournalSource(journal), unread)
     audits = read_audit_log(audit_log or AUDIT_LOG)
     if isinstance(audits, Unavailable):
         unread.append(audits)
@@ -24,10 +37,69 @@ def find_causes(
     return explain(changes, lines, audits), unread
 
 
-def _journal_lines(changes: Sequence[ClockChange], source: JournalSource, unread: list[Unavailable]) -> list[LogLine]:
-    near, reader, lines = NearLines(change.moment for change in changes), Journal(source), list[LogLine]()
+def causes_of_steps(
+    steps: Sequence[Step], context: HostContext, journal: JournalSource = _OWN, audit_log: str = AUDIT_LOG
+) -> tuple[StepCause, ...]:
+    """Return what the logs that the agent can read name as the causes of steps, and why they may name none."""
+    boot_id = (context.host.boot_id or "").replace("-", "")
+    moments = [
+        Moment(boot_id, (step.since_ns or 0) // 1000, (step.monotonic_ns or 0) // 1000, step.size_ns // 1000)
+        for step in steps
+    ]
+    if not any(step.is_gap for step in steps):
+        since_s = min(min(step.before_ns, step.after_ns) for step in steps) // NS_PER_S - _BEFORE_S
+        journal = journal._replace(since_s=max(0, since_s))
+    unreadable: list[Unavailable] = []
+    lines = _journal_lines(moments, journal, unreadable, within_s=_WITHIN_S)
+    audits = read_audit_log(audit_log)
+    host_lines = [*([] if isinstance(audits, Unavailable) else audits), *_timesyncd()]
+    unread = _unlogged(context) or _reason(unreadable)
+    found = []
+    for step, moment in zip(steps, moments, strict=True):
+        cause = step_cause(moment, step.before_ns, step.after_ns, lines, host_lines)
+        unnamed = StepCause(step.boottime_ns, None, unread=unread)
+        found.append(unnamed if cause is None else StepCause(step.boottime_ns, cause.name, cause.by_person))
+    return tuple(found)
+
+
+def _unlogged(context: HostContext) -> str | None:
+    """Return why something may set this host's clock without a line in a log of this host."""
+    if context.host.container is not None:
+        return "the host of this container sets the clock"
+    if isinstance(context.daemons, HiddenDaemons):
+        return f"time daemons may be hidden ({context.daemons.reason})"
+    silent = [daemon.name for daemon in context.known_daemons if daemon.name not in _LOGGING]
+    return f"{silent[0]} may set the clock and does not log it" if silent else None
+
+
+def _reason(unreadable: Sequence[Unavailable]) -> str | None:
+    if not unreadable:
+        return None
+    if unreadable[0].remedy == OWN_ONLY_REMEDY:
+        return "the agent may not read the journal: add SupplementaryGroups=systemd-journal to its unit"
+    return unreadable[0].reason
+
+
+def _timesyncd() -> list[LogLine]:
+    """Return when systemd-timesyncd last set or adjusted the clock, by the file that it touches then."""
     try:
-        lines = [line for line in reader.lines(near.boot_ids) if near.has(line.boot_id, line.monotonic_us)]
+        changed_us = os.stat(_SYNCHRONIZED).st_mtime_ns // 1000
+    except OSError:
+        return []
+    return [LogLine("", 0, changed_us, "systemd-timesyncd", "synchronized")]
+
+
+def _journal_lines(
+    moments: Iterable[Moment], source: JournalSource, unread: list[Unavailable], within_s: float = math.inf
+) -> list[LogLine]:
+    near, reader, lines = NearLines(moments), Journal(source), list[LogLine]()
+    deadline_s = time.monotonic() + within_s
+    try:
+        for line in reader.lines(near.boot_ids):
+            if near.has(line.boot_id, line.monotonic_us):
+                lines.append(line)
+            if time.monotonic() > deadline_s:
+                raise JournalError(f"reading the journal took more than {within_s:.0f} s")
     except JournalError as error:
         unread.append(Unavailable(error.reason, error.remedy or None))
     if reader.is_own_only:

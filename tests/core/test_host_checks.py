@@ -23,7 +23,7 @@ from ntpaudit.core.checks.rule import LEVEL_SEVERITY, Finding, Raised, make_find
 from ntpaudit.core.checks.steps import describe_step, level_of_step, step_severity_key
 from ntpaudit.core.clock.drift import Breach, Drift
 from ntpaudit.core.clock.interval import Interval
-from ntpaudit.core.clock.steps import Step
+from ntpaudit.core.clock.steps import Step, StepCause
 from ntpaudit.core.ntp.time import PIVOT_NS, decode
 from ntpaudit.core.observation import Daemon, HiddenDaemons, SourceFailure, SourceObservation, Unavailable
 from ntpaudit.core.policy import PROFILES, Profile, Severity
@@ -693,6 +693,27 @@ def test_the_worst_of_several_steps_is_reported() -> None:
         assert (level(seen, "step-back"), said(seen, "step-back")) == ("high", describe_step(later))
         assert said(seen, "step-forward") == describe_step(set_by(9 * S))
     assert max((early, later), key=step_severity_key) is later
+
+
+@pytest.mark.parametrize(
+    ("cause", "wanted", "words"),
+    [
+        (StepCause(DAY, None), "critical", "the logs name no cause"),
+        (StepCause(DAY, "a command", by_person=True), "critical", "by a command, which is no time daemon"),
+        (StepCause(DAY, "chronyd"), None, "cause: chronyd"),
+        (StepCause(DAY, None, unread="no journal"), None, "the cause is not known: no journal"),
+        (None, None, "occur twice"),
+    ],
+)
+def test_an_unattributed_change(cause: StepCause | None, wanted: str | None, words: str) -> None:
+    """NTPA-03: critical if readable logs name no daemon, or a person; the finding about the step has what is known."""
+    seen = coursing(steps=(set_by(-20 * MS)._replace(cause=cause),))
+    assert level(seen, "unattributed-change") == wanted
+    assert words in (said(seen, "unattributed-change" if wanted else "step-back") or "")
+    (back,) = (finding for finding in findings_of(seen) if finding.id == "step-back")
+    assert back.cause == (wanted and "unattributed-change")
+    early = set_by(-3600 * S, boottime_ns=300 * S)._replace(cause=cause)
+    assert level(coursing(steps=(early,)), "unattributed-change") is None
 
 
 @pytest.mark.parametrize(

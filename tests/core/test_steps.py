@@ -39,7 +39,10 @@ def test_the_size_of_a_step_is_exact(size_ns: int) -> None:
     undisturbed_ns = int(host.realtime)
     host.step(size_ns)
     after = host.read(width_ns=0)
-    assert find_step(before, after) == Step(size_ns, undisturbed_ns, undisturbed_ns + size_ns, after.boottime_ns)
+    times = undisturbed_ns, undisturbed_ns + size_ns, after.boottime_ns
+    assert find_step(before, after) == Step(size_ns, *times, False, after.monotonic_ns, after.monotonic_ns)
+    gap = find_step(before, after, is_gap=True)
+    assert gap == Step(size_ns, *times, True, before.monotonic_ns, after.monotonic_ns)
     assert find_suspend(before, after) is None
 
 

@@ -193,6 +193,7 @@ def test_message_ids_never_change() -> None:
         "offset-out": "1643120d7614412ea6edd9a41b2c652f",
         "step-back": "67034e6221f14875bb57585b1894c249",
         "step-forward": "94061a08892d408ba9c672acc87c2156",
+        "unattributed-change": "b07ed47f299d46eb801ea96308c24e70",
         "evidence-gap": "5bbeb38870d342bf84ace8ac21775a0d",
         "daemon-stale": "69d61b2c5c394937a03aab962f6ff9b9",
         "breach-forecast": "e1eed9751290471d80861efa38911f68",

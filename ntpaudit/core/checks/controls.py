@@ -36,6 +36,7 @@ PCI_REVIEWS = "PCI DSS 10.6.3.b"
 PCI_FAILURES = "PCI DSS 10.7.3"
 PCI_REVIEW = "PCI DSS 10.4"
 AU8 = "NIST SP 800-53 AU-8"
+AU12 = "NIST SP 800-53 AU-12"
 SC45 = "NIST SP 800-53 SC-45"
 SC45_REGIONS = "NIST SP 800-53 SC-45(2)"
 FEDRAMP = "FedRAMP SC-45"
@@ -68,6 +69,7 @@ CONTROLS: Mapping[str, Control] = {
     PCI_FAILURES: Control("verified", note="failures are recorded with cause, duration and repair"),
     PCI_REVIEW: Control("unverified", note="audit logs are reviewed"),
     AU8: Control("verified", NO_NUMBER),
+    AU12: Control("unverified", note="audit records of the events that the organisation selects"),
     SC45: Control("verified", NO_NUMBER),
     SC45_REGIONS: Control("verified", note="a second source in another region"),
     FEDRAMP: Control("verified", note="primary and secondary NIST servers in different regions"),

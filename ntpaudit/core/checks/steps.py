@@ -3,9 +3,18 @@
 from collections.abc import Mapping
 
 from ntpaudit.core.checks.context import AuditContext, HostRule
-from ntpaudit.core.checks.controls import ATTACK_TIMESTOMP, ISO, ITM_TIME, ITM_TIME_LINUX, PCI_CHANGES
+from ntpaudit.core.checks.controls import (
+    ATTACK_TIMESTOMP,
+    AU12,
+    ISO,
+    ITM_AUDIT_CLOCK,
+    ITM_TIME,
+    ITM_TIME_LINUX,
+    PCI_CHANGES,
+    PCI_REVIEWS,
+)
 from ntpaudit.core.checks.rule import Level, Raised, Rule
-from ntpaudit.core.clock.steps import Step
+from ntpaudit.core.clock.steps import Step, StepCause
 from ntpaudit.core.units import NS_PER_S, format_duration, format_utc
 
 MIN_STEP_S = 0.01  # a smaller step is reported as an event, not as a finding (NTPA-02)
@@ -19,6 +28,52 @@ _FIND = "find out what set the clock (`sudo journalctl` around that time: time d
 _LISTED = (
     "The finding is listed for an hour; later, `sudo ntpaudit history --events --since 7d` shows the step. A step of "
     "less than 10 ms is an event of level low, not a finding."
+)
+
+
+def check_unattributed_change(context: AuditContext) -> Raised | None:
+    """NTPA-03: the clock was set, and no time daemon reports it; or a person set it."""
+    found = [step for step in context.earlier.steps if level_of_step(step) != "low" and _is_unattributed(step)]
+    worst = max(found, key=step_severity_key, default=None)
+    if worst is None or worst.cause is None:
+        return None
+    way, size_s = "back" if worst.is_back else "forward", abs(worst.size_ns) / NS_PER_S
+    by = "the logs name no cause" if worst.cause.name is None else f"by {worst.cause.name}, which is no time daemon"
+    numbers = {"step_s": size_s, "uptime_at_step_s": worst.boottime_ns / NS_PER_S, "time_daemons_that_report_it": 0}
+    when = f"{format_utc(worst.after_ns)[:23]}Z"
+    what = f"the clock was set {way} by {format_duration(size_s)}, to {when} of its own"
+    return Raised("critical", f"{what}: {by}", numbers=numbers)
+
+
+def _is_unattributed(step: Step) -> bool:
+    cause = step.cause
+    return cause is not None and (cause.by_person or (cause.name is None and cause.unread is None))
+
+
+UNATTRIBUTED_CHANGE = Rule(
+    "unattributed-change",
+    check_unattributed_change,
+    "`sudo ntpaudit history --steps --since 1d` shows the step with the line that names a command or a login, and "
+    "`sudo ausearch -m TIME_INJOFFSET -i` shows what auditd recorded; match it to a change ticket, else treat it as a "
+    "security incident",
+    (PCI_REVIEWS, AU12),
+    raised_when={
+        "critical": "the clock was set by 10 ms or more, later than 5 minutes after the boot, and of the journal and "
+        "the audit log no line within 5 s names a time daemon, a hypervisor or the kernel as the cause"
+    },
+    meaning="A person or an unknown program has set the clock: perhaps to hide when something happened.",
+    formula={"critical": "step_s >= 10 ms and uptime_at_step_s > 5 min and time_daemons_that_report_it < 1"},
+    techniques=(ITM_TIME_LINUX, ITM_AUDIT_CLOCK, ATTACK_TIMESTOMP),
+    notes=(
+        "Logs are searched at the first local audit that is 6 s or more after the step. The agent needs the right to "
+        "read the whole journal: systemd/README.md has the setting. Without it nothing is raised, nor while a program "
+        "runs that sets the clock without a log line (systemd-timesyncd after its first synchronisation, VMware Tools, "
+        "hv_utils), or time daemons may be hidden, or in a container: the finding about the step gives the reason. "
+        "The finding is listed for an hour."
+    ),
+    message_id="b07ed47f299d46eb801ea96308c24e70",
+    basis="moment",
+    needs_agent=True,
 )
 
 
@@ -61,6 +116,7 @@ STEP_BACK = Rule(
     ),
     message_id="67034e6221f14875bb57585b1894c249",
     basis="moment",
+    caused_by=(UNATTRIBUTED_CHANGE.id,),
     has_own_events=True,
     needs_agent=True,
 )
@@ -83,6 +139,7 @@ STEP_FORWARD = Rule(
     notes=f"The message gives the time that is missing in the logs. {_LISTED}",
     message_id="94061a08892d408ba9c672acc87c2156",
     basis="moment",
+    caused_by=(UNATTRIBUTED_CHANGE.id,),
     has_own_events=True,
     needs_agent=True,
 )
@@ -114,7 +171,14 @@ def describe_step(step: Step) -> str:
     unwatched = " while no agent was running" if step.is_gap else ""
     early = " within 5 minutes after the boot" if step.boottime_ns <= EARLY_STEP_NS else ""
     size = format_duration(step.size_ns / NS_PER_S)
-    return f"the clock was set {way} by {size}{early}{unwatched}; timestamps {effect}: {window}"
+    cause = "" if step.cause is None else f"; {_describe_cause(step.cause)}"
+    return f"the clock was set {way} by {size}{early}{unwatched}; timestamps {effect}: {window}{cause}"
 
 
-RULES = (STEP_BACK, STEP_FORWARD)
+def _describe_cause(cause: StepCause) -> str:
+    if cause.name is not None:
+        return f"cause: {cause.name}"
+    return "the logs name no cause" if cause.unread is None else f"the cause is not known: {cause.unread}"
+
+
+RULES = (UNATTRIBUTED_CHANGE, STEP_BACK, STEP_FORWARD)

@@ -1,0 +1,116 @@
+"""The cause of a step by the logs that an agent can read: real journal files and audit logs, and none."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from ntpaudit.core.clock.steps import Step, StepCause
+from ntpaudit.core.observation import Daemon, HiddenDaemons, HostContext
+from ntpaudit.probes.journal import JournalSource
+from ntpaudit.probes.step_causes import causes_of_steps
+from tests.abilities import ANOTHER_USER
+from tests.core.worlds import CHRONYD, HOST
+from tests.world.another_user import let_others_in
+from tests.world.journals import BEGIN_US, WEB_BOOT, Entry, S, write_journal
+
+AT_US = 5000 * S
+SIZE_US = -2_500_000
+UPTIME_NS = 9_000_000_000_000  # suspended for more than an hour before
+STEP = Step(
+    SIZE_US * 1000,
+    (BEGIN_US + AT_US) * 1000,
+    (BEGIN_US + AT_US + SIZE_US) * 1000,
+    UPTIME_NS,
+    since_ns=AT_US * 1000,
+    monotonic_ns=AT_US * 1000,
+)
+CONTEXT = HostContext(HOST._replace(boot_id="-".join(("a" * 8, "a" * 4, "a" * 4, "a" * 4, "a" * 12))), (CHRONYD,))
+STEPPED = Entry(AT_US + S, BEGIN_US + SIZE_US, "chronyd", "System clock was stepped by -2.500000 seconds")
+KERNEL = Entry(AT_US - S, BEGIN_US, "kernel", "a message")
+DATE = 'arch=c000003e syscall=227 success=yes auid=1000 uid=0 exe="/usr/bin/date"'
+
+
+def causes(folder: Path, context: HostContext = CONTEXT, step: Step = STEP) -> StepCause:
+    """Return the cause by the journal and the audit log of a folder."""
+    (cause,) = causes_of_steps([step], context, JournalSource(str(folder)), str(folder / "audit.log"))
+    assert cause.boottime_ns == UPTIME_NS
+    return cause
+
+
+@pytest.mark.needs("systemd-journal-remote")
+def test_a_daemon_reports_its_step(tmp_path: Path) -> None:
+    """Its line is found by the boot's own clock, although the host's time was set back before it."""
+    write_journal(tmp_path, [KERNEL, STEPPED])
+    assert causes(tmp_path) == StepCause(UPTIME_NS, "chronyd")
+
+
+@pytest.mark.needs("systemd-journal-remote")
+def test_no_line(tmp_path: Path) -> None:
+    """A journal that can be read, with a daemon that logs its steps: this step has no cause. That of another has."""
+    write_journal(tmp_path, [KERNEL, STEPPED._replace(monotonic_us=AT_US + 20 * S)])
+    assert causes(tmp_path) == StepCause(UPTIME_NS, None)
+
+
+@pytest.mark.needs("systemd-journal-remote")
+def test_a_person(tmp_path: Path) -> None:
+    """The audit log has the program and the login."""
+    write_journal(tmp_path, [KERNEL])
+    stamp = f"audit({(BEGIN_US + AT_US) // S}.000:7)"
+    (tmp_path / "audit.log").write_text(f"type=SYSCALL msg={stamp}: {DATE}\n")
+    assert causes(tmp_path) == StepCause(UPTIME_NS, "/usr/bin/date (login uid 1000)", by_person=True)
+
+
+@pytest.mark.needs("systemd-journal-remote")
+def test_while_no_agent_ran(tmp_path: Path) -> None:
+    """The step was at an unknown moment since the last reading: the whole time is searched."""
+    write_journal(tmp_path, [KERNEL, STEPPED._replace(monotonic_us=AT_US - 3000 * S)])
+    gap = STEP._replace(is_gap=True, since_ns=(AT_US - 4000 * S) * 1000)
+    assert causes(tmp_path, step=gap).name == "chronyd"
+    assert causes(tmp_path).name is None
+
+
+@pytest.mark.needs("systemd-journal-remote")
+@pytest.mark.parametrize(
+    ("context", "reason"),
+    [
+        (CONTEXT._replace(host=CONTEXT.host._replace(container="lxc")), "the host of this container sets the clock"),
+        (CONTEXT._replace(daemons=HiddenDaemons("hidepid")), "time daemons may be hidden (hidepid)"),
+        (
+            CONTEXT._replace(daemons=(CHRONYD, Daemon("vmtoolsd", 7, None))),
+            "vmtoolsd may set the clock and does not log it",
+        ),
+    ],
+)
+def test_what_sets_a_clock_without_a_line(tmp_path: Path, context: HostContext, reason: str) -> None:
+    """Then a missing line proves nothing; a line that is there counts."""
+    write_journal(tmp_path / "silent", [KERNEL])
+    assert causes(tmp_path / "silent", context) == StepCause(UPTIME_NS, None, unread=reason)
+    write_journal(tmp_path / "named", [KERNEL, STEPPED])
+    assert causes(tmp_path / "named", context) == StepCause(UPTIME_NS, "chronyd")
+
+
+@pytest.mark.needs("systemd-journal-remote", "another-user")
+def test_without_rights(tmp_path: Path) -> None:
+    """The reason names the setting of the unit."""
+    let_others_in(tmp_path)
+    write_journal(tmp_path, [KERNEL, STEPPED]).chmod(0o600)
+    os.seteuid(ANOTHER_USER)
+    try:
+        found = causes(tmp_path)
+    finally:
+        os.seteuid(0)
+    assert found.name is None
+    assert "SupplementaryGroups=systemd-journal" in (found.unread or "")
+
+
+def test_without_a_journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither a journal nor journalctl: the reason is given."""
+    assert "No such file" in (causes(tmp_path / "no").unread or "")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert "journalctl" in (causes(tmp_path).unread or "")
+
+
+def test_the_same_boot_only() -> None:
+    """The boot id of /proc is that of the journal, without hyphens."""
+    assert (CONTEXT.host.boot_id or "").replace("-", "") == WEB_BOOT
