@@ -127,7 +127,7 @@ class SourcesConfig(NamedTuple):
         tuple[Pattern, ...],
         Key(
             "sources that the time daemon and ntpaudit may use: names (* stands for any characters), addresses, "
-            "networks, ids of reference clocks",
+            "networks, ids of reference clocks and of PTP grandmasters",
             values.read_patterns,
             lambda patterns: [pattern.text for pattern in patterns],
             example=["*.example.net", "192.0.2.0/24", "2001:db8::/32", "GPS"],

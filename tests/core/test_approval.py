@@ -161,6 +161,7 @@ def test_unauthenticated(context: AuditContext, level: str) -> None:
         judged(AUTHENTICATED, silent(NTS, KEY)),
         judged(AUTHENTICATED, following("GPS", servers=("ntp3.example.net",))),
         judged(AUTHENTICATED, following(None, servers=("ntp3.example.net",))),
+        judged(AUTHENTICATED, following("001122.fffe.334455", servers=None)),
         judged(AUTHENTICATED, CHRONYD),
         judged(AUTHENTICATED),
     ],

@@ -262,7 +262,10 @@ def check_unauthenticated(context: AuditContext) -> Raised | None:
 
 
 def _authentications(daemon: Daemon) -> Iterator[tuple[str, bool | None]]:
-    """Yield the servers that a daemon follows, else its configuration, and whether each is authenticated."""
+    """Yield the servers that a daemon follows, else its configuration, and whether each is authenticated.
+
+    A daemon without a configuration of servers is none of NTP: it follows another clock.
+    """
     servers = daemon.configuration.servers if daemon.configuration else ()
     is_complete = daemon.configuration is not None and not daemon.configuration.problems
     safe = {server.nts or server.key for server in servers}
@@ -280,7 +283,7 @@ def _authentications(daemon: Daemon) -> Iterator[tuple[str, bool | None]]:
         is_clock = not found and all(_is_local(host) or ("." not in host and ":" not in host) for host in hosts)
         if authentication is not None:
             yield f"follows {hosts[0]}", authentication != "none"
-        elif not is_clock:
+        elif not is_clock and daemon.configuration is not None:
             yield f"follows {hosts[0]}", found[0] if found else of_all
 
 
