@@ -1,6 +1,6 @@
 """Give each reader octets that Atheris makes from real replies: `python -m tests.fuzz [--seconds 20] [TARGET]...`.
 
-The exit status is 1 after a fault: an error that no caller expects, a claim that is no JSON, more than 2 s for one
+The exit status is 1 after a fault: an error that no caller expects, a claim that cannot be one, more than 2 s for one
 input, or more than 1 GiB of memory. The input is kept; `python -m tests.fuzz --input FILE TARGET` repeats it.
 """
 

@@ -21,12 +21,14 @@ class Target(NamedTuple):
     refusals: tuple[type[Exception], ...] = ()
 
     def check(self, data: bytes) -> Claim | Unavailable | None:
-        """Read octets; None if they are refused. Any other error is a fault, and so is a claim that is no JSON."""
+        """Read octets; None if they are refused. Any other error is a fault, and so is a claim that cannot be one."""
         try:
             found = self.read(data)
         except self.refusals:
             return None
         json.dumps(found, allow_nan=False).encode()
+        if isinstance(found, Claim):
+            assert min(found.bound_s or 0.0, found.updated_s or 0.0, found.poll_s or 0.0) >= 0, found
         return found
 
 

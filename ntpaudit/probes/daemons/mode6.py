@@ -14,7 +14,7 @@ READ_VARIABLES = 2
 _HEADER = struct.Struct("!BBHHHHH")
 _VERSION_AND_MODE = 2 << 3 | 6  # version 2, as ntpq sends it: every ntpd replies to it
 _MODE, _RESPONSE, _ERROR, _MORE, _OPERATION = 0x07, 0x80, 0x40, 0x20, 0x1F
-_MAX_OCTETS = 16_384  # no reply is as long; ntpd sends at most 32 fragments of 468 octets
+_MAX_OCTETS = 16_384  # no reply is as long: ntpq takes 32 fragments at most (MAXFRAGS)
 _MAX_DATAGRAMS = 128
 
 _VARIABLE = re.compile(r'[\s,]*+([^\s=,"]++)\s*+(?:=\s*+(?:"([^"]*+)"\s*+(?=,|\Z)|([^,]*+)))?+(?:,|\Z)')
@@ -29,14 +29,14 @@ class Reply(NamedTuple):
     data: bytes
 
 
-class ErrorReply(NamedTuple):
-    """The daemon's refusal: an error code of RFC 9327 §3.2."""
+class Failure(NamedTuple):
+    """Why a reply has no data."""
 
-    code: int
+    reason: str
 
 
-class Malformed(NamedTuple):
-    """A reply whose fragments do not fit together."""
+MALFORMED = Failure("its reply is malformed")
+"""Fragments that do not fit together."""
 
 
 class Fragments:
@@ -48,7 +48,7 @@ class Fragments:
         self._status = 0
         self._end: int | None = None
 
-    def add(self, datagram: bytes) -> Reply | ErrorReply | Malformed | None:
+    def add(self, datagram: bytes) -> Reply | Failure | None:
         """Take one datagram, and return the reply once it is complete; None while fragments are missing."""
         if len(datagram) < _HEADER.size:
             return None
@@ -57,30 +57,30 @@ class Fragments:
         if first & _MODE != 6 or not second & _RESPONSE or query != self._query:
             return None
         if second & _ERROR:
-            return ErrorReply(status >> 8)
+            return Failure(f"it refuses control messages: error {status >> 8}")  # a code of RFC 9327, section 3.2
         data = datagram[_HEADER.size :][:count]
         end = offset + count
         if len(data) < count or end > _MAX_OCTETS or (second & _MORE and not count):
-            return Malformed()
+            return MALFORMED
         if self._parts.setdefault(offset, data) != data:
-            return Malformed()
+            return MALFORMED
         if not second & _MORE:
             if self._end not in (None, end):
-                return Malformed()
+                return MALFORMED
             self._end, self._status = end, status
         return self._joined()
 
-    def _joined(self) -> Reply | Malformed | None:
+    def _joined(self) -> Reply | Failure | None:
         joined = b""
         for offset in sorted(self._parts):
             if offset < len(joined):
-                return Malformed()  # fragments overlap
+                return MALFORMED  # fragments overlap
             if offset > len(joined):
                 return None
             joined += self._parts[offset]
         if self._end is None or len(joined) < self._end:
             return None
-        return Reply(self._status, joined) if len(joined) == self._end else Malformed()
+        return Reply(self._status, joined) if len(joined) == self._end else MALFORMED
 
 
 class Conversation:
@@ -94,7 +94,7 @@ class Conversation:
         self._deadline = deadline
         self._sequence = 0
 
-    def ask(self, operation: int, association: int = 0) -> Reply | ErrorReply | Malformed:
+    def ask(self, operation: int, association: int = 0) -> Reply | Failure:
         """Send one query and wait for its whole reply."""
         self._sequence += 1
         fragments = Fragments(operation, self._sequence, association)
@@ -107,7 +107,7 @@ class Conversation:
             reply = fragments.add(self._asking.recv(2048))
             if reply is not None:
                 return reply
-        return Malformed()
+        return MALFORMED
 
 
 def read_associations(data: bytes) -> dict[int, int]:
@@ -136,16 +136,10 @@ def read_float(variables: Mapping[str, str], name: str) -> float | None:
     return value if value is not None and isfinite(value) else None
 
 
-def read_int(variables: Mapping[str, str], name: str) -> int | None:
-    """Return a whole number; None if it is missing, or is none."""
+def read_int(variables: Mapping[str, str], name: str, limit: int) -> int | None:
+    """Return a whole number from 0 to a limit; None if it is missing, or is none."""
     value = read_float(variables, name)
-    return int(value) if value is not None and value.is_integer() else None
-
-
-def read_association(variables: Mapping[str, str], name: str) -> int | None:
-    """Return the number of an association, 0 for none; None if it is missing, or cannot be one."""
-    value = read_int(variables, name)
-    return value if value is not None and 0 <= value <= 0xFFFF else None
+    return int(value) if value is not None and value.is_integer() and 0 <= value <= limit else None
 
 
 def read_timestamp(variables: Mapping[str, str], name: str) -> int | None:

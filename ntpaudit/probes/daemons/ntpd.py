@@ -134,17 +134,15 @@ def read_claim(conversation: mode6.Conversation, *, with_sources: bool) -> Claim
     """
     reply = conversation.ask(mode6.READ_VARIABLES)
     boottime_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
-    if not isinstance(reply, mode6.Reply):
-        what = (
-            f"refuses control messages: error {reply.code}" if isinstance(reply, mode6.ErrorReply) else "is malformed"
-        )
-        return Unavailable(f"its reply {what}")
+    if isinstance(reply, mode6.Failure):
+        return Unavailable(reply.reason)
     system = mode6.read_variables(reply.data)
-    leap, peer = mode6.read_int(system, "leap"), mode6.read_association(system, "peer")
+    leap, peer = mode6.read_int(system, "leap", LEAP_UNSYNCHRONISED), mode6.read_int(system, "peer", 0xFFFF)
     updated, clock = mode6.read_timestamp(system, "reftime"), mode6.read_timestamp(system, "clock")
     age_ns = difference_ns(clock, updated) if clock and updated else -1
     is_set = updated is not None and leap is not None and leap != LEAP_UNSYNCHRONISED
-    delay_s, dispersion_s = _seconds(system, "rootdelay"), _seconds(system, "rootdisp")
+    root_s = [_seconds(system, name) for name in ("rootdelay", "rootdisp")]
+    bound_s = None if root_s[0] is None or root_s[1] is None else root_s[0] / 2 + root_s[1]
     sources = _sources(conversation, peer, with_sources)
     followed = sources.get(peer or 0)
     return Claim(
@@ -152,10 +150,10 @@ def read_claim(conversation: mode6.Conversation, *, with_sources: bool) -> Claim
         is_synchronised=None if leap is None or peer is None else leap != LEAP_UNSYNCHRONISED and peer != 0,
         follows=followed.name if followed else None,
         offset_s=_seconds(system, "offset") if is_set else None,
-        bound_s=delay_s / 2 + dispersion_s if is_set and delay_s is not None and dispersion_s is not None else None,
+        bound_s=bound_s if is_set and bound_s is not None and bound_s >= 0 else None,
         updated_s=age_ns / NS_PER_S if age_ns >= 0 else None,
         poll_s=followed.poll_s if followed else None,
-        stratum=mode6.read_int(system, "stratum"),
+        stratum=mode6.read_int(system, "stratum", 255),
         leap=leap,
         authentication=followed.authentication if followed else None,
         sources=tuple(sources.values()) if with_sources else (),
@@ -183,23 +181,23 @@ def _source(reply: mode6.Reply) -> ClaimedSource | None:
     if address in (None, *_NO_ADDRESS):
         return None
     clock = reference if address.startswith(_CLOCK_ADDRESS) else None
-    exponents = [mode6.read_int(variables, one) for one in ("hpoll", "ppoll")]
-    polls = [one for one in exponents if one is not None and 0 <= one <= _MAX_POLL]
+    polls = [mode6.read_int(variables, one, _MAX_POLL) for one in ("hpoll", "ppoll")]
+    known = [one for one in polls if one is not None]
     has_replied = mode6.read_timestamp(variables, "rec") is not None  # until then its offset is reported as 0
     return ClaimedSource(
         name or clock or address,
         None if address.startswith(_CLOCK_ADDRESS) else address,
         is_followed=reply.status >> 8 & 7 in _FOLLOWED,
         authentication=_authentication(reply.status, variables),
-        stratum=mode6.read_int(variables, "stratum"),
+        stratum=mode6.read_int(variables, "stratum", 255),
         offset_s=_seconds(variables, "offset") if has_replied else None,
-        poll_s=float(1 << min(polls)) if polls else None,
+        poll_s=float(1 << min(known)) if known else None,
     )
 
 
 def _authentication(status: int, variables: Mapping[str, str]) -> Authentication:
     """NTPsec reports how many cookies of NTS it holds for a server, and -1 where it does not use NTS."""
-    if (mode6.read_int(variables, "ntscookies") or 0) > 0:
+    if mode6.read_int(variables, "ntscookies", 255) is not None:
         return "nts"
     return "key" if status & _AUTHENTICATION_ENABLED else "none"
 

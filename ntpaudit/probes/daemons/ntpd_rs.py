@@ -3,7 +3,7 @@
 import socket
 import time
 from collections.abc import Iterator, Mapping
-from math import inf, isfinite, sqrt
+from math import inf, sqrt
 from typing import Any
 
 from ntpaudit.core.ntp.packet import LEAP_UNSYNCHRONISED
@@ -30,6 +30,7 @@ _MAX_OCTETS = 1 << 18  # of a report: some hundred sources
 _MAX_SOURCES = 64
 _LEAP = {"NoWarning": 0, "Leap61": 1, "Leap59": 2, "Unknown": LEAP_UNSYNCHRONISED}
 _MAX_POLL = 17
+_MAX_NUMBER = 1e300  # no sum of two is an infinity
 
 
 def _servers(process: Process, files: Files) -> Iterator[ConfiguredServer]:
@@ -127,7 +128,7 @@ def read_report(report: bytes, boottime_ns: int, now_ns: int, *, with_sources: b
     if not system:
         return Unavailable("its report is malformed")
     now = _timestamp(program, "now") or encode(now_ns)
-    leap, stratum = _LEAP.get(str(system.get("leap_indicator"))), _whole(system, "stratum")
+    leap = _LEAP.get(str(system.get("leap_indicator")))
     listed = document.get("sources")
     sources = [one for one in listed[:_MAX_SOURCES] if isinstance(one, dict)] if isinstance(listed, list) else []
     followed = next((one for one in sources if _is_reference(system, one)), None)
@@ -142,7 +143,7 @@ def read_report(report: bytes, boottime_ns: int, now_ns: int, *, with_sources: b
         bound_s=_bound_s(system, now) if leap is not None and leap != LEAP_UNSYNCHRONISED else None,
         updated_s=age_ns / NS_PER_S if age_ns >= 0 else None,
         poll_s=claimed.poll_s if claimed else None,
-        stratum=stratum,
+        stratum=_whole(system, "stratum", 255),
         leap=leap,
         authentication=claimed.authentication if claimed else None,
         sources=tuple(_source(one, is_followed=one is followed or None) for one in sources) if with_sources else (),
@@ -158,19 +159,21 @@ def _bound_s(system: Mapping[str, Any], now: int) -> float | None:
         terms = [_number(system, f"root_variance_{name}") for name in ("base", "linear", "quadratic", "cubic")]
         variance = sum(age_s**power * term for power, term in enumerate(terms) if term is not None)
         dispersion_s = sqrt(variance) if None not in terms and 0 <= variance < inf else None
-    return None if delay_s is None or dispersion_s is None else delay_s / 2 + dispersion_s
+    if delay_s is None or dispersion_s is None or delay_s < 0 or dispersion_s < 0:
+        return None
+    return delay_s / 2 + dispersion_s
 
 
 def _source(source: Mapping[str, Any], *, is_followed: bool | None) -> ClaimedSource:
     host = _host(source, "address")
-    poll = _whole(source, "poll_interval")
+    poll = _whole(source, "poll_interval", _MAX_POLL)
     return ClaimedSource(
         _host(source, "name") or host or "unnamed",
         host,
         is_followed=is_followed,
         authentication="none" if source.get("nts_cookies") is None else "nts",
         offset_s=_number(source, "offset") if _timestamp(source, "last_update") else None,  # until then it is 0
-        poll_s=float(1 << poll) if poll is not None and 0 <= poll <= _MAX_POLL else None,
+        poll_s=float(1 << poll) if poll is not None else None,
     )
 
 
@@ -178,14 +181,14 @@ def _is_reference(system: Mapping[str, Any], source: Mapping[str, Any]) -> bool:
     """Whether a reference id stands for a source: it is its IPv4 address, or begins the MD5 of its IPv6 address."""
     address = _host(source, "address") or ""
     try:
-        if ":" not in address:
-            return _whole(system, "reference_id") == int.from_bytes(socket.inet_pton(socket.AF_INET, address))
-        octets = socket.inet_pton(socket.AF_INET6, address)
-    except (OSError, ValueError):
+        octets = socket.inet_pton(socket.AF_INET6 if ":" in address else socket.AF_INET, address)
+    except OSError:
         return False
-    from hashlib import md5
+    if len(octets) > 4:
+        from hashlib import md5
 
-    return _whole(system, "reference_id") == int.from_bytes(md5(octets, usedforsecurity=False).digest()[:4])
+        octets = md5(octets, usedforsecurity=False).digest()[:4]
+    return _whole(system, "reference_id", 0xFFFF_FFFF) == int.from_bytes(octets)
 
 
 def _host(source: Mapping[str, Any], name: str) -> str | None:
@@ -200,20 +203,19 @@ def _table(parent: object, name: str) -> Mapping[str, Any]:
 
 
 def _timestamp(parent: Mapping[str, Any], name: str) -> int | None:
-    value = _whole(_table(parent, name), "timestamp")
-    return value if value is not None and 0 < value < 1 << 64 else None
+    return _whole(_table(parent, name), "timestamp", (1 << 64) - 1) or None
 
 
-def _whole(table: Mapping[str, Any], name: str) -> int | None:
+def _whole(table: Mapping[str, Any], name: str, limit: int) -> int | None:
     value = table.get(name)
-    return value if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 1 << 64 else None
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= limit else None
 
 
 def _number(table: Mapping[str, Any], name: str) -> float | None:
     value = table.get(name)
-    if isinstance(value, int):
-        value = float(value) if _whole(table, name) is not None else None
-    return value if isinstance(value, float) and isfinite(value) else None
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return None
+    return float(value) if abs(value) <= _MAX_NUMBER else None
 
 
 KIND = DaemonKind("ntpd-rs", ("ntp-daemon", "ntpd-rs"), ("ntpd-rs",), always, _servers, claim=_claim)
