@@ -5,10 +5,11 @@ from math import ceil, copysign, log10
 from typing import Any
 
 from ntpaudit.core.checks.rule import Finding
+from ntpaudit.core.cross_check import CrossCheck
 from ntpaudit.core.fleet.model import FleetFinding
 from ntpaudit.core.observation import Status
 from ntpaudit.core.record import Record, SourceRecord
-from ntpaudit.core.units import direction, format_duration, plural
+from ntpaudit.core.units import direction, format_duration, format_offset, plural
 from ntpaudit.formats.summary import summary
 from ntpaudit.render import terminal
 from ntpaudit.render.terminal import Column, Paint
@@ -110,9 +111,7 @@ def _indented(label: str, text: str, indent: int, width: int, write: Callable[[s
 
 def facts(record: Record) -> Iterator[tuple[str, str]]:
     """Return labels and texts of what the verdict rests on besides the sources."""
-    yield "kernel", _kernel(record.kernel)
-    daemons = ", ".join(map(_daemon, record.daemons)) or "none found"
-    yield "daemons", daemons if record.daemons_hidden is None else f"{daemons}; {record.daemons_hidden}"
+    yield from _statements(record)
     profile = record.profile
     judged_on = "the estimate" if profile.judged_on == "offset" else "the maximum error"
     warning, critical = format_duration(profile.warning_s), format_duration(profile.critical_s)
@@ -122,6 +121,52 @@ def facts(record: Record) -> Iterator[tuple[str, str]]:
     agreeing = [source for source in record.sources if source.status == "agreeing"]
     if any(source.leap in (1, 2) or source.stratum == 1 for source in agreeing):
         yield from _leaps_and_clocks(agreeing)
+
+
+def _statements(record: Record) -> Iterator[tuple[str, str]]:
+    """Return what the servers, the time daemons and the kernel state about the clock."""
+    compared = record.cross_check or CrossCheck()
+    if (offset := record.offset) is not None:
+        error_s = max(offset.latest_s - offset.estimate_s, offset.estimate_s - offset.earliest_s)
+        counts = f"{record.agreement.agreeing} of {plural(record.agreement.sources, 'server')} agreed"
+        yield "servers", f"{_offset_and_error(offset.estimate_s, error_s)} ({counts})"
+    others = []
+    for daemon in record.daemons:
+        claim = daemon.get("claim")
+        if claim is None or (daemon["disciplines"] is False and not claim["available"]):
+            others.append(_daemon(daemon))
+            continue
+        excess_s = compared.daemon_excess_s if daemon["name"] == compared.daemon else None
+        yield "daemon", f"{_daemon(daemon)}: {_claim(claim)}{_contradiction(excess_s)}"
+    listed = ", ".join(others) if record.daemons else "none found"
+    if texts := [*filter(None, (listed, record.daemons_hidden))]:
+        yield "daemons", "; ".join(texts)
+    yield "kernel", _kernel(record.kernel) + _contradiction(compared.kernel_excess_s)
+
+
+def _claim(claim: Mapping[str, Any]) -> str:
+    """Describe what a time daemon reports about itself, or why that cannot be read and what would change it."""
+    if not claim["available"]:
+        remedy = f"; to change that: {claim['remedy']}" if claim.get("remedy") else ""
+        return f"its claim cannot be read: {claim['reason']}{remedy}"
+    parts = [_offset_and_error(claim.get("offset_s"), claim.get("bound_s"))]
+    parts.append("not synchronised" if claim.get("is_synchronised") is False else "")
+    parts.append(f"follows {claim['follows']}" if claim.get("follows") else "")
+    if claim.get("updated_s") is not None:
+        parts.append(f"updated {format_duration(claim['updated_s'], rounding='down')} ago")
+    if (authentication := claim.get("authentication")) is not None:
+        parts.append({"nts": "authenticated by NTS", "key": "authenticated by a key"}.get(authentication, ""))
+    return ", ".join(filter(None, parts)) or "it reports nothing about itself"
+
+
+def _offset_and_error(offset_s: float | None, error_s: float | None) -> str:
+    if offset_s is None:
+        return ""
+    return format_offset(offset_s) + ("" if error_s is None else f" +/- {format_duration(error_s, rounding='up')}")
+
+
+def _contradiction(excess_s: float | None) -> str:
+    return f"; contradicts the servers by {format_duration(excess_s, rounding='down')}" if excess_s else ""
 
 
 def _kernel(kernel: Mapping[str, Any]) -> str:

@@ -5,12 +5,12 @@ import re
 import pytest
 from hypothesis import given
 
-from ntpaudit.core.observation import Daemon, HiddenDaemons
+from ntpaudit.core.observation import Claim, Daemon, HiddenDaemons, Unavailable
 from ntpaudit.core.record import Record
 from ntpaudit.formats.text import facts, render
 from ntpaudit.render.terminal import WIDTH
 from tests.formats.test_summary import SCALES
-from tests.records import CASES, record, records, servers
+from tests.records import CASES, CHRONYD, record, records, servers
 
 OK = """\
 OK  clock is 1.92 ms behind, at most 4.76 ms wrong if at most 1 of 5 servers is wrong (4 of 5
@@ -27,8 +27,9 @@ low       source-quorum: 1 of 5 usable servers disagrees: ntp9.example.net
           fix: find out which server is wrong, and replace it; 4 independent servers outvote one
                wrong server
 
-kernel    synchronised, maximum error 31 ms, frequency +12.345 ppm
+servers   1.92 ms behind +/- 3.07 ms (4 of 5 servers agreed)
 daemons   chronyd (pid 812)
+kernel    synchronised, maximum error 31 ms, frequency +12.345 ppm
 profile   log-integrity: warning if the estimate exceeds 100 ms, critical if proven beyond 1 s
 assumed   oscillator error of at most 50 ppm (host.max_drift_ppm)
 """
@@ -65,8 +66,10 @@ high      tz-or-rtc-fault: the clock is almost exactly 2 h behind: probably a wr
                When the clock is right: if `timedatectl` shows `RTC in local TZ: yes`, run
                `timedatectl set-local-rtc 0`, which also sets the hardware clock
 
-kernel    synchronised, maximum error 31 ms, frequency +12.345 ppm
+servers   2 h behind +/- 3.97 ms (4 of 4 servers agreed)
 daemons   chronyd (pid 812), ntpd (pid 901, does not discipline the clock)
+kernel    synchronised, maximum error 31 ms, frequency +12.345 ppm; contradicts the servers by 119
+          min
 profile   log-integrity: warning if the estimate exceeds 100 ms, critical if proven beyond 1 s
 assumed   oscillator error of at most 50 ppm (host.max_drift_ppm)
 """
@@ -87,8 +90,8 @@ medium    unreachable-sources: 2 of 3 servers did not reply: ntp1.example.net (t
                the name and the resolver of this host (`getent ahosts NAME`; DNS is port 53); remove
                the server only if its name is gone for good
 
-kernel    synchronised, maximum error 31 ms, frequency +12.345 ppm
 daemons   chronyd (pid 812)
+kernel    synchronised, maximum error 31 ms, frequency +12.345 ppm
 profile   log-integrity: warning if the estimate exceeds 100 ms, critical if proven beyond 1 s
 """
 
@@ -276,3 +279,39 @@ def test_a_related_finding_is_indented_under_its_primary() -> None:
     lines = render(CASES["findings"], width=80).split("\n")
     levels = [line[:10] for line in lines if ("unsynced: " in line or "daemon-count: " in line) and line[10] != " "]
     assert levels == ["high      ", "  medium  "]
+
+
+CLAIM = Claim(2 * 10**12 + 10**9, True, "ntp9.example.net", 0.0003, 0.00102, 40.2, 64.0, 3, 0, "nts")
+
+
+@pytest.mark.parametrize(
+    ("claim", "line"),
+    [
+        (CLAIM, "300 µs behind +/- 1.02 ms, follows ntp9.example.net, updated 40.2 s ago, authenticated by NTS"),
+        (
+            CLAIM._replace(bound_s=None, authentication="none", offset_s=0.0),
+            "0 ns off, follows ntp9.example.net, updated 40.2 s ago",
+        ),
+        (Claim(0, False, updated_s=11_000.0), "not synchronised, updated 3.05 h ago"),
+        (Claim(0), "it reports nothing about itself"),
+        (Unavailable("it has ended"), "its claim cannot be read: it has ended"),
+        (
+            Unavailable("only root can read its socket", "run `ntpaudit check` as root"),
+            "its claim cannot be read: only root can read its socket; to change that: run `ntpaudit check` as root",
+        ),
+    ],
+)
+def test_the_time_daemon_is_quoted(claim: Claim | Unavailable, line: str) -> None:
+    """What it reports, or why that cannot be read and what would change it; beside it what the others state."""
+    shown = list(facts(record(*servers(0.0019), daemons=(CHRONYD._replace(claim=claim),))))
+    assert [label for label, _ in shown[:3]] == ["servers", "daemon", "kernel"]
+    assert shown[1][1] == f"chronyd (pid 812): {line}"
+
+
+def test_a_statement_that_is_refuted_says_by_how_much() -> None:
+    """The least distance, at 40 columns too."""
+    misled = record(*servers(0.2), daemons=(CHRONYD._replace(claim=CLAIM),))
+    shown = dict(facts(misled))
+    assert shown["daemon"].endswith("; contradicts the servers by 194 ms")
+    assert shown["kernel"].endswith("; contradicts the servers by 165 ms")
+    assert max(map(len, render(misled, width=40).split("\n\n")[-1].splitlines())) <= 40

@@ -20,6 +20,10 @@ _FIX_SERVER = (
     "(`ntpaudit check SERVER...` with all of them shows wrong ones as falsetickers); remove a wrong one from the "
     "daemon's configuration, and use NTS where the servers offer it"
 )
+_FIX_BOUND = (
+    "do not rely on the error that the time daemon states until it follows correct servers (`ntpaudit check SERVER...` "
+    "compares them)"
+)
 _FIX_CLOCK = "the claim becomes true when the clock is right: check the time daemon and its servers"
 _FIX_LOGS = (
     "do not rely on the accuracy that log messages of this host state; correct their timestamps with the offsets in "
@@ -89,7 +93,7 @@ def check_daemon_bound_violated(context: AuditContext) -> Raised | None:
 DAEMON_BOUND_VIOLATED = Rule(
     "daemon-bound-violated",
     check_daemon_bound_violated,
-    _FIX_SERVER,
+    _FIX_BOUND,
     (ISO, FINRA_ERRORS, ETSI),
     raised_when={
         "medium": (
