@@ -155,7 +155,11 @@ def confined(host: Machine, code: str) -> Any:
 @pytest.fixture(scope="module")
 def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The Debian package, built from these sources."""
-    folder = tmp_path_factory.mktemp("package")
+    return build_package(tmp_path_factory.mktemp("package"))
+
+
+def build_package(folder: Path) -> Path:
+    """Build the Debian package from these sources, into an empty folder."""
     subprocess.run([sys.executable, REPOSITORY / "packaging/deb.py", "--output", folder], check=True)
     (built,) = folder.iterdir()
     return built

@@ -8,11 +8,12 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.test_boot import MAX_EXPOSURE, serve, shown, write
+from tests.test_boot import MAX_EXPOSURE, build_package, records, serve, shown, write
 from tests.waiting import until
 from tests.world.machine import RELEASES, Machine, archives, machine
 from tests.world.packages import REPOSITORY, program
@@ -44,20 +45,26 @@ print(json.dumps({"daemons": seen, "units": {unit.name: unit for unit in units}}
 _UNITS_S = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0}
 
 
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The Debian package, built from these sources."""
+    return build_package(tmp_path_factory.mktemp("package"))
+
+
 @pytest.fixture(scope="module", params=RELEASES)
-def host(request: pytest.FixtureRequest) -> Iterator[Machine]:
-    """A machine with these daemons, all stopped, with our program, and with servers: a right one, one that is ahead."""
+def host(request: pytest.FixtureRequest, built: Path) -> Iterator[Machine]:
+    """A machine with these daemons, all stopped, with our package, and with servers: a right one, one that is ahead."""
     release = request.param
     with machine(release) as host:
         for name, text in UNITS.items():
             write(host, f"/etc/systemd/system/{name}.service.d/test.conf", text)
         write(host, "/etc/services", "ntp 123/udp\n")
-        for path in archives(release, *PACKAGES):
+        for path in (built, *archives(release, *PACKAGES)):
             shutil.copy(path, host.path("/root"))
         host.say("sh", "-c", "dpkg --install --force-depends --force-conflicts /root/*.deb")
         for name in UNITS:
             host.say("systemctl", "stop", name)
-        install(host)
+        write(host, "/opt/look.py", LOOK)
         serve(host, f"{RIGHT}:123", 3)
         shutil.copy(REPOSITORY / "tests/world/offset_server.py", host.path("/opt/offset_server.py"))
         host.say(
@@ -65,25 +72,6 @@ def host(request: pytest.FixtureRequest) -> Iterator[Machine]:
             *("--", "python3", "/opt/offset_server.py", AHEAD, str(AHEAD_S)),
         )
         yield host
-
-
-def install(host: Machine) -> None:
-    """Install the program, its helper for timesyncd and the units; the package does that in tests/test_boot.py."""
-    bin_folder = host.path("/opt/ntpaudit/bin")
-    bin_folder.mkdir(parents=True)
-    ignored = shutil.ignore_patterns("__pycache__")
-    shutil.copytree(REPOSITORY / "ntpaudit", host.path("/opt/ntpaudit/lib/ntpaudit"), ignore=ignored)
-    helper = (REPOSITORY / "systemd/helpers/timesync.py").read_text()
-    (bin_folder / "ntpaudit-timesync").write_text(f"#!/usr/bin/python3 -IS\n{helper}")
-    (bin_folder / "ntpaudit-timesync").chmod(0o755)
-    units = host.path("/usr/lib/systemd/system")
-    for path in (REPOSITORY / "systemd").glob("ntpaudit*"):
-        if path.is_dir():
-            shutil.copytree(path, units / path.name, symlinks=True)
-        else:
-            shutil.copy(path, units)
-    write(host, "/opt/look.py", LOOK)
-    host.say("systemctl", "daemon-reload")
 
 
 @pytest.fixture(autouse=True)
@@ -164,6 +152,24 @@ def test_timesyncd_claims_what_timedatectl_shows(host: Machine, server: str, ahe
         other = found["daemons"]["systemd-timesyncd"]["claim"]
         if other["poll_s"] == claim["poll_s"]:  # no exchange since
             assert {key: value for key, value in other.items() if key not in changing} == same
+
+
+def test_the_agent_records_the_claim(host: Machine) -> None:
+    """Its service starts the socket of the helper, which ends with it."""
+    start_timesyncd(host, RIGHT)
+    synchronised_claim(host)
+    host.say("ntpaudit", "config", "init", RIGHT, "--output", "/etc/ntpaudit/ntpaudit.toml")
+    host.say("systemctl", "start", "ntpaudit")
+    try:
+        until(lambda: host.path("/var/lib/private/ntpaudit/history.sqlite3").exists())
+        daemons = until(lambda: records(host))[0]["daemons"]
+        assert shown(host, "ntpaudit-timesync.service", "ActiveState") == "active"
+    finally:
+        host.say("systemctl", "stop", "ntpaudit")
+    (found,) = (daemon for daemon in daemons if daemon["name"] == "systemd-timesyncd")
+    assert (found["unit"], found["enabled"]) == ("systemd-timesyncd.service", "enabled")
+    assert (found["claim"]["follows"], found["claim"]["offset_s"]) == (RIGHT, pytest.approx(0.0, abs=0.01))
+    until(lambda: shown(host, "ntpaudit-timesync.service", "ActiveState") == "inactive")
 
 
 def test_sandbox_without_the_helper_sees_when_timesyncd_corrected_the_clock(host: Machine) -> None:
