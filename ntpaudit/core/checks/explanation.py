@@ -7,8 +7,10 @@ from typing import NamedTuple
 from ntpaudit.core.checks.controls import CERTAINTY, CONTROLS, TECHNIQUES
 from ntpaudit.core.checks.debounce import DWELL_S, HYSTERESIS, MAJORITY, SAMPLES
 from ntpaudit.core.checks.rule import AnyRule, Finding
+from ntpaudit.core.clock.interval import Interval
+from ntpaudit.core.cross_check import distance_s
 from ntpaudit.core.record import Record
-from ntpaudit.core.units import DOCS, format_duration, joined
+from ntpaudit.core.units import DOCS, NS_PER_S, format_duration, joined
 
 _TERM = re.compile(r"(abs\()?\b([a-z]\w*)\b(?(1)\))")
 _NO_SYMBOLS = frozenset({"and", "or", "ms", "s", "min", "h", "ppm"})
@@ -182,6 +184,13 @@ def present_numbers(record: Record) -> dict[str, float]:
         found["time_daemons"] = sum(bool(daemon.get("disciplines")) for daemon in record.daemons)
     if record.kernel.get("available"):
         found["kernel_synchronised"] = record.kernel.get("synchronised")
+    if (stated := record.cross_check) is not None:
+        found["kernel_maximum_error_s"], found["daemon_excess_s"] = stated.kernel_bound_s, stated.daemon_excess_s
+        if offset is not None:
+            interval = Interval(round(offset.earliest_s * NS_PER_S), round(offset.latest_s * NS_PER_S))
+            found["daemon_error_s"] = distance_s(interval, stated.daemon_offset_s, 0.0)
+    if record.claim is not None:
+        found["daemon_synchronised"] = record.claim.get("is_synchronised")
     if health is not None:
         found["refused_writes"] = health.refusals
     if record.database_clock is not None:
