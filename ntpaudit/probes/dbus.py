@@ -159,11 +159,10 @@ def _read_message(message: bytes) -> tuple[int, dict[int, Any], "_Reader"]:
     if len(message) < 16:
         raise ValueError("too short")
     reader = _Reader(message, _order(message))
-    kind, fields = message[1], None
     reader.at = 12
     fields = dict(reader.value("a(yv)"))
     reader.align(8)
-    return kind, fields, reader
+    return message[1], fields, reader
 
 
 class _Reader:
