@@ -15,12 +15,11 @@ import pytest
 
 from tests.test_boot import MAX_EXPOSURE, build_package, records, serve, shown, write
 from tests.waiting import until
-from tests.world.machine import RELEASES, Machine, archives, machine
+from tests.world.machine import RELEASES, TIME_DAEMONS, Machine, archives, machine
 from tests.world.packages import REPOSITORY, program
 
 pytestmark = [pytest.mark.needs("boot", "ip"), pytest.mark.untraced]  # the machine has a Python of its own
 
-PACKAGES = ("systemd-timesyncd", "openntpd", "linuxptp")
 RIGHT, AHEAD, SILENT = "127.0.0.11", "127.0.0.12", "127.0.0.99"
 AHEAD_S = 0.2
 ANYWHERE = "[Unit]\nConditionVirtualization=\nConditionCapability=\nStartLimitIntervalSec=0\n"
@@ -59,7 +58,7 @@ def host(request: pytest.FixtureRequest, built: Path) -> Iterator[Machine]:
         for name, text in UNITS.items():
             write(host, f"/etc/systemd/system/{name}.service.d/test.conf", text)
         write(host, "/etc/services", "ntp 123/udp\n")
-        for path in (built, *archives(release, *PACKAGES)):
+        for path in (built, *archives(release, *TIME_DAEMONS)):
             shutil.copy(path, host.path("/root"))
         host.say("sh", "-c", "dpkg --install --force-depends --force-conflicts /root/*.deb")
         for name in UNITS:

@@ -23,6 +23,9 @@ from tests.world.servers import ServerFailedError
 INCLUDED = ("chrony", "dbus", "python3", "systemd", "systemd-container", "systemd-sysv")
 """What the machine has beside Debian's essential packages; systemd-container brings the program that boots it."""
 
+TIME_DAEMONS = ("systemd-timesyncd", "openntpd", "linuxptp")
+"""Packages that a test installs on a machine: `archives` has their files."""
+
 RELEASES = ("bookworm", "trixie")
 """Debian 12, which most tests boot, and 13."""
 
@@ -219,7 +222,7 @@ def _take_down(booting: "subprocess.Popen[bytes]") -> None:
 if __name__ == "__main__":
     try:
         for each in RELEASES:
-            prepare(each)
+            archives(each, *TIME_DAEMONS)
     except Exception as error:
         print(f"no machine can be prepared, tests that boot one will be skipped: {error}", file=sys.stderr)
         sys.exit(bool(os.environ.get(REQUIRED)))
