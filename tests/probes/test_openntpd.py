@@ -73,6 +73,13 @@ def test_any_report_gives_a_value(data: st.DataObject) -> None:
         assert isinstance(claim(report), Claim | Unavailable)
 
 
+def test_a_negative_poll_interval_is_no_peer() -> None:
+    """It never prints one: such a line is not understood, and the others are."""
+    found = claim(REPORT.replace("22s   30s", "22s  -30s"))
+    assert isinstance(found, Claim)
+    assert [source.name for source in found.sources] == ["pool.example.net", "ntp3.example.net", "192.0.2.4"]
+
+
 @pytest.mark.parametrize("report", ["", "\n\n\n", "clock", "clock synced, stratum \n", " " * 20_000, REPORT[60:]])
 def test_another_report_is_not_understood(report: str) -> None:
     """What a later version might print."""

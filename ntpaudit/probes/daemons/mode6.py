@@ -17,9 +17,10 @@ _MODE, _RESPONSE, _ERROR, _MORE, _OPERATION = 0x07, 0x80, 0x40, 0x20, 0x1F
 _MAX_OCTETS = 16_384  # no reply is as long: ntpq takes 32 fragments at most (MAXFRAGS)
 _MAX_DATAGRAMS = 128
 
-_VARIABLE = re.compile(r'[\s,]*+([^\s=,"]++)\s*+(?:=\s*+(?:"([^"]*+)"\s*+(?=,|\Z)|([^,]*+)))?+(?:,|\Z)')
-_DECIMAL = re.compile(r"[-+]?[0-9]{1,20}(?:\.[0-9]{1,20})?(?:[eE][-+]?[0-9]{1,3})?")
-_TIMESTAMP = re.compile(r"0x([0-9a-f]{8})\.([0-9a-f]{8})", re.IGNORECASE)
+# compiled only where an ntpd is asked
+_VARIABLE = r'[\s,]*+([^\s=,"]++)\s*+(?:=\s*+(?:"([^"]*+)"\s*+(?=,|\Z)|([^,]*+)))?+(?:,|\Z)'
+_DECIMAL = r"[-+]?[0-9]{1,20}(?:\.[0-9]{1,20})?(?:[eE][-+]?[0-9]{1,3})?"
+_TIMESTAMP = r"0x([0-9a-fA-F]{8})\.([0-9a-fA-F]{8})"
 
 
 class Reply(NamedTuple):
@@ -120,9 +121,9 @@ def read_variables(data: bytes) -> dict[str, str]:
 
     Reading ends at the first text that is no variable: what follows it cannot be divided with certainty.
     """
-    text, at = data.decode("ascii", "replace").rstrip("\0"), 0
+    text, at, pattern = data.decode("ascii", "replace").rstrip("\0"), 0, re.compile(_VARIABLE)
     variables: dict[str, str] = {}
-    while at < len(text) and (found := _VARIABLE.match(text, at)):
+    while at < len(text) and (found := pattern.match(text, at)):
         name, quoted, bare = found.groups()
         variables.setdefault(name, (bare or "").strip() if quoted is None else quoted)
         at = found.end()
@@ -132,7 +133,7 @@ def read_variables(data: bytes) -> dict[str, str]:
 def read_float(variables: Mapping[str, str], name: str) -> float | None:
     """Return a decimal number; None if it is missing, or is none."""
     text = variables.get(name) or ""
-    value = float(text) if _DECIMAL.fullmatch(text) else None
+    value = float(text) if re.fullmatch(_DECIMAL, text) else None
     return value if value is not None and isfinite(value) else None
 
 
@@ -144,5 +145,5 @@ def read_int(variables: Mapping[str, str], name: str, limit: int) -> int | None:
 
 def read_timestamp(variables: Mapping[str, str], name: str) -> int | None:
     """Return a 64-bit NTP timestamp; None if it is missing, zero, or none."""
-    found = _TIMESTAMP.fullmatch(variables.get(name) or "")
+    found = re.fullmatch(_TIMESTAMP, variables.get(name) or "")
     return (int(found[1] + found[2], 16) or None) if found else None

@@ -43,7 +43,7 @@ _CLOCK_ADDRESS = "127.127."  # a reference clock in the guise of an address
 _MAX_POLL = 17  # NTP_MAXPOLL; NTPsec reports 99 for a server whose interval it does not know
 _AUTHENTICATION_ENABLED = 0x4000  # of an association's status word (RFC 9327 §3.2)
 _FOLLOWED = (4, 6, 7)  # its selection: a survivor that is combined with the system peer, that peer, a PPS signal
-_PRINTABLE = re.compile(r"[!-~]{1,255}")
+_PRINTABLE = r"[!-~]{1,255}"
 
 
 def _role(process: Process, _files: Files) -> Role:
@@ -204,7 +204,7 @@ def _authentication(status: int, variables: Mapping[str, str]) -> Authentication
 
 def _name(variables: Mapping[str, str], name: str) -> str | None:
     text = variables.get(name) or ""
-    return text if _PRINTABLE.fullmatch(text) else None
+    return text if re.fullmatch(_PRINTABLE, text) else None
 
 
 def _seconds(variables: Mapping[str, str], name: str) -> float | None:

@@ -19,7 +19,7 @@ _DEFAULTS = ("/etc/openntpd/ntpd.conf", "/etc/ntpd.conf")
 # compiled where they are used: no other host has to
 _STATUS = r"(?m)clock (?:(unsynced)|synced, stratum (\d{1,3}))(?:, clock offset is (-?\d{1,12}\.\d{3})ms)?$"
 _PEER = (  # weight, trust level, stratum, next, poll, and three numbers (ntpctl.c: show_peer_msg)
-    r" {1,4}(\*)? {1,9}\d+ +\d+ +(\d{1,3}) +(-?\d{1,12})s +(-?\d{1,12})s"
+    r" {1,4}(\*)? {1,9}\d+ +\d+ +(\d{1,3}) +(-?\d{1,12})s +(\d{1,12})s"
     r" +(?:---- peer not valid ----|(-?\d{1,12}\.\d{3})ms .*)$"
 )
 _ENGINE = "ntpd: ntp engine"  # the title of the process that asks the servers; its parent sets the clock
