@@ -81,6 +81,7 @@ def evaluate(
     measured = _measure(state, observation, kind, settings)
     state, agreement = measured.state, measured.replies.agreement or measured.before
     true_ns = now.realtime_ns + agreement.estimate_ns if agreement else None
+    listed = state.time_config.changes if state.time_config else ()
     config, config_changes = watch_settings(state.time_config, observation, true_ns)
     recorded = observation.time_config if kind == "network" and config and config.is_due(now) else None
     if config is not None and recorded is not None:
@@ -142,6 +143,8 @@ def evaluate(
     events = tuple(_event(change, record, context) for change in decision.changes)
     if config_changes:
         events += (_config_event(config_changes, record),)
+    elif listed and config is not None and not config.changes:
+        events += (_config_event(listed, record, raised=False),)
     state = state._replace(debounce=decision.state, dated_ns=database.reading.raw_ns if database else state.dated_ns)
     return AuditResult(record, events, state, decision.wants_poll)
 
@@ -306,14 +309,18 @@ def _event(change: tuple[Finding, bool], record: Record, context: AuditContext) 
     )
 
 
-def _config_event(changes: tuple[ConfigChange, ...], record: Record) -> Event:
-    """Make the event of the changes that one audit saw first; its details have every value before and after."""
+def _config_event(changes: tuple[ConfigChange, ...], record: Record, *, raised: bool = True) -> Event:
+    """Make the event of the changes that one audit saw first, with every value before and after; or of the end of all.
+
+    A second change while the finding is listed is an event too, unlike that of a finding which is raised already.
+    """
+    text = describe_changes(changes)
     return Event(
         TIME_CONFIG_CHANGED.id,
-        True,
+        raised,
         LEVEL_SEVERITY["medium"],
         "medium",
-        describe_changes(changes),
+        text if raised else f"no longer listed: {text}",
         record.utc_ns,
         record.host_ns,
         record.boottime_ns,

@@ -63,7 +63,7 @@ class TimeConfigWatch:
     def _look(self, ids: tuple[tuple[str, int], ...], running: tuple[Daemon, ...]) -> _Look:
         files = _RecordingFiles(self._root)
         read_configuration(running, files)
-        wanted = self._known | files.wanted()
+        wanted = self._known | files.wanted({daemon.unit for daemon in running if daemon.unit})
         # before the files are read: what changes meanwhile is seen at the next reading
         statuses = {path: self._status(path) for path in (*files.looked, *wanted)}
         earlier = {} if self._last is None else {one.path: one for one in self._last.settings}
@@ -123,27 +123,28 @@ class _RecordingFiles(Files):
         self.looked.add(folder)
         return super().matching(pattern)
 
-    def wanted(self) -> set[str]:
-        """Return the paths whose settings count."""
+    def wanted(self, services: Iterable[str]) -> set[str]:
+        """Return the paths whose settings count; `services` are those of the time daemons that run."""
         read = {path for path in self._texts if not _PROGRAM.fullmatch(path)}
         keys = {os.fsdecode(path) for text in self._texts.values() for path in _KEY_FILES.findall(text)}
         self.looked.update(_OPTIONS)
         options = {path for folder in _OPTIONS for unit in _UNITS if self.exists(path := f"{folder}/{unit}")}
         ptp = {path for pattern in _PTP for path in self.matching(pattern)}
-        return {_ADJTIME, _LOCALTIME, *read, *keys, *options, *ptp, *self._of_units()}
+        return {_ADJTIME, _LOCALTIME, *read, *keys, *options, *ptp, *self._of_services(services)}
 
     def exists(self, path: str) -> bool:
         """Return whether there is something at a path."""
         return os.path.lexists(self.root + path)
 
-    def _of_units(self) -> Iterator[str]:
-        """Yield the files of the daemons' services and their drop-ins; whether a service is enabled is no file here."""
+    def _of_services(self, running: Iterable[str]) -> Iterator[str]:
+        """Yield the files of services and their drop-ins; a link, which masks or enables one, is not among them."""
+        services = {*running, *(f"{unit}{end}" for unit in _UNITS for end in (".service", "@.service"))}
         for folder in _UNIT_FOLDERS:
             if os.path.islink(f"{self.root}{folder.partition('/systemd')[0]}"):
                 continue  # /lib is /usr/lib
             self.looked.add(folder)
-            for unit in _UNITS:
-                path = f"{folder}/{unit}.service"
+            for service in sorted(services):
+                path = f"{folder}/{service}"
                 if self.exists(path) and not os.path.islink(self.root + path):
                     yield path
                 if os.path.isdir(f"{self.root}{path}.d"):

@@ -142,7 +142,15 @@ def test_a_change_is_an_event_and_stays_listed_for_a_day() -> None:
     later = judged(result.state, changed, 300 * S + LISTED_NS - S)
     assert is_listed(later)
     assert all(one.kind != TIME_CONFIG_CHANGED.id for one in later.events)
-    assert not is_listed(judged(later.state, changed, 300 * S + LISTED_NS + S))
+    cleared = judged(later.state, changed, 300 * S + LISTED_NS + S)
+    assert not is_listed(cleared)
+    (event,) = (one for one in cleared.events if one.kind == TIME_CONFIG_CHANGED.id)
+    assert not event.raised
+    assert event.text.startswith(
+        "no longer listed: the time configuration has changed: /etc/chrony/chrony.conf (content"
+    )
+    after = judged(cleared.state, changed, 600 * S + LISTED_NS)
+    assert all(one.kind != TIME_CONFIG_CHANGED.id for one in after.events)
 
 
 def test_few_records_have_the_settings() -> None:

@@ -142,6 +142,8 @@ def test_state_is_no_setting(path: str, text: str, tmp_path: Path) -> None:
         "/etc/sysconfig/chronyd",
         "/run/systemd/system/systemd-timesyncd.service.d/new.conf",
         "/etc/systemd/system/ntpsec.service",
+        "/usr/lib/systemd/system/ptp4l@.service",
+        "/etc/systemd/system/site-time.service.d/new.conf",
         "/etc/ntp.conf",
     ],
 )
@@ -150,10 +152,10 @@ def test_a_new_file_is_found(path: str, tmp_path: Path) -> None:
     write(tmp_path, HOST)
     if path == "/etc/ntp.conf":  # only without /etc/ntpsec
         shutil.rmtree(tmp_path / "etc/ntpsec")
-    watch = TimeConfigWatch(str(tmp_path))
-    before = by_path(watch)
+    watch, daemon = TimeConfigWatch(str(tmp_path)), chronyd.KIND.daemon(2**30, unit="site-time.service")
+    before = {one.path for one in watch.read((daemon,))}
     write(tmp_path, {path: "# new\n"})
-    assert by_path(watch).keys() == before.keys() | {path}
+    assert {one.path for one in watch.read((daemon,))} == before | {path}
 
 
 def test_a_file_stays_watched_while_it_exists(tmp_path: Path) -> None:
