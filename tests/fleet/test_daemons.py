@@ -15,6 +15,7 @@ from ntpaudit.core.checks.approval import UNAPPROVED_SOURCE
 from ntpaudit.core.checks.rule import Level, Raised, make_finding
 from ntpaudit.core.fleet.checks import judge_fleet
 from ntpaudit.core.fleet.model import Bounds, DaemonClaim, Fleet, FleetPolicy, Snapshot
+from ntpaudit.core.observation import Claim, Daemon
 from ntpaudit.core.units import NS_PER_S
 from ntpaudit.fleet import open_reader
 from ntpaudit.fleet.decode import JUDGED_FIELDS, ClockRow, hosts_of
@@ -109,6 +110,14 @@ def test_the_formats_show_the_daemon() -> None:
     assert daemon_words(nameless) == "time daemon; its source is not approved; not synchronised"
 
 
+def test_the_fields_are_those_of_a_record() -> None:
+    """What an agent writes of the claim of its time daemon is what the readers read."""
+    claim = Claim(0, True, "time.example.org", offset_s=0.25, bound_s=0.01)
+    one = record(*servers(0.0), daemons=(Daemon("chronyd", 811, claim=claim),))
+    fields = next(points(one)).fields
+    assert {name: fields.get(name) for name in FIELDS} == FIELDS | {"daemon_unapproved": None}
+
+
 def test_a_point_says_whether_what_is_followed_is_approved() -> None:
     """Only a finding that is raised for what is followed counts: a pending one is low, one about the others medium."""
     one = record(*servers(0.0))
@@ -142,7 +151,7 @@ def snapshots(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Snapshot]:
     written = []
     nothing: dict[str, Value] = {}
     for name, more in (("with", FIELDS), ("without", nothing)):
-        plain = next(points(record(*servers(0.0), host_ns=now_ns)))
+        plain = next(points(record(*servers(0.0), host_ns=now_ns, daemons=())))
         tags = {**plain.tags, "host": name, "site": "ams"}
         written.append(Point("ntpaudit_clock", tags, {**plain.fields, **more}, now_ns - 30 * NS_PER_S))
     with DemoStore(path) as store:
