@@ -16,6 +16,7 @@ SLEEP_STOP_ID = "8811e6df2a8e40f58a94cea26f8ebf14"
 TIME_SYNC_ID = "7c8a41f37b764941a0e1780b1be2f037"  # systemd-timesyncd's first synchronisation
 MESSAGE_IDS = (TIME_CHANGE_ID, SLEEP_START_ID, SLEEP_STOP_ID, TIME_SYNC_ID)
 KERNEL = "kernel"
+CLOCKSOURCE = "the clocksource"  # a sign only: it makes a clock wrong, but something else then sets it
 
 
 class LogLine(NamedTuple):
@@ -106,7 +107,7 @@ _KINDS = (
     _kind("a command", "sudo doas su pkexec", _SET_COMMAND),
     _kind("chronyd", "chronyd", rf"System clock wrong by {_SIZE}"),
     _kind("ntpdate", "ntpdate sntp ntpdig", r"adjust time server"),
-    _kind("the clocksource", KERNEL, r"clocksource: .*(?:unstable|wd[-_ ]|skewed)"),
+    _kind(CLOCKSOURCE, KERNEL, r"clocksource: .*(?:unstable|wd[-_ ]|skewed)"),
 )
 """What names a cause, the most reliable first: a program that reports its own step, then signs of one."""
 
@@ -176,7 +177,7 @@ def _names(kind: _Kind, line: LogLine, size_us: int) -> bool:
 
 def reports_step(cause: Cause | None) -> bool:
     """Return whether the line of a cause reports that its program stepped the clock, so that it was no suspend."""
-    return cause is not None and cause.name not in ("the clocksource", "systemd-timesyncd", "a command")
+    return cause is not None and cause.name not in (CLOCKSOURCE, "systemd-timesyncd", "a command")
 
 
 def was_suspended(moment: Moment, lines: Sequence[LogLine]) -> bool:

@@ -5,7 +5,7 @@ import os
 import time
 from collections.abc import Iterable, Sequence
 
-from ntpaudit.core.attribution import LogLine, Moment
+from ntpaudit.core.attribution import CLOCKSOURCE, LogLine, Moment
 from ntpaudit.core.clock.steps import Step, StepCause
 from ntpaudit.core.clock_changes import ClockChange, explain, step_cause
 from ntpaudit.core.journal_steps import NearLines
@@ -53,12 +53,15 @@ def causes_of_steps(
     lines = _journal_lines(moments, journal, unreadable, within_s=_WITHIN_S)
     audits = read_audit_log(audit_log)
     host_lines = [*([] if isinstance(audits, Unavailable) else audits), *_timesyncd()]
-    unread = _unlogged(context) or _reason(unreadable)
+    unread = _reason(unreadable) or _unlogged(context)
     found = []
     for step, moment in zip(steps, moments, strict=True):
         cause = step_cause(moment, step.before_ns, step.after_ns, lines, host_lines)
-        unnamed = StepCause(step.boottime_ns, None, unread=unread)
-        found.append(unnamed if cause is None else StepCause(step.boottime_ns, cause.name, cause.by_person))
+        found.append(
+            StepCause(step.boottime_ns, cause.name, cause.by_person)
+            if cause is not None and cause.name != CLOCKSOURCE
+            else StepCause(step.boottime_ns, None, unread=unread)
+        )
     return tuple(found)
 
 

@@ -47,8 +47,9 @@ def test_a_daemon_reports_its_step(tmp_path: Path) -> None:
 
 @pytest.mark.needs("systemd-journal-remote")
 def test_no_line(tmp_path: Path) -> None:
-    """A journal that can be read, with a daemon that logs its steps: this step has no cause. That of another has."""
-    write_journal(tmp_path, [KERNEL, STEPPED._replace(monotonic_us=AT_US + 20 * S)])
+    """A journal that can be read, with a daemon that logs its steps: a line of a later step, and a sign only."""
+    unstable = KERNEL._replace(text="clocksource: Marking clocksource 'tsc' as unstable")
+    write_journal(tmp_path, [unstable, STEPPED._replace(monotonic_us=AT_US + 20 * S)])
     assert causes(tmp_path) == StepCause(UPTIME_NS, None)
 
 
