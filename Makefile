@@ -21,7 +21,7 @@ VENV ?= .venv
 PREFIX ?= /opt/ntpaudit
 BIN := $(VENV)/bin
 SERVERS := chrony ntpsec influxdb victoria-metrics prometheus nginx libfaketime iproute2 mandoc mmdebstrap openssl \
-           chromium-headless-shell ntpd-rs openntpd systemd-timesyncd monitoring-plugins-basic auditd
+           chromium-headless-shell openntpd systemd-timesyncd monitoring-plugins-basic auditd
 IN_WORKERS := -n auto --dist loadfile --no-loadscope-reorder
 
 export NTPAUDIT_UNTESTED := $(CURDIR)/.coverage-untested

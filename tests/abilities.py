@@ -387,11 +387,12 @@ def _openntpd() -> None:
 
 @_ability("ntpd-rs")
 def _ntpd_rs() -> None:
-    """Run ntpd-rs of a later Debian in a root of its own."""
-    need("root")
-    from tests.world.packages import newer
+    """Run ntpd-rs of Debian 13."""
+    need("root", "mount")
+    from tests.world.followers import in_debian_13
 
-    _run("chroot", str(newer("ntpd-rs")), "ntp-daemon", "--version")
+    with tempfile.TemporaryDirectory() as folder:
+        _run(*in_debian_13(Path(folder), [], ["ntp-daemon", "--version"]))
 
 
 @_ability("libfaketime")

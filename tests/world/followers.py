@@ -20,8 +20,9 @@ from ntpaudit.core.ntp.time import encode
 from ntpaudit.demo.server import Header
 from tests.abilities import need
 from tests.world.flaky import certificate
+from tests.world.machine import archives, prepare
 from tests.world.namespaces import entered, unshared
-from tests.world.packages import REPOSITORY, environment, newer, program
+from tests.world.packages import REPOSITORY, environment, program
 from tests.world.servers import running
 
 POWERLESS = ("setpriv", "--bounding-set=-sys_time", "--inh-caps=-sys_time")
@@ -80,7 +81,7 @@ class Follower(NamedTuple):
     def ntp_ctl(self) -> str:
         """What ntp-ctl prints of the daemon's state."""
         inside = ["nsenter", f"--target={self.pid}", "--mount", "--root", "--wd=/"]
-        return self.run(*inside, "/usr/bin/ntp-ctl", "--config", "/mnt/ntp.toml", "status")
+        return self.run(*inside, "/srv/usr/bin/ntp-ctl", "--config", "/mnt/ntp.toml", "status")
 
 
 @contextmanager
@@ -143,14 +144,20 @@ def ntpd_rs(
         (Path(name) / "ntp.toml").write_text(
             f"[observability]\n{observability}\n{servers}[synchronization]\nminimum-agreeing-sources = {agreeing}\n"
         )
-        enter = (
-            'mount --bind "$1" "$2/mnt"; root=$2; shift 2; exec "$@" chroot "$root" ntp-daemon --config /mnt/ntp.toml'
-        )
-        command = [*unshared("mount"), "sh", "-ec", enter, "sh", name, str(newer("ntpd-rs"))]
-        with running(
-            [*command, *POWERLESS, *PRETENDING], Path(name) / "log", lambda pid: _is_named(pid, "ntp-daemon")
-        ) as pid:
+        command = in_debian_13(Path(name), [*POWERLESS, *PRETENDING], ["ntp-daemon", "--config", "/mnt/ntp.toml"])
+        with running(command, Path(name) / "log", lambda pid: _is_named(pid, "ntp-daemon")) as pid:
             yield Follower(pid)
+
+
+def in_debian_13(folder: Path, before: Sequence[str], words: Sequence[str]) -> list[str]:
+    """Return words that run a program of ntpd-rs with the files of Debian 13, to which `folder` is added as /mnt."""
+    root, unpacked = prepare("trixie"), folder / "unpacked"
+    (archive,) = archives("trixie", "ntpd-rs")
+    subprocess.run(["dpkg", "-x", archive, unpacked], check=True)
+    mounts = 'mount --bind "$1" "$3/mnt"; mount --bind "$2" "$3/srv"; shift 3; exec "$@"'
+    places = [str(folder), str(unpacked), str(root)]
+    program = ["chroot", str(root), f"/srv/usr/bin/{words[0]}", *words[1:]]
+    return [*unshared("mount"), "sh", "-ec", mounts, "sh", *places, *before, *program]
 
 
 def _is_named(pid: int, name: str) -> bool:

@@ -26,6 +26,12 @@ INCLUDED = ("chrony", "dbus", "python3", "systemd", "systemd-container", "system
 TIME_DAEMONS = ("systemd-timesyncd", "openntpd", "linuxptp")
 """Packages that a test installs on a machine: `archives` has their files."""
 
+NTP_DAEMONS = {
+    "bookworm": ("ntpsec", "python3-ntp", "libbsd0"),
+    "trixie": ("ntpsec", "python3-ntp", "libbsd0", "ntpd-rs"),
+}
+"""The same, of those that have a test of their own. Debian 12 has no ntpd-rs."""
+
 RELEASES = ("bookworm", "trixie")
 """Debian 12, which most tests boot, and 13."""
 
@@ -222,7 +228,7 @@ def _take_down(booting: "subprocess.Popen[bytes]") -> None:
 if __name__ == "__main__":
     try:
         for each in RELEASES:
-            archives(each, *TIME_DAEMONS)
+            archives(each, *TIME_DAEMONS, *NTP_DAEMONS[each])
     except Exception as error:
         print(f"no machine can be prepared, tests that boot one will be skipped: {error}", file=sys.stderr)
         sys.exit(bool(os.environ.get(REQUIRED)))

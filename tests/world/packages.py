@@ -40,11 +40,6 @@ PACKAGES = {
 ALONE = ("openntpd",)
 """Packages that have files of the same names as others, and are unpacked each by itself."""
 
-NEWER = {"ntpd-rs": ("libc6", "libgcc-s1"), "ntpsec": ("libbsd0", "libmd0", "python3-ntp")}
-"""Packages that are also fetched from a later Debian, and what else they need there."""
-
-NEWER_RELEASE = "trixie"
-
 # Debian starts Chromium by a script in usr/bin that looks for it in the machine's own /usr/lib.
 _PROGRAM_PLACES = (
     "usr/lib/chromium",
@@ -57,7 +52,6 @@ _PROGRAM_PLACES = (
     "usr/lib/nagios/plugins",
 )
 _LIBRARY_PLACES = ("usr/lib/*-linux-gnu*", "usr/lib/*-linux-gnu*/systemd", "lib/*-linux-gnu*")
-_KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 
 
 class PackageUnavailableError(Exception):
@@ -111,41 +105,6 @@ def alone(package: str) -> Path:
     return root
 
 
-def newer(package: str) -> Path:
-    """The root of a package of a later Debian; only inside of it, by chroot, do its programs run."""
-    root = _packages() / NEWER_RELEASE / package
-    stamp = _packages() / f"{package}.unpacked-{NEWER_RELEASE}"
-    with _locked():
-        if not stamp.exists():
-            for folder in ("usr/lib", "usr/lib64", "mnt"):
-                (root / folder).mkdir(parents=True, exist_ok=True)
-            for link in ("lib", "lib64"):
-                if not (root / link).is_symlink():
-                    (root / link).symlink_to(f"usr/{link}")
-            for archive in _newer_archives(package):
-                _run("dpkg", "-x", str(archive), str(root))
-            stamp.touch()
-    return root
-
-
-def archives(package: str, release: str) -> list[Path]:
-    """The package and what it needs as files that dpkg installs, of the release of this machine or the later one."""
-    if release == NEWER_RELEASE:
-        with _locked():
-            return _newer_archives(package)
-    fetch(package)
-    return sorted((_packages() / "archives" / package).glob("*.deb"))
-
-
-def _newer_archives(package: str) -> list[Path]:
-    folder = _packages() / "archives" / NEWER_RELEASE / package
-    folder.mkdir(parents=True, exist_ok=True)
-    if not (folder / "fetched").exists():
-        _run("apt-get", *_fresh_lists(NEWER_RELEASE), "download", package, *NEWER[package], cwd=folder)
-        (folder / "fetched").touch()
-    return sorted(folder.glob("*.deb"))
-
-
 def _find(name: str, places: tuple[str, ...]) -> Path:
     fetch(PACKAGES[name])
     for place in places:
@@ -190,30 +149,20 @@ def _unpack(package: str, options: tuple[str, ...], root: Path | None = None) ->
         _run("dpkg", "-x", str(archive), str(root or _root()))
 
 
-def _fresh_lists(release: str | None = None) -> tuple[str, ...]:
-    """Options that make apt use up-to-date package lists of our own; this needs no privilege.
-
-    Without a release they are of the machine's sources.
-    """
-    apt = _packages() / "apt" / (release or "")
-    state, cache = apt / "state", apt / "cache"
+def _fresh_lists() -> tuple[str, ...]:
+    """Options that make apt use up-to-date package lists of our own; this needs no privilege."""
+    state, cache = _packages() / "apt" / "state", _packages() / "apt" / "cache"
     for folder in (state / "lists" / "partial", cache / "archives" / "partial"):
         folder.mkdir(parents=True, exist_ok=True)
-    options: tuple[str, ...] = (
+    options = (
         "-o",
         f"Dir::State={state}",
         "-o",
         "Dir::State::status=/var/lib/dpkg/status",
         "-o",
         f"Dir::Cache={cache}",
-        "-o",
-        "APT::Sandbox::User=root",
     )
-    if release is not None:
-        sources = apt / "sources.list"
-        sources.write_text(f"deb [signed-by={_KEYRING}] http://deb.debian.org/debian {release} main\n")
-        options += ("-o", f"Dir::Etc::SourceList={sources}", "-o", "Dir::Etc::SourceParts=/dev/null")
-    _run("apt-get", *options, "-o", "APT::Update::Error-Mode=any", "update")
+    _run("apt-get", *options, "-o", "APT::Sandbox::User=root", "-o", "APT::Update::Error-Mode=any", "update")
     return options
 
 
@@ -233,13 +182,13 @@ def fetch_all(packages: Iterable[str]) -> list[str]:
     failures = []
     for package in packages:
         try:
-            (alone if package in ALONE else newer if package == "ntpd-rs" else fetch)(package)
+            (alone if package in ALONE else fetch)(package)
         except PackageUnavailableError as error:
             failures.append(f"{package} is not available, tests that need it will be skipped: {error}")
     return failures
 
 
 if __name__ == "__main__":
-    missing = fetch_all(sys.argv[1:] or sorted({*PACKAGES.values(), *ALONE, "ntpd-rs"}))
+    missing = fetch_all(sys.argv[1:] or sorted({*PACKAGES.values(), *ALONE}))
     print(*missing, sep="\n", end="\n" if missing else "", file=sys.stderr)
     sys.exit(bool(missing and os.environ.get(REQUIRED)))
