@@ -4,6 +4,7 @@ Export format for the times, with one field: journalctl needs half the time that
 fields can have a line break. JSON for the lines, because their texts can.
 """
 
+import glob
 import json
 import os
 import re
@@ -17,7 +18,7 @@ from ntpaudit.core.attribution import KERNEL, MESSAGE_IDS, SOURCES, LogLine
 from ntpaudit.core.journal_steps import Row
 from ntpaudit.errors import JournalError
 
-PERSISTENT = "/var/log/journal"
+PERSISTENT, VOLATILE = "/var/log/journal", "/run/log/journal"
 _CHUNK = 1 << 20
 _MAX_BOOTS = 50  # that are named in a query; with more, lines of all boots are read
 _ENTRY = re.compile(
@@ -49,13 +50,31 @@ class JournalSource(NamedTuple):
     boot: str | None = None
 
     @property
+    def folders(self) -> tuple[str, ...]:
+        """The folders of its files; none where the files are named."""
+        folder = self.directory
+        if folder is None:
+            return () if self.files else (PERSISTENT, VOLATILE)
+        image = os.path.join(folder, PERSISTENT.lstrip("/"))
+        return (image if os.path.isdir(image) else folder,)  # the first is in the root of a host's files
+
+    @property
+    def is_hidden(self) -> bool:
+        """Whether this user may not read one of its files. journalctl skips it, at times silently."""
+        paths = (
+            path
+            for folder in self.folders
+            for pattern in ("*.journal*", "*/*.journal*")  # journalctl reads one level of folders
+            for path in glob.iglob(os.path.join(glob.escape(folder), pattern))
+        )
+        return any(not os.access(path, os.R_OK, effective_ids=True) and os.path.exists(path) for path in paths)
+
+    @property
     def options(self) -> list[str]:
         """The options of journalctl."""
-        folder, since = self.directory, self.since_s
-        if folder is not None and os.path.isdir(image := os.path.join(folder, PERSISTENT.lstrip("/"))):
-            folder = image  # the root of a host's files
+        since = self.since_s
         return [
-            *([] if folder is None else [f"--directory={folder}"]),
+            *([] if self.directory is None else [f"--directory={self.folders[0]}"]),
             *(f"--file={path}" for path in self.files),
             *([] if since is None else [f"--since=@{since}"]),
             *([] if self.boot is None else [f"--boot={self.boot}"]),
@@ -71,7 +90,7 @@ class Journal:
     """A journal as this user can read it.
 
     - `notes`: what journalctl reports about files that it could not read.
-    - `is_own_only`: only this user's own messages can be read.
+    - `is_own_only`: some files cannot be read, as a rule all but this user's own messages.
     - `kernel_boots`: the boots of kernel messages, known after `lines`.
     """
 
@@ -139,6 +158,7 @@ class Journal:
 
     def _report(self, messages: Iterable[str]) -> None:
         """Keep what journalctl wrote on standard error. Raises JournalError where it could read no journal."""
+        self.is_own_only = self.is_own_only or self.source.is_hidden
         for message in (text.strip().rstrip(".") for text in messages):
             if "No journal files were opened" in message or "ermission denied" in message:
                 raise JournalError(f"the journal cannot be read: {message}", OWN_ONLY_REMEDY)

@@ -134,6 +134,21 @@ def test_without_rights(tmp_path: Path) -> None:
         os.seteuid(0)
 
 
+@pytest.mark.needs("systemd-journal-remote", "another-user")
+def test_own_messages_only(tmp_path: Path) -> None:
+    """An ordinary user reads the own file; another that cannot be read is noticed; journalctl may be silent."""
+    let_others_in(tmp_path)
+    write_journal(tmp_path, [Entry(S)]).chmod(0o600)
+    write_journal(tmp_path, [Entry(2 * S), Entry(3 * S)], "user-1000").chmod(0o644)
+    as_root, as_user = Journal(JournalSource(str(tmp_path))), Journal(JournalSource(str(tmp_path)))
+    assert (read(as_root).entries, as_root.is_own_only) == (3, False)
+    os.seteuid(ANOTHER_USER)
+    try:
+        assert (read(as_user).entries, as_user.is_own_only) == (2, True)
+    finally:
+        os.seteuid(0)
+
+
 def test_without_journalctl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The error says what to install."""
     monkeypatch.setenv("PATH", str(tmp_path))
