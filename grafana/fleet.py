@@ -5,6 +5,7 @@ from string import ascii_uppercase
 from grafana.panels import (
     AHEAD,
     BEHIND,
+    CLAIMED,
     DOCS,
     FAR_AHEAD,
     FAR_BEHIND,
@@ -26,6 +27,7 @@ from grafana.panels import (
     Variable,
     bars,
     bound_column,
+    claim_columns,
     coloured,
     column,
     count_column,
@@ -62,6 +64,7 @@ from grafana.queries import (
     Question,
     Scope,
     by_host,
+    claims_question,
     contradicted,
     count,
     counted,
@@ -218,6 +221,9 @@ WORST = Question(
     ),
 )
 """Every host that is not ok."""
+
+DOUBTFUL_DAEMONS = claims_question(CHOSEN, _HERE, only_doubtful=True)
+"""Every host whose time daemon is contradicted by the servers, or says that it follows none."""
 
 _WARNING_S, _CRITICAL_S = TOLERANCE.warning_s, TOLERANCE.critical_s
 _CLASSES = (
@@ -543,7 +549,7 @@ def fleet(language: Language) -> Json:
             (SITE, ENV),
             (
                 Row("Now", (_now(language),)),
-                Row("Hosts", (_who(language),)),
+                Row("Hosts", _who(language)),
                 Row("By site", _where(language)),
                 Row("Events", _happened(language)),
                 Row("Over time (long range: slow for thousands of hosts)", (_over_time(language),), folded=True),
@@ -607,7 +613,7 @@ def _now(language: Language) -> PanelRow:
     return PanelRow(5, (Cell(11, clocks), Cell(3, silent), Cell(3, time_disputed), Cell(7, coverage)))
 
 
-def _who(language: Language) -> PanelRow:
+def _who(language: Language) -> tuple[PanelRow, ...]:
     worst = table(
         "Worst hosts",
         "All hosts that report and are not ok, worst first. A positive offset is behind, a negative one ahead. The "
@@ -630,7 +636,17 @@ def _who(language: Language) -> PanelRow:
         sort=[("state", True), ("at most", True)],
         absent="No host reports a state other than ok. Clocks now shows how many hosts report.",
     )
-    return PanelRow(9, (Cell(24, worst),))
+    daemons = table(
+        "Doubtful time daemons",
+        "Hosts whose time daemon reports that it is not synchronised, or states an offset that the servers contradict. "
+        + CLAIMED,
+        DOUBTFUL_DAEMONS,
+        language,
+        overrides=[host_column(language), site_column(), *claim_columns(language)],
+        sort=[("contradicted by", True)],
+        absent="No time daemon whose claim can be read is unsynchronised or contradicted.",
+    )
+    return (PanelRow(9, (Cell(24, worst),)), PanelRow(7, (Cell(24, daemons),)))
 
 
 def _happened(language: Language) -> tuple[PanelRow, ...]:

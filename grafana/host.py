@@ -5,6 +5,8 @@ from grafana.panels import (
     AHEAD,
     BEHIND,
     BOUND_STEPS,
+    CLAIMED,
+    DAEMON,
     DIRECTIONS,
     DOCS,
     JUDGEMENTS,
@@ -22,6 +24,7 @@ from grafana.panels import (
     PanelRow,
     Row,
     Variable,
+    claim_columns,
     coloured,
     column,
     dashboard,
@@ -52,6 +55,7 @@ from grafana.queries import (
     Prom,
     Question,
     by_host,
+    claims_question,
     disputed_now,
     in_range,
     judged,
@@ -151,6 +155,43 @@ SEEN = Question(
     (Prom(f"1000 * {seen(ONE_HOST)}", "Time"),),
 )
 BAND = _lines({"latest": "latest_s", "earliest": "earliest_s", "offset": "offset_s"}, least=frozenset({"earliest"}))
+
+
+def _statements() -> Question:
+    """Query what the servers, the time daemon and the kernel state about the offset: from where to where, over time.
+
+    The kernel states no offset, only how far from its own time the true time can be.
+    """
+
+    def each(field: str, function: str) -> tuple[str, str]:
+        of_series = "avg" if function == "mean" else function
+        series = metric(field, ONE_HOST)
+        return f'{function}("{field}")', f"{of_series}({of_series}_over_time({series}[$__interval]))"
+
+    bound, maxerror = each("daemon_bound_s", "max"), each("kernel_maxerror_s", "max")
+    lines = {
+        "servers: latest": each("latest_s", "max"),
+        "servers: earliest": each("earliest_s", "min"),
+        "servers": each("offset_s", "mean"),
+        "daemon: latest": tuple(map("{} + {}".format, each("daemon_offset_s", "max"), bound)),
+        "daemon: earliest": tuple(map("{} - {}".format, each("daemon_offset_s", "min"), bound)),
+        "daemon": each("daemon_offset_s", "mean"),
+        "kernel": maxerror,
+        "kernel: earliest": tuple(map("0 - {}".format, maxerror)),
+    }
+    influxql = ", ".join(f'{asked} AS "{name}"' for name, (asked, _) in lines.items())
+    return Question(
+        (
+            Influx(
+                f'SELECT {influxql} FROM "ntpaudit_clock" WHERE {_WHERE} GROUP BY {BUCKETS} fill(null)', "time_series"
+            ),
+        ),
+        tuple(Prom(asked, name, instant=False) for name, (_, asked) in lines.items()),
+    )
+
+
+STATEMENTS = _statements()
+CLAIM = claims_question(ONE_HOST)
 STATES_OVER_TIME = Question(
     (
         Influx(
@@ -373,6 +414,7 @@ def host(language: Language) -> Json:
             (
                 Row("Now", (_now(language),)),
                 Row("The clock", (_clock(language), _state(language))),
+                Row("Three statements", _stated(language)),
                 Row("Its sources", _sources(language)),
                 Row("Events", (_events(language),)),
                 Row("Drift and kernel", _drift(language)),
@@ -481,6 +523,51 @@ def _state(language: Language) -> PanelRow:
         overrides=[column("state", mappings=STATES), column("verdict", mappings=JUDGEMENTS)],
     )
     return PanelRow(5, (Cell(24, states),))
+
+
+_UNLISTED = {"legend": True, "tooltip": False, "viz": False}
+"""An edge of a band has the colour of its middle, which the legend names."""
+
+
+def _band(who: str, colour: str) -> tuple[Json, ...]:
+    """Return how an offset and the edges around it are drawn."""
+    filled = {"custom_fillBelowTo": f"{who}: earliest", "custom_fillOpacity": 15}
+    return (
+        coloured(f"{who}: latest", colour, custom_hideFrom=_UNLISTED, **filled),
+        coloured(f"{who}: earliest", colour, custom_hideFrom=_UNLISTED),
+        coloured(who, colour, custom_lineWidth=2),
+    )
+
+
+def _stated(language: Language) -> tuple[PanelRow, ...]:
+    statements = graph(
+        "Three statements",
+        "What the servers prove (as in Offset and bound), what the time daemon states (its offset, plus and minus its "
+        "own bound), and what the kernel states (plus and minus its maximum error, 16 s or more if it is not "
+        "synchronised). Above zero the clock is behind, below zero it is ahead. The daemon corrects the offset that it "
+        "states: if the band of the servers lies between that and zero, both can be right. Where the daemon has no "
+        "lines, it states nothing, or cannot be read. The scale is logarithmic beyond 1 ms.",
+        STATEMENTS,
+        language,
+        unit="s",
+        axis=_OFFSET_AXIS,
+        custom={"scaleDistribution": SYMLOG},
+        overrides=[
+            coloured("kernel", "orange", custom_fillBelowTo="kernel: earliest", custom_fillOpacity=15),
+            coloured("kernel: earliest", "orange", custom_hideFrom=_UNLISTED),
+            *_band("servers", "text"),
+            *_band("daemon", DAEMON),
+        ],
+    )
+    claim = table(
+        "Time daemon",
+        CLAIMED + " The command `ntpaudit check` shows why a claim cannot be read.",
+        CLAIM,
+        language,
+        overrides=claim_columns(language),
+        absent="The last point has no claim of a time daemon: none was seen, it cannot be read, or the host is silent.",
+    )
+    return (PanelRow(11, (Cell(24, statements),)), PanelRow(4, (Cell(24, claim),)))
 
 
 def _sources(language: Language) -> tuple[PanelRow, ...]:

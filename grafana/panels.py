@@ -45,6 +45,9 @@ STATUS_COLOURS: dict[Status, str] = {
     "unreachable": NOT_KNOWN,
     "skipped": SILENT,
 }
+DAEMON = "#2fb8ac"
+"""What a time daemon states: neither a direction nor a severity."""
+
 NOTHING = "-"
 """What a table's cell says that has no value."""
 
@@ -590,6 +593,17 @@ DIRECTIONS: list[Json] = [
     {"type": "value", "options": {"0": {"text": "exact", "color": "green", "index": 2}}},
 ]
 _CLEAR = "transparent"
+SYNCHRONISED: list[Json] = [
+    {
+        "type": "value",
+        "options": {
+            "0": {"text": "no", "color": "yellow", "index": 0},
+            "1": {"text": "yes", "color": _CLEAR, "index": 1},
+        },
+    }
+]
+"""Whether a time daemon reports that it follows a server; that it does is no proof, so it is not green."""
+
 OFFSET_STEPS = [
     step(FAR_AHEAD),
     step(AHEAD, -TOLERANCE.critical_s),
@@ -687,6 +701,37 @@ def count_column(name: str, colour: str) -> Json:
 def span_column(name: str, width: int = 130) -> Json:
     """Return a column of durations."""
     return column(name, unit="s", custom_width=width)
+
+
+CLAIMED = (
+    "What the time daemon stated at the last point: whether it follows a server, the offset (positive is behind, "
+    "negative is ahead), its own bound of that, and the age of its last update. Contradicted by: the least distance "
+    "between the measured interval and what the daemon allows; 0 if both can be right. VictoriaMetrics stores no "
+    "texts, so the name of the daemon and what it follows are only available with InfluxDB."
+)
+"""What a table with `claim_columns` shows."""
+
+
+def claim_columns(language: Language) -> tuple[Json, ...]:
+    """Return the columns of what a time daemon states; its name and what it follows only where texts are stored."""
+    texts = (column("daemon", custom_width=150), column("follows", custom_width=180)) if language == "influxql" else ()
+    return (
+        *texts,
+        word_column("synchronised", SYNCHRONISED, 120),
+        offset_column("states"),
+        direction_column(),
+        span_column("its bound", 110),
+        offset_column("measured"),
+        column(
+            "contradicted by",
+            unit="s",
+            decimals=3,
+            thresholds=from_grey([step(_CLEAR, 0), step("yellow", 1e-9)], _CLEAR),
+            custom_cellOptions=_GROUND,
+            custom_width=140,
+        ),
+        span_column("update age"),
+    )
 
 
 def stamp_column(name: str) -> Json:

@@ -213,6 +213,35 @@ def is_below(field: str, limit: float) -> str:
     return f"({difference}+abs({difference}))/(2*abs({difference}))"
 
 
+def claims(scope: Scope, by: Sequence[str] = ("host",)) -> str:
+    """Return the inner query for what the time daemon of each host states, with the measured offset beside it.
+
+    `off` is the least distance between the measured interval and what the daemon allows, which is every offset from
+    the stated one to 0, and its bound beyond both (as in the record's cross_check). It is 0 if both can be right.
+    """
+    fields = {
+        "daemon": "daemon",
+        "follows": "daemon_follows",
+        "synchronised": "daemon_synchronised",
+        "states": "daemon_offset_s",
+        "bound": "daemon_bound_s",
+        "updated": "daemon_updated_s",
+        "offset": "offset_s",
+        "earliest": "earliest_s",
+        "latest": "latest_s",
+    }
+    behind = _positive_part('("earliest"-("states"+abs("states"))/2-"bound")')
+    ahead = _positive_part('(("states"-abs("states"))/2-"bound"-"latest")')
+    names = [name for name in fields if name not in ("earliest", "latest")]
+    return (
+        f'(SELECT "severity", {_words((*names, *by))}, {behind}+{ahead} AS "off" FROM {by_host(scope, fields, by=by)})'
+    )
+
+
+def _positive_part(expression: str) -> str:
+    return f"({expression}+abs({expression}))/2"
+
+
 def sums(columns: Mapping[str, str], inner: str, by: Sequence[str] = ()) -> tuple[Influx, ...]:
     """Return for each column a query for the sum of its expression over the rows of an inner query: one number.
 
@@ -474,6 +503,20 @@ def measured(name: str, scope: Scope, *, by: Sequence[str] = ("host",)) -> str:
     return f"({last(name, scope, by=by)} and on ({', '.join(by)}) {_has(name, scope, by)})"
 
 
+def claim_off(scope: Scope, *, by: Sequence[str] = ("host",)) -> str:
+    """Return how far what each host's time daemon states is from the measured interval, as `claims` does."""
+    on = f"on ({', '.join(by)})"
+
+    def field(name: str) -> str:
+        return last(name, scope, by=by)
+
+    states, bound = field("daemon_offset_s"), field("daemon_bound_s")
+    behind = f"clamp_min({field('earliest_s')} - {on} clamp_min({states}, 0) - {on} {bound}, 0)"
+    ahead = f"clamp_min(clamp_max({states}, 0) - {on} {bound} - {on} {field('latest_s')}, 0)"
+    stated = " and ".join(f"{on} {_has(name, scope, by)}" for name in ("daemon_offset_s", "daemon_bound_s", "offset_s"))
+    return f"(({behind} + {on} {ahead}) and {stated})"
+
+
 def is_measured(scope: Scope, *, by: Sequence[str] = ("host",)) -> str:
     """Return the hosts whose last point has a measurement that is not too old."""
     on = f"on ({', '.join(by)})"
@@ -569,6 +612,60 @@ def forced(scope: Scope, *, by: Sequence[str] = ("host", "kind"), field: str = "
 
 
 # Grafana
+
+
+def claims_question(scope: Scope, by: Sequence[str] = ("host",), *, only_doubtful: bool = False) -> Question:
+    """Return the question for what the time daemon of each host states.
+
+    `only_doubtful`: of hosts whose daemon reports that it is not synchronised, or is contradicted by the servers.
+    """
+    on = f"on ({', '.join(by)})"
+    contradicted_by = claim_off(scope, by=by)
+    values = {
+        "synchronised": measured("daemon_synchronised", scope, by=by),
+        "states": measured("daemon_offset_s", scope, by=by),
+        "direction": measured("daemon_offset_s", scope, by=by),
+        "its bound": measured("daemon_bound_s", scope, by=by),
+        "measured": measured("offset_s", scope, by=by),
+        "contradicted by": contradicted_by,
+        "update age": measured("daemon_updated_s", scope, by=by),
+    }
+    doubtful = f" and {on} (({values['synchronised']} == 0) or ({contradicted_by} > 0))" if only_doubtful else ""
+    claimed = f" and {on} {_has('daemon_synchronised', scope, by)}"
+    hidden = () if only_doubtful else by
+    columns = {
+        **{name: name for name in by if name not in hidden},
+        "daemon": "daemon",
+        "follows": "follows",
+        "synchronised": "synchronised",
+        "states": "states",
+        "direction": "direction",
+        "bound": "its bound",
+        "offset": "measured",
+        "off": "contradicted by",
+        "updated": "update age",
+    }
+    return Question(
+        (
+            Influx(
+                f'SELECT {_words(by)}, "daemon", "follows", "synchronised", "states", "states" AS "direction", '
+                f'"bound", "offset", "off", "updated" FROM {claims(scope, by)}'
+                + (' WHERE "synchronised" = 0 OR "off" > 0' if only_doubtful else "")
+            ),
+        ),
+        tuple(
+            Prom(f"{asked}{doubtful or (claimed if name == 'measured' else '')}", form="table")
+            for name, asked in values.items()
+        ),
+        ordered(columns, ("Time", *hidden)),
+        named(
+            {
+                **{name: name for name in by if name not in hidden},
+                **{f"Value #{query}": name for query, name in zip("ABCDEFG", values, strict=True)},
+            },
+            ("Time", *hidden),
+        ),
+    )
 
 
 def named(names: Mapping[str, str], drop: Sequence[str] = ()) -> tuple[Json, ...]:

@@ -12,9 +12,11 @@ from grafana.alerts import FINDING_RULES
 from grafana.links import FINDINGS, LOGS_URL
 from grafana.panels import NO_HOST, NOT_KNOWN, SILENT
 from grafana.queries import LANGUAGES, SOURCES, Language
+from ntpaudit.core.observation import Claim
 from tests.grafana.library import Cell, Library, Shown
 from tests.grafana.replay import Choices, Span, ask_influxql, ask_promql
-from tests.grafana.worlds import DAY_S, DISPUTED, HOUR_S, JUDGED, KEPT, OFFSETS_S, WRONG_S, Filled, Odd
+from tests.grafana.worlds import CLAIMS, DAY_S, DISPUTED, HOUR_S, JUDGED, KEPT, OFFSETS_S, WRONG_S, Filled, Odd
+from tests.records import SYNCHRONISED
 
 EVERY = [(language, name) for language in LANGUAGES for name in BOARDS]
 GREEN, YELLOW, RED = "#73BF69", "#FADE2A", "#F2495C"
@@ -24,6 +26,9 @@ CLEAR = "#00000000"
 
 PLAIN = "#ccccdc"
 """The colour of text."""
+
+SERVERS = ("servers: earliest", "servers", "servers: latest")
+CLAIMED = {name: claim for name, claim in CLAIMS.items() if isinstance(claim, Claim) and claim.is_synchronised}
 
 WORST = "Worst hosts"
 ORDER = "Order now"
@@ -331,6 +336,78 @@ def test_drift_has_an_axis_that_can_be_read(language: Language, strange: Screen)
     drawn = [value for line in lines.values() for value in line.values if value is not None]
     assert min(drawn) > 11
     assert max(drawn) < 13
+
+
+# ---- what the time daemon and the kernel state
+
+
+def drawn(shown: Shown) -> dict[str, set[float]]:
+    """Return the values of each line that has any, to a tenth of a millisecond."""
+    lines = {name: {round(one, 4) for one in line.values if one is not None} for name, line in shown.series.items()}
+    return {name: values for name, values in lines.items() if values}
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_three_statements_are_on_one_axis(language: Language, strange: Screen) -> None:
+    """The servers', the daemon's and the kernel's, each with its sign: a clock an hour ahead is below zero."""
+    kernel = {"kernel": {SYNCHRONISED.maxerror_s}, "kernel: earliest": {-SYNCHRONISED.maxerror_s}}
+    for name in CLAIMED:
+        shows = strange.show(language, "host", host=(name,))
+        statements, claim = drawn(shows["Three statements"]), CLAIMED[name]
+        assert claim.offset_s is not None
+        assert claim.bound_s is not None
+        assert {line: values for line, values in statements.items() if line not in kernel | dict.fromkeys(SERVERS)} == {
+            "daemon": {round(claim.offset_s, 4)},
+            "daemon: latest": {round(claim.offset_s + claim.bound_s, 4)},
+            "daemon: earliest": {round(claim.offset_s - claim.bound_s, 4)},
+        }
+        assert {line: statements[line] for line in kernel} == kernel
+        band = drawn(shows["Offset and bound"])
+        assert [statements[line] for line in SERVERS] == [band[line] for line in ("earliest", "offset", "latest")]
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_daemon_is_shown_with_what_contradicts_it(language: Language, strange: Screen) -> None:
+    """What it follows and states, and how far that is from what the servers prove: 0 if both can be right."""
+    for name, claim in CLAIMED.items():
+        (row,) = strange.show(language, "host", host=(name,))["Time daemon"].rows
+        assert (row["synchronised"].text, row["update age"].text) == ("yes", "12 s")
+        assert (row["states"].value, row["its bound"].value) == (claim.offset_s, claim.bound_s)
+        assert row["direction"].text == ("behind" if (claim.offset_s or 0) > 0 else "ahead")
+        if language == "influxql":
+            assert (row["daemon"].text, row["follows"].text) == ("chronyd", claim.follows)
+    right, wrong = (strange.show(language, "host", host=(name,))["Time daemon"].rows[0] for name in CLAIMED)
+    assert (right["contradicted by"].value, right["contradicted by"].color) == (0, CLEAR)
+    assert wrong["contradicted by"].value == pytest.approx(3600 - 0.25 - 0.05, abs=0.01)
+    assert wrong["contradicted by"].color == YELLOW
+    assert wrong["measured"].value == pytest.approx(-3600, abs=0.01)
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("name", ["siteless", "unmeasured", "seldom"])
+def test_what_is_not_stated_is_no_zero(name: str, language: Language, strange: Screen) -> None:
+    """Where no daemon runs, its claim cannot be read, or it states no number: no line and no number."""
+    shows = strange.show(language, "host", host=(name,))
+    assert not [line for line in drawn(shows["Three statements"]) if line.startswith("daemon")]
+    claim = shows["Time daemon"]
+    assert claim.errors == ()
+    numbers = ("states", "direction", "its bound", "contradicted by", "update age")
+    assert {row[number].text for row in claim.rows for number in numbers if number in row} <= {"-"}
+    synchronised = {row["synchronised"].text for row in claim.rows}
+    assert synchronised == ({"no"} if name == "seldom" else set(synchronised) & {"-"})
+    assert claim.rows or (claim.empty or "").startswith("The last point has no claim")
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_doubtful_daemons_are_listed(language: Language, strange: Screen) -> None:
+    """First what the servers contradict, then what follows none; nothing that is right or cannot be read."""
+    listed = strange.show(language, "fleet")["Doubtful time daemons"]
+    assert listed.column("host") == ["hour-ahead", "seldom"]
+    assert listed.column("synchronised") == ["yes", "no"]
+    assert [row["states"].text for row in listed.rows] == ["-250.000 ms", "-"]
+    assert [row["measured"].value for row in listed.rows] == pytest.approx([-3600, 0.0015], abs=0.001)
+    if language == "influxql":
+        assert listed.column("follows") == ["192.0.2.66", "-"]
 
 
 # ---- what is not to be believed

@@ -12,7 +12,7 @@ from grafana.__main__ import boards
 from grafana.queries import Language
 from ntpaudit.core.clock.drift import Breach, Drift
 from ntpaudit.core.events import Event
-from ntpaudit.core.observation import SourceObservation
+from ntpaudit.core.observation import Claim, Daemon, SourceObservation, Unavailable
 from ntpaudit.core.policy import Severity
 from ntpaudit.core.record import DatabaseOffset, Health, Labels, Record
 from ntpaudit.core.units import NS_PER_S
@@ -22,7 +22,7 @@ from ntpaudit.demo.simulated_agent import SimulatedAgent, SimulatedAudit
 from ntpaudit.formats.line_protocol import render, stamp_lines
 from tests.demo.expected import ExpectedFindings, expected_findings
 from tests.grafana.replay import DATABASE, Answer, Asked, Span, ask, targets
-from tests.records import failed, record, servers
+from tests.records import CHRONYD, failed, observation, record, servers
 from tests.tracing import untraced
 from tests.world.servers import influxd, victoria_metrics
 
@@ -125,6 +125,20 @@ NO_BREACH = Breach(None, None, None, 20_000.0, free_running=False, calibrated=Tr
 SILENCE = [failed(f"ntp{number}.example.net", "unreachable", "timeout") for number in range(1, 5)]
 
 
+CLAIM = Claim(observation().taken.boottime_ns, True, "192.0.2.1", 0.0009, 0.0005, 12.0)
+CLAIMS: dict[str, Claim | Unavailable] = {
+    KEPT[0]: CLAIM,
+    "hour-ahead": CLAIM._replace(follows="192.0.2.66", offset_s=-0.25, bound_s=0.05),
+    "seldom": Claim(CLAIM.boottime_ns, False),
+    "siteless": Unavailable("port 323 is closed", "cmdport 323"),
+}
+"""What chronyd of some odd hosts claims: what is true, what is wrong by an hour, and what has no number."""
+
+
+def _claiming(name: str) -> tuple[Daemon, ...]:
+    return (CHRONYD._replace(claim=CLAIMS.get(name)),)
+
+
 class Odd(NamedTuple):
     """The databases of the odd hosts, and the moment at which their history ends."""
 
@@ -157,14 +171,16 @@ def _odd(end_s: int) -> Iterator[str]:
     for age_s in range(2 * HOUR_S, -1, -60):
         for name, offset_s in zip(NAMES, OFFSETS_S.values(), strict=True):
             skew_ppm = 2000.0 if age_s > 2 * HOUR_S - 300 else 0.5  # nothing is known in the first five minutes
-            yield _audit(end_s - age_s, name, "s.1", offset_s, drift=Drift(12.0, None, skew_ppm, 20, NO_BREACH))
-        yield _audit(end_s - age_s, "hour-ahead", "s-1", -3600.0, delivery=Health(0, 3, 1200.0, 2))
-        yield _audit(end_s - age_s, "siteless", None, 0.002)
-        yield _audit(end_s - age_s, "unmeasured", "s-1", None)
+            drift = Drift(12.0, None, skew_ppm, 20, NO_BREACH)
+            yield _audit(end_s - age_s, name, "s.1", offset_s, drift=drift, daemons=_claiming(name))
+        late, wrong = Health(0, 3, 1200.0, 2), _claiming("hour-ahead")
+        yield _audit(end_s - age_s, "hour-ahead", "s-1", -3600.0, delivery=late, daemons=wrong)
+        yield _audit(end_s - age_s, "siteless", None, 0.002, daemons=_claiming("siteless"))
+        yield _audit(end_s - age_s, "unmeasured", "s-1", None, daemons=())
     for age_s in range(6 * HOUR_S, 20 * 60, -300):  # every 5 minutes, as a reporting gap longer than a graph's buckets
         yield _audit(end_s - age_s, "silent", "s-1", 0.001)
     for age_s in range(2 * HOUR_S, -1, -300):
-        yield _audit(end_s - age_s, "seldom", "s-2", 0.0015)
+        yield _audit(end_s - age_s, "seldom", "s-2", 0.0015, daemons=_claiming("seldom"))
     for age_s in range(10 * DAY_S + HOUR_S, 10 * DAY_S, -300):
         yield _audit(end_s - age_s, "vanished", "s-2", 5.0, events=("unsynced",) if age_s == 10 * DAY_S + 300 else ())
 
@@ -255,6 +271,7 @@ def _audit(
     events: Sequence[str] = (),
     delivery: Health | None = None,
     root_dispersion_s: float = 0.0015,
+    daemons: tuple[Daemon, ...] = (CHRONYD,),
     **changes: Any,
 ) -> str:
     """Return the lines of an audit at a moment of true time, on a host whose clock is so far behind.
@@ -265,7 +282,8 @@ def _audit(
     sources: Sequence[SourceObservation] = (
         SILENCE if behind_s is None else servers(behind_s, host_ns=host_ns, root_dispersion_s=root_dispersion_s)
     )
-    seen = record(*sources, name=name, labels=Labels("0.1.0", None, site, "prod"), host_ns=host_ns)
+    labels = Labels("0.1.0", None, site, "prod")
+    seen = record(*sources, name=name, labels=labels, host_ns=host_ns, daemons=daemons)
     known: dict[str, Any] = {"age_s": None if behind_s is None else 0.0, "health": delivery or Health()}
     seen = seen._replace(**(known | changes))
     at_ns = at_s * NS_PER_S
