@@ -9,6 +9,7 @@ from ntpaudit.core.observation import (
     PHASE_LIMIT_S,
     STA_UNSYNC,
     TIME_ERROR,
+    Claim,
     Daemon,
     HiddenDaemons,
     HostContext,
@@ -29,6 +30,9 @@ _DAY_NS = 86_400 * NS_PER_S
 _WANDER_PPM = 0.002
 _DAEMON_NOISE_S = 50e-6
 _DAEMON_ERROR_US = 10_000
+_DAEMON_BOUND_S = 0.001  # half the root delay plus the root dispersion by the daemon's server, at an update
+_DISPERSION_PPM = 15.0  # how fast a daemon's root dispersion grows (RFC 5905 §11.2)
+_DAEMON_SERVER = "ntp.example.net"
 _KERNEL_SLEW_PPM = 500.0  # the fastest slew of the kernel, which most daemons use
 _CHRONYD_SLEW_PPM = 83_333.333  # chronyd's default `maxslewrate`
 # an offset times the duration of its slew: `corrtimeratio` (3), half the noise, and the poll interval
@@ -103,19 +107,26 @@ class SimulatedHost:
 
     @property
     def context(self) -> HostContext:
-        """The identity of this host, and its time daemons."""
-        return HostContext(HostFacts(self.name, None, self.boot_id, "UTC", 0, False, "tsc", None), self.daemons)
+        """The identity of this host, and its time daemons with what they state now."""
+        daemons = self.daemons
+        if self._daemon is not None and daemons == (self._daemon.process,):
+            daemons = (self._daemon.process._replace(claim=self._daemon.claim(self)),)
+        return HostContext(HostFacts(self.name, None, self.boot_id, "UTC", 0, False, "tsc", None), daemons)
 
     @property
     def kernel(self) -> KernelState:
         """The kernel's state: chronyd slews by the frequency, other daemons give the kernel an offset to slew."""
-        left_s = max(0, self._slew_end_zs - self.raw_zs) / ZS_PER_S
-        slew_ppm = self._slew_ppm if left_s else 0.0
-        frequency_ppm = self.frequency_ppm + (slew_ppm if self._slews_by_frequency else 0.0)
-        offset_s = 0.0 if self._slews_by_frequency else slew_ppm * 1e-6 * left_s
+        is_slewing = self._slew_end_zs > self.raw_zs
+        frequency_ppm = self.frequency_ppm + (self._slew_ppm if is_slewing and self._slews_by_frequency else 0.0)
+        offset_s = 0.0 if self._slews_by_frequency else self.slew_left_s
         maxerror_s = self.maxerror_us / 1e6
         state, status = (0, 0) if self.is_synchronised else (TIME_ERROR, STA_UNSYNC)
         return KernelState(state, status, offset_s, frequency_ppm, maxerror_s, maxerror_s / 10, 37)
+
+    @property
+    def slew_left_s(self) -> float:
+        """The offset that is still to be corrected."""
+        return self._slew_ppm * 1e-6 * max(0, self._slew_end_zs - self.raw_zs) / ZS_PER_S
 
     @property
     def reading(self) -> ClockReading:
@@ -219,6 +230,17 @@ class TimeDaemon:
     def __init__(self, name: str, rand: random.Random) -> None:
         self.process = _PROCESSES[name]
         self._rand = rand
+        self._updated: tuple[int, int] | None = None
+
+    def claim(self, host: SimulatedHost) -> Claim:
+        """Return what it states: its server's time, as far as it has not yet corrected the clock by it."""
+        boots, updated_zs = self._updated or (host.boots, host.raw_zs)
+        if boots != host.boots or not host.is_synchronised:
+            return Claim(host.boottime_ns, is_synchronised=False, leap=3)
+        age_s = (host.raw_zs - updated_zs) / ZS_PER_S
+        bound_s = _DAEMON_BOUND_S + _DISPERSION_PPM * 1e-6 * age_s
+        left_s = host.slew_left_s
+        return Claim(host.boottime_ns, True, _DAEMON_SERVER, left_s, bound_s, age_s, host.tick_s, 3, 0, "none")
 
     def update(self, host: SimulatedHost) -> None:
         """Poll the server, whose fault is that of the host's events."""
@@ -233,6 +255,7 @@ class TimeDaemon:
         else:
             host.slew(offset_s, max(2 * TICK_S, abs(offset_s) * 1e6 / _KERNEL_SLEW_PPM), by_frequency=False)
         host.synchronise(_DAEMON_ERROR_US)
+        self._updated = host.boots, host.raw_zs
 
 
 def build_host(spec: scenario.HostSpec, utc_ns: int, rand: random.Random) -> SimulatedHost:

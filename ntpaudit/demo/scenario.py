@@ -136,7 +136,7 @@ FAULTS = (
     Fault(
         "cut-off",
         Severity.UNKNOWN,
-        frozenset({EVIDENCE_GAP.id, UNREACHABLE_SOURCES.id}),
+        frozenset({EVIDENCE_GAP.id, UNREACHABLE_SOURCES.id, UNSYNCED.id}),
         "fra",
         (ScenarioEvent(3 * _H, BlockNtp()), ScenarioEvent(2.99 * _H, Reboot())),
         daemon="chronyd",

@@ -32,8 +32,23 @@ _COMMON = "".join(
 ).encode()
 """An observation and a record with usual values. Never changed, texts are stored in its terms. It halves a history."""
 
-_PRIMED = zlib.compressobj(wbits=13, memLevel=7, zdict=_COMMON)  # an eighth of the default memory
-_HEADER = _PRIMED.copy().flush()[:6]  # ends in the checksum of the dictionary
+_CLAIMS = "".join(
+    """\
+"daemons":[{"name":"systemd-timesyncd","pid":,"disciplines":true,"reason":null,"unit":"chrony.service"
+,"enabled":"enabled","claim":{"available":true,"boottime_ns":,"is_synchronised":true,"follows":"ntp.example.net"
+,"offset_s":-0.000,"bound_s":0.00,"updated_s":,"poll_s":64.0,"stratum":3,"leap":0,"authentication":"none","sources":[]}
+,"configuration":null}],"daemons_hidden":null,"time_units":[{"name":"chrony.service","enabled":"enabled","running":true}
+],"audit":null,"time_config":null,"cross_check":{"daemon":"chronyd","daemon_offset_s":-0.000,"daemon_bound_s":0.00
+,"daemon_excess_s":0.0,"kernel_bound_s":0.0,"kernel_excess_s":0.0},"host_clock":{"timezone":"UTC","zone_offset_s":0
+,"controls":[],"numbers":{},"cause":null}]""".splitlines()
+).encode()
+
+_DICTIONARIES = (_COMMON, _CLAIMS + _COMMON)
+"""Those that stored texts are in terms of; the last one is used now. A new one is added at the end."""
+
+_PRIMED = zlib.compressobj(wbits=13, memLevel=7, zdict=_DICTIONARIES[-1])  # an eighth of the default memory
+_BY_HEADER = {zlib.compressobj(wbits=13, memLevel=7, zdict=one).flush()[:6]: one for one in _DICTIONARIES}
+"""The dictionaries by the first bytes of the texts, which end in the checksum of the dictionary."""
 
 
 def pack_text(text: str) -> bytes:
@@ -46,11 +61,11 @@ def unpack_text(value: str | bytes) -> str:
     """Return a text that was stored, compressed or plain. ValueError where it is damaged."""
     if isinstance(value, str):
         return value
-    decompressor = zlib.decompressobj(zdict=_COMMON)
+    decompressor = zlib.decompressobj(zdict=_BY_HEADER.get(value[:6], _COMMON))
     try:
         data = decompressor.decompress(value)
     except zlib.error as error:
         raise ValueError(f"no text of the history: {error}") from error
-    if not decompressor.eof or value[:6] != _HEADER:
+    if not decompressor.eof or value[:6] not in _BY_HEADER:
         raise ValueError("no text of the history: it has another dictionary, or breaks off")
     return data.decode()

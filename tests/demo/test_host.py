@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from ntpaudit.core.clock.readings import correction_ns, step_ns, suspended_ns
 from ntpaudit.core.clock.steps import find_step, find_suspend
-from ntpaudit.core.observation import PHASE_LIMIT_S, HiddenDaemons
+from ntpaudit.core.observation import PHASE_LIMIT_S, Claim, HiddenDaemons
 from ntpaudit.core.units import NS_PER_S
 from ntpaudit.demo.host import READ_NS, SimulatedHost, build_host
 from ntpaudit.demo.scenario import (
@@ -176,3 +176,40 @@ def test_a_boot_restarts_uptime() -> None:
     assert not host.kernel.is_synchronised
     live(host, 200.0)
     assert host.kernel.is_synchronised
+
+
+def claim_of(host: SimulatedHost) -> Claim:
+    """Return what the only time daemon of a host states."""
+    (daemon,) = host.context.known_daemons
+    assert isinstance(daemon.claim, Claim)
+    return daemon.claim
+
+
+@pytest.mark.parametrize("part", [CHRONY, NTPD])
+def test_a_daemon_states_what_it_knows(part: HostSpec) -> None:
+    """Its statement contains the true offset while its server is right, also while it slews; else it does not."""
+    host = make(part)
+    live(host, 3600.0, SetClock(-0.2), 70.0)
+    for _ in range(60):
+        live(host, 7.0)
+        claim = claim_of(host)
+        assert (claim.is_synchronised, claim.leap, claim.boottime_ns) == (True, 0, host.boottime_ns)
+        assert claim.offset_s is not None
+        assert claim.bound_s is not None
+        assert claim.updated_s is not None
+        assert 0 <= claim.updated_s <= 65
+        assert abs(host.behind_ns / NS_PER_S - claim.offset_s) <= claim.bound_s < 0.0021
+    live(host, ServerFault(0.06), 1800.0)
+    claim = claim_of(host)
+    assert abs(claim.offset_s or 0.0) < 0.001
+    assert host.behind_ns / NS_PER_S < -0.05
+
+
+def test_a_daemon_without_servers_states_no_offset_after_a_boot() -> None:
+    """What it knew before the boot is gone."""
+    host = make(CHRONY)
+    live(host, 600.0, BlockNtp(), 3600.0)
+    assert claim_of(host).updated_s == pytest.approx(3600, abs=70)
+    live(host, Reboot(), 60.0)
+    assert claim_of(host)[1:5] == (False, None, None, None)
+    assert make(ALONE).context.known_daemons == ()

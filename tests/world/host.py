@@ -80,12 +80,12 @@ class SimulatedRuntime(SystemRuntime):
         return context._replace(host=facts)
 
     def with_claims(self, context: HostContext) -> HostContext:
-        """Return the context; its time daemons already say what they say."""
-        return context
+        """Return the context with what its time daemons state now."""
+        return context._replace(daemons=self.host.context.daemons)
 
     def has_ended(self, daemon: Daemon) -> bool:
         """Whether the time daemon has ended."""
-        return daemon not in self.host.daemons
+        return daemon.pid not in {one.pid for one in self.host.context.known_daemons}
 
     def kernel(self) -> KernelState:
         """Return what the kernel believes."""

@@ -36,8 +36,8 @@ class PlayedHost(SystemRuntime):
         return self.seen.context
 
     def with_claims(self, context: HostContext) -> HostContext:
-        """Return the context; its time daemons already say what they say."""
-        return context
+        """Return the context with what its time daemons state now."""
+        return context._replace(daemons=self.seen.daemons)
 
     def has_ended(self, daemon: Daemon) -> bool:
         """Return whether the time daemon has ended."""
