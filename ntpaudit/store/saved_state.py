@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ntpaudit.core.ntp.rate_limit import ServerState
+from ntpaudit.store.compression import pack_text
 from ntpaudit.store.rows import ROW_ERRORS, parse_json, read_json
 from ntpaudit.store.serialization import plain, to_json
 
@@ -39,8 +40,8 @@ def load_state(connection: sqlite3.Connection, key: str) -> Any:
 
 
 def save_state(connection: sqlite3.Connection, key: str, value: Any) -> None:
-    """Store a JSON value under a key."""
-    connection.execute("INSERT OR REPLACE INTO state VALUES (?, ?)", (key, to_json(value)))
+    """Store a JSON value under a key, compressed: the agent's state is written with every audit."""
+    connection.execute("INSERT OR REPLACE INTO state VALUES (?, ?)", (key, pack_text(to_json(value))))
 
 
 DROPPED = "dropped"

@@ -253,7 +253,7 @@ def test_a_bench_can_time_every_target(language: Language, filled: Filled) -> No
     timed = timed_targets(filled.urls[language], language, filled.span, worst[0], worst, long_range=False)
     assert {board for board, *_ in timed} == set(BOARDS)
     assert not any("(long range)" in panel for _, panel, *_ in timed)
-    assert [one for one in timed if one[-2] <= 0 or one[-1] > 24] == []
+    assert [one for one in timed if one[-2] <= 0 or one[-1] > 36] == []  # one for each raised finding, low ones too
 
 
 def test_choices_are_put_in_as_grafana_does() -> None:

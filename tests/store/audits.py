@@ -115,7 +115,7 @@ def find(path: Path) -> Found:
             [json.loads(row[0])["number"] for row in connection.execute("SELECT detail FROM events ORDER BY id")],
             entries,
             aside,
-            {key: json.loads(value) for key, value in connection.execute("SELECT * FROM state")},
+            {key: json.loads(unpack_text(value)) for key, value in connection.execute("SELECT * FROM state")},
         )
 
 

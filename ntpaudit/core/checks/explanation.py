@@ -191,6 +191,8 @@ def present_numbers(record: Record) -> dict[str, float]:
             found["daemon_error_s"] = distance_s(interval, stated.daemon_offset_s, 0.0)
     if record.claim is not None:
         found["daemon_synchronised"] = record.claim.get("is_synchronised")
+    if record.cross_check is not None:
+        found["kernel_maximum_error_s"] = record.cross_check.kernel_bound_s
     if health is not None:
         found["refused_writes"] = health.refusals
     if record.database_clock is not None:
