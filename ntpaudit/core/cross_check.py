@@ -20,7 +20,7 @@ class CrossCheck(NamedTuple):
     - `daemon`: the time daemon that disciplines the clock, the first one that states something if there are several.
     - `daemon_offset_s`, `daemon_bound_s`: what it states.
     - `daemon_excess_s`: the least distance between the measured interval and the offsets that it allows: 0 if both can
-      be right.
+      be right. The bound grows by the largest drift since the daemon's last update.
     - `kernel_bound_s`: the kernel's maximum error, while it reports a synchronised clock.
     - `kernel_excess_s`: the same distance from the offsets that the kernel allows.
     """
@@ -45,7 +45,7 @@ def cross_check(observation: Observation, agreement: Agreement | None, drift_ppm
         compared = compared._replace(
             daemon_offset_s=_finite(claim.offset_s),
             daemon_bound_s=_finite(claim.bound_s),
-            daemon_excess_s=distance_s(known, claim.offset_s, claim.bound_s),
+            daemon_excess_s=distance_s(known, claim.offset_s, _present_bound_s(claim, drift_ppm)),
         )
     if isinstance(kernel, KernelState) and kernel.is_synchronised:
         # the kernel itself still has to correct its `offset_s`
@@ -72,6 +72,14 @@ def distance_s(interval: Interval | None, offset_s: float | None, bound_s: float
         return None
     earliest_s, latest_s = interval.earliest_ns / NS_PER_S, interval.latest_ns / NS_PER_S
     return max(0.0, earliest_s - max(0.0, offset_s) - bound_s, min(0.0, offset_s) - bound_s - latest_s)
+
+
+def _present_bound_s(claim: Claim, drift_ppm: float) -> float | None:
+    """Return the bound with what the oscillator may have drifted since the daemon's last update (B7).
+
+    systemd-timesyncd, for example, states the error of its last exchange, up to 34 min ago.
+    """
+    return None if claim.bound_s is None else claim.bound_s + drift_ppm / 1e6 * max(0.0, claim.updated_s or 0.0)
 
 
 def _finite(value_s: float | None) -> float | None:
