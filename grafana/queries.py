@@ -213,29 +213,30 @@ def is_below(field: str, limit: float) -> str:
     return f"({difference}+abs({difference}))/(2*abs({difference}))"
 
 
+_CLAIM_TEXTS = {"daemon": "daemon", "follows": "daemon_follows"}
+_CLAIM_NUMBERS = {
+    "synchronised": "daemon_synchronised",
+    "states": "daemon_offset_s",
+    "direction": "daemon_offset_s",
+    "its bound": "daemon_bound_s",
+    "update age": "daemon_updated_s",
+    "measured": "offset_s",
+}
+_OFF = "contradicted by"
+
+
 def claims(scope: Scope, by: Sequence[str] = ("host",)) -> str:
     """Return the inner query for what the time daemon of each host states, with the measured offset beside it.
 
-    `off` is the least distance between the measured interval and what the daemon allows, which is every offset from
-    the stated one to 0, and its bound beyond both (as in the record's cross_check). It is 0 if both can be right.
+    `contradicted by` is the least distance between the measured interval and what the daemon allows, which is every
+    offset from the stated one to 0, and its bound beyond both (as in the record's cross_check). It is 0 if both can be
+    right.
     """
-    fields = {
-        "daemon": "daemon",
-        "follows": "daemon_follows",
-        "synchronised": "daemon_synchronised",
-        "states": "daemon_offset_s",
-        "bound": "daemon_bound_s",
-        "updated": "daemon_updated_s",
-        "offset": "offset_s",
-        "earliest": "earliest_s",
-        "latest": "latest_s",
-    }
-    behind = _positive_part('("earliest"-("states"+abs("states"))/2-"bound")')
-    ahead = _positive_part('(("states"-abs("states"))/2-"bound"-"latest")')
-    names = [name for name in fields if name not in ("earliest", "latest")]
-    return (
-        f'(SELECT "severity", {_words((*names, *by))}, {behind}+{ahead} AS "off" FROM {by_host(scope, fields, by=by)})'
-    )
+    shown = {**_CLAIM_TEXTS, **_CLAIM_NUMBERS}
+    inner = by_host(scope, shown | {"earliest": "earliest_s", "latest": "latest_s"}, by=by)
+    behind = _positive_part('("earliest"-("states"+abs("states"))/2-"its bound")')
+    ahead = _positive_part('(("states"-abs("states"))/2-"its bound"-"latest")')
+    return f'(SELECT "severity", {_words((*by, *shown))}, {behind}+{ahead} AS "{_OFF}" FROM {inner})'
 
 
 def _positive_part(expression: str) -> str:
@@ -619,52 +620,19 @@ def claims_question(scope: Scope, by: Sequence[str] = ("host",), *, only_doubtfu
 
     `only_doubtful`: of hosts whose daemon reports that it is not synchronised, or is contradicted by the servers.
     """
-    on = f"on ({', '.join(by)})"
-    contradicted_by = claim_off(scope, by=by)
-    values = {
-        "synchronised": measured("daemon_synchronised", scope, by=by),
-        "states": measured("daemon_offset_s", scope, by=by),
-        "direction": measured("daemon_offset_s", scope, by=by),
-        "its bound": measured("daemon_bound_s", scope, by=by),
-        "measured": measured("offset_s", scope, by=by),
-        "contradicted by": contradicted_by,
-        "update age": measured("daemon_updated_s", scope, by=by),
-    }
-    doubtful = f" and {on} (({values['synchronised']} == 0) or ({contradicted_by} > 0))" if only_doubtful else ""
-    claimed = f" and {on} {_has('daemon_synchronised', scope, by)}"
-    hidden = () if only_doubtful else by
-    columns = {
-        **{name: name for name in by if name not in hidden},
-        "daemon": "daemon",
-        "follows": "follows",
-        "synchronised": "synchronised",
-        "states": "states",
-        "direction": "direction",
-        "bound": "its bound",
-        "offset": "measured",
-        "off": "contradicted by",
-        "updated": "update age",
-    }
+    off, on = claim_off(scope, by=by), f"and on ({', '.join(by)})"
+    values = {name: measured(field, scope, by=by) for name, field in _CLAIM_NUMBERS.items()} | {_OFF: off}
+    synchronised, states = values["synchronised"], values["states"]
+    wanted = f"(({synchronised} == 0) or ({off} > 0))" if only_doubtful else f"({synchronised} or {states})"
+    shown = (*by, *_CLAIM_TEXTS, *values) if only_doubtful else (*_CLAIM_TEXTS, *values)
+    numbered = {f"Value #{chr(ord('A') + place)}": name for place, name in enumerate(values)}
+    hidden = ("Time",) if only_doubtful else ("Time", *by)
+    where = f' WHERE "synchronised" = 0 OR "{_OFF}" > 0' if only_doubtful else ""
     return Question(
-        (
-            Influx(
-                f'SELECT {_words(by)}, "daemon", "follows", "synchronised", "states", "states" AS "direction", '
-                f'"bound", "offset", "off", "updated" FROM {claims(scope, by)}'
-                + (' WHERE "synchronised" = 0 OR "off" > 0' if only_doubtful else "")
-            ),
-        ),
-        tuple(
-            Prom(f"{asked}{doubtful or (claimed if name == 'measured' else '')}", form="table")
-            for name, asked in values.items()
-        ),
-        ordered(columns, ("Time", *hidden)),
-        named(
-            {
-                **{name: name for name in by if name not in hidden},
-                **{f"Value #{query}": name for query, name in zip("ABCDEFG", values, strict=True)},
-            },
-            ("Time", *hidden),
-        ),
+        (Influx(f"SELECT {_words((*by, *_CLAIM_TEXTS, *values))} FROM {claims(scope, by)}{where}"),),
+        tuple(Prom(f"{value} {on} {wanted}", form="table") for value in values.values()),
+        ordered({name: name for name in shown}, hidden),
+        named({**({name: name for name in by} if only_doubtful else {}), **numbered}, hidden),
     )
 
 
