@@ -222,20 +222,22 @@ _CLAIM_NUMBERS = {
     "update age": "daemon_updated_s",
     "measured": "offset_s",
 }
+_COMPARED = ("daemon_offset_s", "daemon_bound_s", "daemon_updated_s", "offset_s")
 _OFF = "contradicted by"
 
 
 def claims(scope: Scope, by: Sequence[str] = ("host",)) -> str:
     """Return the inner query for what the time daemon of each host states, with the measured offset beside it.
 
-    `contradicted by` is the least distance between the measured interval and what the daemon allows, which is every
-    offset from the stated one to 0, and its bound beyond both (as in the record's cross_check). It is 0 if both can be
-    right.
+    `contradicted by` is the least distance between the measured interval and what the daemon allows (as in the record's
+    cross_check): every offset from the stated one to 0, and beyond both its bound and the drift since its last update.
+    It is 0 if both can be right, and missing if the daemon states less.
     """
     shown = {**_CLAIM_TEXTS, **_CLAIM_NUMBERS}
     inner = by_host(scope, shown | {"earliest": "earliest_s", "latest": "latest_s"}, by=by)
-    behind = _positive_part('("earliest"-("states"+abs("states"))/2-"its bound")')
-    ahead = _positive_part('(("states"-abs("states"))/2-"its bound"-"latest")')
+    bound = f'"its bound"-{DRIFT}*"update age"'
+    behind = _positive_part(f'("earliest"-("states"+abs("states"))/2-{bound})')
+    ahead = _positive_part(f'(("states"-abs("states"))/2-{bound}-"latest")')
     return f'(SELECT "severity", {_words((*by, *shown))}, {behind}+{ahead} AS "{_OFF}" FROM {inner})'
 
 
@@ -511,10 +513,11 @@ def claim_off(scope: Scope, *, by: Sequence[str] = ("host",)) -> str:
     def field(name: str) -> str:
         return last(name, scope, by=by)
 
-    states, bound = field("daemon_offset_s"), field("daemon_bound_s")
+    states = field("daemon_offset_s")
+    bound = f"({field('daemon_bound_s')} + {on} ({DRIFT} * {field('daemon_updated_s')}))"
     behind = f"clamp_min({field('earliest_s')} - {on} clamp_min({states}, 0) - {on} {bound}, 0)"
     ahead = f"clamp_min(clamp_max({states}, 0) - {on} {bound} - {on} {field('latest_s')}, 0)"
-    stated = " and ".join(f"{on} {_has(name, scope, by)}" for name in ("daemon_offset_s", "daemon_bound_s", "offset_s"))
+    stated = " and ".join(f"{on} {_has(name, scope, by)}" for name in _COMPARED)
     return f"(({behind} + {on} {ahead}) and {stated})"
 
 

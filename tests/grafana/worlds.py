@@ -130,9 +130,10 @@ CLAIMS: dict[str, Claim | Unavailable] = {
     KEPT[0]: CLAIM,
     "hour-ahead": CLAIM._replace(follows="192.0.2.66", offset_s=-0.25, bound_s=0.05),
     "seldom": Claim(CLAIM.boottime_ns, False),
+    "d$1": Claim(CLAIM.boottime_ns, offset_s=0.0, bound_s=0.0001, updated_s=2040.0),
     "siteless": Unavailable("port 323 is closed", "cmdport 323"),
 }
-"""What chronyd of some odd hosts claims: what is true, what is wrong by an hour, and what has no number."""
+"""What chronyd of some odd hosts claims: what is true, wrong by an hour, without a number, or was true 34 min ago."""
 
 
 def _claiming(name: str) -> tuple[Daemon, ...]:
