@@ -209,9 +209,7 @@ class Agent:
             known = self._runtime.host_context(self._setup.config.host.name)
         observation = self._runtime.with_claims(known).observation(taken, self._runtime.kernel())
         if steps := unexplained_steps(self.state.clock, taken.boottime_ns):
-            from ntpaudit.probes.step_causes import causes_of_steps  # rarely needed: it reads logs
-
-            return observation._replace(step_causes=causes_of_steps(steps, known))
+            return observation._replace(step_causes=self._runtime.causes_of(steps, known))
         return observation
 
     def _emit(self, record: Record, events: Sequence[Event]) -> None:

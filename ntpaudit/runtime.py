@@ -5,11 +5,12 @@ import selectors
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing, suppress
 from typing import NamedTuple
 
 from ntpaudit import audit
+from ntpaudit.core.clock.steps import Step, StepCause
 from ntpaudit.core.observation import Daemon, HostContext, KernelState, Observation, Unavailable
 from ntpaudit.log import LazyLogger
 from ntpaudit.polling import StateUpdater
@@ -69,6 +70,12 @@ class SystemRuntime:
     def with_claims(self, context: HostContext) -> HostContext:
         """Return the context with what its time daemons claim, and the files that decide its time, as they are now."""
         return audit.with_time_config(audit.with_claims_of(context, with_sources=False), self.time_config)
+
+    def causes_of(self, steps: Sequence[Step], context: HostContext) -> tuple[StepCause, ...]:
+        """Return what the logs of this host name as the causes of steps."""
+        from ntpaudit.probes.step_causes import causes_of_steps  # rarely needed
+
+        return causes_of_steps(steps, context)
 
     def has_ended(self, daemon: Daemon) -> bool:
         """Return whether the process of a known time daemon has ended; far cheaper than `host_context`."""

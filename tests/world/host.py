@@ -1,11 +1,12 @@
 """The runtime of an agent on a simulated host: the real agent, and time that passes when it waits."""
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from ntpaudit import audit
 from ntpaudit.core.clock.readings import ClockReading
+from ntpaudit.core.clock.steps import Step, StepCause
 from ntpaudit.core.ntp.rate_limit import ServerStates
 from ntpaudit.core.ntp.sources import Server
 from ntpaudit.core.observation import Daemon, HostContext, KernelState, Observation
@@ -82,6 +83,10 @@ class SimulatedRuntime(SystemRuntime):
     def with_claims(self, context: HostContext) -> HostContext:
         """Return the context with what its time daemons state now."""
         return context._replace(daemons=self.host.context.daemons)
+
+    def causes_of(self, steps: Sequence[Step], context: HostContext) -> tuple[StepCause, ...]:
+        """Return nothing: there are no logs."""
+        return ()
 
     def has_ended(self, daemon: Daemon) -> bool:
         """Whether the time daemon has ended."""

@@ -1,11 +1,13 @@
 """The real agent over a real history, on a host whose readings and observations the test gives."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from ntpaudit.agent import Agent, read_setup
 from ntpaudit.audit import Plan
 from ntpaudit.core.agent_events import Observed
 from ntpaudit.core.clock.readings import ClockReading
+from ntpaudit.core.clock.steps import Step, StepCause
 from ntpaudit.core.observation import Daemon, HostContext, KernelState, Observation, Unavailable
 from ntpaudit.core.record import Record
 from ntpaudit.polling import StateUpdater
@@ -38,6 +40,10 @@ class PlayedHost(SystemRuntime):
     def with_claims(self, context: HostContext) -> HostContext:
         """Return the context with what its time daemons state now."""
         return context._replace(daemons=self.seen.daemons)
+
+    def causes_of(self, steps: Sequence[Step], context: HostContext) -> tuple[StepCause, ...]:
+        """Return nothing: there are no logs."""
+        return ()
 
     def has_ended(self, daemon: Daemon) -> bool:
         """Return whether the time daemon has ended."""
