@@ -8,7 +8,11 @@ NEAR_US = 5_000_000  # a line this long before or after a step can name its caus
 SLEEP_NEAR_US = 30_000_000  # inhibitors and the freezing of tasks can take this long before a suspend
 _LIKE_STEP = 0.01  # a line that states the size of a step is about it if both agree within 1 % ...
 _LIKE_STEP_US = 10_000  # ... or 10 ms
-_USERS = range(1000, 60_000)  # ordinary users: what they log under the name of a daemon is not believed
+_FIRST_USER = 1000  # from here on users of people and of a directory: what they log as a daemon is not believed
+_SERVICE_USERS = range(61_184, 65_520)  # DynamicUser= of systemd.exec(5)
+_ELEVATING = frozenset(
+    f"{folder}/{name}" for folder in ("/bin", "/usr/bin", "/usr/local/bin") for name in ("sudo", "doas", "pkexec", "su")
+)  # they run as the user who calls them; anybody can call a program of his own sudo
 
 TIME_CHANGE_ID = "c7a787079b354eaaa9e77b371893cd27"
 SLEEP_START_ID = "6bbd95ee977941e497c48be27c254128"
@@ -38,7 +42,8 @@ class LogLine(NamedTuple):
     @property
     def is_credible(self) -> bool:
         """Whether the line cannot come from an ordinary user under the name of another program."""
-        return self.uid not in _USERS or self.exe.rpartition("/")[2] in ("sudo", "doas", "pkexec", "su")
+        is_person = self.uid is not None and self.uid >= _FIRST_USER and self.uid not in _SERVICE_USERS
+        return not is_person or self.exe in _ELEVATING
 
 
 class Cause(NamedTuple):
@@ -64,6 +69,9 @@ def _kind(name: str, sources: str, pattern: str) -> _Kind:
 AUDIT = "audit"
 _NO_LOGIN = "4294967295"
 _INJECTED = "TIME_INJOFFSET|AUDIT1332"  # the size by which the kernel set the clock
+_SYSCALL = r"(?:SYSCALL )+arch="  # at the start: further on, programs and logins choose the words of a record
+# clock_settime and settimeofday; the same numbers are other calls elsewhere, such as sethostname
+_SET_CALL = rf"{_SYSCALL}(?:c000003e syscall=(?:227|164)|c00000(?:b7|f3) syscall=(?:112|170)) "
 _AUDIT_SIZE = re.compile(rf"(?:{_INJECTED}) sec=(-?\d{{1,12}}) nsec=(\d{{1,9}})\b")
 _AUDIT_LOGIN = re.compile(r"\bauid=(\d+|unset)\b")
 _AUDIT_EXE = re.compile(r'\bexe="([^"]+)"')
@@ -84,10 +92,8 @@ _SET_COMMAND = (
     r"|\btimedatectl\b.*set-time|\bchronyc\b.*(?:makestep|settime)|\bntpdate\b|\bsntp\b|\brdate\b|\badjtimex\b)"
 )
 _KINDS = (
-    # clock_settime and settimeofday of x86-64 and arm64; adjtimex only where the record has a TIME_INJOFFSET
-    _kind(
-        "audit", AUDIT, r"^(?!.*success=no)(?=.*\bexe=).*(?:\bsyscall=(?:227|164|112|170)\b|TIME_INJOFFSET|AUDIT1332)"
-    ),
+    # adjtimex only where the record has a TIME_INJOFFSET
+    _kind("audit", AUDIT, rf"^(?!.*success=no)(?=.*\bexe=)(?:{_SET_CALL}|{_SYSCALL}.* (?:{_INJECTED}) sec=)"),
     _kind("chronyd", "chronyd", rf"System clock was stepped by {_SIZE}"),
     _kind("ntpd", "ntpd", rf"(?:time reset|time stepped by|clock_step|time set) {_SIZE}"),
     _kind("openntpd", "ntpd", rf"set local clock to .*offset {_SIZE}"),
@@ -101,7 +107,7 @@ _KINDS = (
     _kind("QEMU guest agent", "qemu-ga qemu-guest-agent", "guest-set-time"),
     _kind("phc2sys", "phc2sys ptp4l timemaster", r"CLOCK_REALTIME .*\bs1\b|stepp(?:ed|ing) clock"),
     _kind("a leap second", KERNEL, "Clock: (?:inserting|deleting) leap second"),
-    _kind("audit", AUDIT, rf"^(?!.*success=no).*(?:{_INJECTED})"),
+    _kind("audit", AUDIT, rf"^(?!.*success=no)(?:{_SYSCALL}.* )?(?:(?:{_INJECTED}) )+sec="),
     _kind("systemd-timesyncd", "systemd-timesyncd", r"Initial (?:clock )?synchronization to|System clock time unset"),
     _kind("systemd-timesyncd", "systemd-timesyncd", "^synchronized$"),  # its file, see probes/step_causes.py
     _kind("a command", "sudo doas su pkexec", _SET_COMMAND),

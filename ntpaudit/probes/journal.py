@@ -10,6 +10,7 @@ import os
 import re
 import subprocess
 import tempfile
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import IO, Any, NamedTuple
@@ -92,10 +93,13 @@ class Journal:
     - `notes`: what journalctl reports about files that it could not read.
     - `is_own_only`: some files cannot be read, as a rule all but this user's own messages.
     - `kernel_boots`: the boots of kernel messages, known after `lines`.
+
+    `within_s` is how long it may take to read it once; then journalctl is ended, and JournalError raised.
     """
 
-    def __init__(self, source: JournalSource) -> None:
+    def __init__(self, source: JournalSource, within_s: float | None = None) -> None:
         self.source = source
+        self._within_s = within_s
         self.notes: list[str] = []
         self.is_own_only = False
         self.kernel_boots: set[str] = set()
@@ -142,7 +146,7 @@ class Journal:
                 )
             except OSError as error:
                 raise JournalError(f"cannot run journalctl: {error.strerror}", _REMEDY_PROGRAM) from error
-            with process:
+            with process, _limited(process, self._within_s) as late:
                 assert process.stdout is not None
                 try:
                     yield process.stdout
@@ -150,6 +154,8 @@ class Journal:
                     process.wait()
                 finally:
                     process.kill()
+            if late:
+                raise JournalError(f"reading the journal took more than {self._within_s:.0f} s")
             errors.seek(0)
             messages = errors.read(_MAX_ERRORS).decode(errors="replace").splitlines()
             self._report(messages)
@@ -168,6 +174,24 @@ class Journal:
                 self.is_own_only = True
             elif not message.startswith(_NO_NOTE) and message not in self.notes:
                 self.notes.append(message)
+
+
+@contextmanager
+def _limited(process: subprocess.Popen[bytes], within_s: float | None) -> Iterator[list[bool]]:
+    """End a process at a deadline, also one that writes nothing; the list is then no longer empty."""
+    late: list[bool] = []
+
+    def end() -> None:
+        late.append(True)
+        process.kill()
+
+    timer = threading.Timer(within_s or 0.0, end)
+    if within_s is not None:
+        timer.start()
+    try:
+        yield late
+    finally:
+        timer.cancel()
 
 
 def parse_line(text: bytes) -> LogLine | None:

@@ -105,7 +105,11 @@ def test_who_may_name_a_cause() -> None:
     assert name(line("chronyd", text, uid=None)) == "chronyd"
     command = "ann : TTY=pts/0 ; USER=root ; COMMAND=/usr/bin/date -s 10:00"
     assert name(line("sudo", command, uid=1000, exe="/usr/bin/sudo")) == "a command"
-    assert name(line("sudo", command, uid=1000, exe="/usr/bin/logger")) is None
+    for exe in ("/usr/bin/logger", "/home/ann/sudo", "sudo"):
+        assert name(line("sudo", command, uid=1000, exe=exe)) is None
+    for uid in (60_000, 65_534, 165_536, 1_811_401_105):  # of rootless containers and directories, too
+        assert name(line("chronyd", text, uid=uid, exe="/usr/bin/logger")) is None
+    assert name(line("chronyd", text, uid=61_184)) == "chronyd"
 
 
 def test_the_most_reliable_line_counts() -> None:
@@ -131,6 +135,12 @@ def test_the_most_reliable_line_counts() -> None:
         (INJECTED, "audit", False),
         (SET.replace("syscall=227", "syscall=159"), None, False),  # adjtimex that did not set the clock
         (SET.replace("success=yes", "success=no"), None, False),
+        (f"SYSCALL {SET}", DATE, True),  # as journald writes it
+        (SET.replace("c000003e syscall=227", "c00000b7 syscall=112"), DATE, True),
+        (SET.replace("syscall=227", "syscall=170"), None, False),  # sethostname of x86-64
+        (SET.replace("syscall=227", "syscall=59").replace('comm="date"', 'comm="syscall=227"'), None, False),
+        ('USER_LOGIN pid=9 uid=0 acct="syscall=227" exe="/usr/sbin/sshd" res=failed', None, False),
+        ('USER_CMD pid=9 uid=0 acct="TIME_INJOFFSET" exe="/usr/bin/su" res=success', None, False),
         (f"{SET} {INJECTED.replace('-3', '2')}", None, False),  # another step
     ],
 )

@@ -1,5 +1,6 @@
 """The servers that daemons are configured with: files of made-up hosts, and real daemons as oracles."""
 
+import os
 import shlex
 import shutil
 import subprocess
@@ -25,6 +26,7 @@ from ntpaudit.probes.daemons import (
     read_servers,
     running_daemons,
 )
+from ntpaudit.probes.daemons.files import Files
 from ntpaudit.probes.daemons.kind import ConfiguredServer, Process
 from tests.world.another_user import let_others_in
 from tests.world.namespaces import unshared
@@ -639,6 +641,17 @@ def test_servers_stay_while_no_daemon_runs(monkeypatch: pytest.MonkeyPatch, tmp_
     path.write_text("# none any more\n")
     assert own.read() == Configured((), (), is_known=True)
     assert HostServers().read().servers == ()
+
+
+def test_a_pipe_in_place_of_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its owner puts it there after we have looked: reading does not wait for a writer."""
+    (tmp_path / "file").write_text("server a.example")
+    seen = os.stat(tmp_path / "file")
+    (tmp_path / "file").unlink()
+    os.mkfifo(tmp_path / "file")
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "stat", lambda _: seen)
+        assert Files(str(tmp_path)).octets("/file") == b""
 
 
 def test_what_cannot_be_read_names_nothing(tmp_path: Path) -> None:

@@ -13,8 +13,8 @@ import pytest
 
 from ntpaudit.core.checks.daemons import STALE_POLLS, STALE_S
 from ntpaudit.core.evaluation import UNSEEN_DAEMON_S
-from ntpaudit.core.observation import Daemon, HiddenDaemons
-from ntpaudit.probes.daemons import KINDS, running_daemons
+from ntpaudit.core.observation import Configuration, Daemon, HiddenDaemons, Unavailable
+from ntpaudit.probes.daemons import KINDS, running_daemons, with_claims
 from ntpaudit.probes.daemons.chronyd import KIND as CHRONYD
 from ntpaudit.probes.daemons.process import time_processes
 from tests import abilities
@@ -27,6 +27,7 @@ from tests.world.servers import chronyd
 _WAIT = "echo $$; read line"
 _WAIT_IN_TWO_PROCESSES = "exec 3<&0; (read line <&3) & echo $$ $!; read line <&3; wait"
 
+NOT_ASKED = "neither root nor a service of its own started it"
 LACKS = "cannot set the clock: it lacks CAP_SYS_TIME"
 HIDDEN = "the processes of other users are hidden here"
 OWN_NAMESPACE = "this container has a PID namespace of its own, and daemons outside it cannot be seen"
@@ -149,6 +150,21 @@ def _eventually(pid: int, name: str) -> list[Daemon]:
     process = Path(f"/proc/{pid}")
     until(lambda: (process / "comm").read_text().strip() == name and (process / "cmdline").read_bytes(), name)
     return _seen(pid)
+
+
+@pytest.mark.needs("another-user")
+@pytest.mark.parametrize("name", ["chronyd", "ntpd", "ntp-daemon"])
+def test_another_users_program_is_not_asked(name: str, tmp_path: Path) -> None:
+    """Anybody can start a hundred of them: each would make an audit read its files, and wait for a reply."""
+    shutil.copy(shutil.which("sleep") or "/bin/sleep", tmp_path / name)
+    let_others_in(tmp_path)
+    with subprocess.Popen([*AS_USER, str(tmp_path / name), "60"]) as process:
+        try:
+            (daemon,) = with_claims(tuple(_eventually(process.pid, name)), with_sources=True)  # type: ignore[misc]
+        finally:
+            process.terminate()
+    assert daemon.claim == Unavailable(NOT_ASKED)
+    assert daemon.configuration == Configuration((), (NOT_ASKED,))
 
 
 @pytest.mark.needs("set-clock", "another-user")

@@ -7,6 +7,7 @@ import pytest
 
 from ntpaudit.core.clock.steps import Step, StepCause
 from ntpaudit.core.observation import Daemon, HiddenDaemons, HostContext
+from ntpaudit.probes import step_causes
 from ntpaudit.probes.journal import JournalSource
 from ntpaudit.probes.step_causes import causes_of_steps
 from tests.abilities import ANOTHER_USER
@@ -110,6 +111,15 @@ def test_without_a_journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert "No such file" in (causes(tmp_path / "no").unread or "")
     monkeypatch.setenv("PATH", str(tmp_path))
     assert "journalctl" in (causes(tmp_path).unread or "")
+
+
+def test_a_journal_that_does_not_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A journalctl that writes nothing and does not end, as on a slow disk, does not stop the agent."""
+    (tmp_path / "journalctl").write_text("#!/bin/sh\nexec sleep 60\n")
+    (tmp_path / "journalctl").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setattr(step_causes, "_WITHIN_S", 0.2)
+    assert causes(tmp_path).unread == "reading the journal took more than 0 s"
 
 
 def test_the_same_boot_only() -> None:

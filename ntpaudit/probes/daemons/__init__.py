@@ -1,5 +1,6 @@
 """Find the time daemons that run on this host, and the servers that they are configured with."""
 
+import os
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -34,6 +35,7 @@ KINDS = (
 )
 """Every kind of program that sets clocks. To add one, see docs/contributing.md."""
 
+_NOT_ASKED = "neither root nor a service of its own started it"
 _UNITS = frozenset(unit for kind in KINDS for unit in kind.units)
 _BY_PROCESS = {name: kind for kind in KINDS for name in kind.process_names}
 
@@ -108,6 +110,8 @@ def _claim(kind: DaemonKind, process: Process | None, with_sources: bool) -> Cla
         return Unavailable("it has ended")
     if not process.is_ours:
         return Unavailable("it runs in a container", "run ntpaudit in that container")
+    if not _may_be_asked(kind, process):
+        return Unavailable(_NOT_ASKED)
     return kind.claim(process, Files(_root(process)), with_sources)
 
 
@@ -117,9 +121,20 @@ def _configuration(kind: DaemonKind, process: Process) -> Configuration | None:
         return None
     if process.root is None:
         return Configuration((), ("its files cannot be seen from here",))
+    if not _may_be_asked(kind, process):
+        return Configuration((), (_NOT_ASKED,))
     files = Files(process.root)
     servers = tuple(kind.servers(process, files))
     return Configuration(servers, tuple(files.problems))
+
+
+def _may_be_asked(kind: DaemonKind, process: Process) -> bool:
+    """Whether no other user chose what this process is called, and what it makes us read or wait for.
+
+    Anybody can name programs ntpd, and files for them to read; only root can make one that sets the clock.
+    """
+    is_trusted = process.is_root or kind.owns_unit(process.unit) or process.uid == os.geteuid()
+    return is_trusted or process.can_set_clock is not False
 
 
 def _root(process: Process) -> str:

@@ -156,6 +156,13 @@ def _udp(process: Process, settings: CommandSettings, until: float) -> Iterator[
     raise _ClosedError(*reasons[0])
 
 
+def _left(until: float) -> float:
+    """Return the time to wait. Raises TimeoutError where none is left: a timeout of 0 would be another error."""
+    if (left := until - time.monotonic()) <= 0:
+        raise TimeoutError
+    return left
+
+
 def _asker(asking: socket.socket, until: float) -> Ask:
     refused = set[int]()
 
@@ -165,7 +172,7 @@ def _asker(asking: socket.socket, until: float) -> Ask:
         sequence = int.from_bytes(os.urandom(4))
         asking.send(request(question, sequence, data))
         while True:
-            asking.settimeout(max(until - time.monotonic(), 0.0))
+            asking.settimeout(_left(until))
             reply = asking.recv(LONGEST)
             head = read_head(reply)
             if head.sequence == sequence:
@@ -183,7 +190,7 @@ def _service(process: Process, path: str, service: str, until: float) -> Iterato
     if path not in UNIX_SOCKETS:
         raise _ClosedError(f"it asks only {UNIX_SOCKETS[0]}")
     with socket.socket(socket.AF_UNIX) as asking:
-        asking.settimeout(max(until - time.monotonic(), 0.0))
+        asking.settimeout(_left(until))
         try:
             asking.connect(service)
         except FileNotFoundError:
@@ -191,7 +198,7 @@ def _service(process: Process, path: str, service: str, until: float) -> Iterato
             raise _ClosedError("not started", start) from None
         answer = b""
         while len(answer) <= _LONGEST_ANSWER and (more := asking.recv(65536)):
-            asking.settimeout(max(until - time.monotonic(), 0.0))
+            asking.settimeout(_left(until))
             answer += more
     if not answer:
         raise _ClosedError("chronyd did not reply to it", process.unit and f"systemctl restart {process.unit}")

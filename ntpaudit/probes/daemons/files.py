@@ -28,10 +28,12 @@ class Files:
     def octets(self, path: str, *, is_needed: bool = False) -> bytes:
         """Return the octets of a regular file, as anything else may never end; a missing one as for `text`."""
         try:
-            if not stat.S_ISREG(os.stat(self.root + path).st_mode):
+            if not stat.S_ISREG(os.stat(self.root + path).st_mode):  # first: to open a device can have an effect
                 return b""
-            with open(self.root + path, "rb") as file:
-                return file.read(_LONGEST)
+            # A FIFO that its owner has put there since then must not stop us.
+            handle = os.open(self.root + path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+            with open(handle, "rb") as file:
+                return file.read(_LONGEST) if stat.S_ISREG(os.fstat(handle).st_mode) else b""
         except OSError as error:
             if is_needed or not isinstance(error, FileNotFoundError | NotADirectoryError):
                 self.problems.append(f"{path} cannot be read: {error.strerror}")

@@ -5,7 +5,6 @@ import socket
 import struct
 import time
 from collections.abc import Mapping
-from math import isfinite
 from typing import NamedTuple
 
 READ_STATUS = 1
@@ -16,6 +15,7 @@ _VERSION_AND_MODE = 2 << 3 | 6  # version 2, as ntpq sends it: every ntpd replie
 _MODE, _RESPONSE, _ERROR, _MORE, _OPERATION = 0x07, 0x80, 0x40, 0x20, 0x1F
 _MAX_OCTETS = 16_384  # no reply is as long: ntpq takes 32 fragments at most (MAXFRAGS)
 _MAX_DATAGRAMS = 128
+_MAX_NUMBER = 1e15  # a stored record with much larger ones could not be read
 
 # compiled only where an ntpd is asked
 _VARIABLE = r'[\s,]*+([^\s=,"]++)\s*+(?:=\s*+(?:"([^"]*+)"\s*+(?=,|\Z)|([^,]*+)))?+(?:,|\Z)'
@@ -134,7 +134,7 @@ def read_float(variables: Mapping[str, str], name: str) -> float | None:
     """Return a decimal number; None if it is missing, or is none."""
     text = variables.get(name) or ""
     value = float(text) if re.fullmatch(_DECIMAL, text) else None
-    return value if value is not None and isfinite(value) else None
+    return value if value is not None and abs(value) <= _MAX_NUMBER else None
 
 
 def read_int(variables: Mapping[str, str], name: str, limit: int) -> int | None:

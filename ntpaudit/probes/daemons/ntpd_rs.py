@@ -3,7 +3,7 @@
 import socket
 import time
 from collections.abc import Iterator, Mapping
-from math import inf, sqrt
+from math import sqrt
 from typing import Any
 
 from ntpaudit.core.ntp.packet import LEAP_UNSYNCHRONISED
@@ -30,7 +30,7 @@ _MAX_OCTETS = 1 << 18  # of a report: some hundred sources
 _MAX_SOURCES = 64
 _LEAP = {"NoWarning": 0, "Leap61": 1, "Leap59": 2, "Unknown": LEAP_UNSYNCHRONISED}
 _MAX_POLL = 17
-_MAX_NUMBER = 1e300  # no sum of two is an infinity
+_MAX_NUMBER = 1e15  # a stored record with much larger ones could not be read
 
 
 def _servers(process: Process, files: Files) -> Iterator[ConfiguredServer]:
@@ -158,7 +158,7 @@ def _bound_s(system: Mapping[str, Any], now: int) -> float | None:
         age_s = difference_ns(now, since) / NS_PER_S
         terms = [_number(system, f"root_variance_{name}") for name in ("base", "linear", "quadratic", "cubic")]
         variance = sum(age_s**power * term for power, term in enumerate(terms) if term is not None)
-        dispersion_s = sqrt(variance) if None not in terms and 0 <= variance < inf else None
+        dispersion_s = sqrt(variance) if None not in terms and 0 <= variance <= _MAX_NUMBER else None
     if delay_s is None or dispersion_s is None or delay_s < 0 or dispersion_s < 0:
         return None
     return delay_s / 2 + dispersion_s
