@@ -67,6 +67,7 @@ class ClockRow(NamedTuple):
     daemon_synchronised: RawValue = None
     daemon_offset_s: RawValue = None
     daemon_bound_s: RawValue = None
+    daemon_excess_s: RawValue = None
 
 
 class EventRow(NamedTuple):
@@ -115,7 +116,14 @@ STEPS = EVENT._replace(kinds=STEP_KINDS)
 SOURCE = Table("ntpaudit_source", ("host", "source"), SourceRow._fields[3:], SourceRow)
 BOUND_FIELDS = ("earliest_s", "latest_s")  # the interval that contains the offset
 TEXT_FIELDS = frozenset({"daemon", "daemon_follows"})
-_LISTED_FIELDS = ("frequency_ppm", "findings", "daemon_synchronised", "daemon_offset_s", "daemon_bound_s")
+_LISTED_FIELDS = (
+    "frequency_ppm",
+    "findings",
+    "daemon_synchronised",
+    "daemon_offset_s",
+    "daemon_bound_s",
+    "daemon_excess_s",
+)
 JUDGED_FIELDS = tuple(field for field in CLOCK.fields if field not in _LISTED_FIELDS)
 """The fields that text and nagios need of every host. Each other field costs 50 ms (10,000 hosts, VictoriaMetrics)."""
 
@@ -334,7 +342,7 @@ def _host(name: str, row: ClockRow) -> Host:
 
 def _daemon(row: ClockRow) -> DaemonClaim | None:
     """Return what a point has of the time daemon; None where it has nothing."""
-    cells = row[-6:]  # of the time daemon
+    cells = row[-7:]  # of the time daemon
     if cells == _NO_DAEMON:  # spares 1 µs for each of 10,000 hosts
         return None
     synchronised = number(row.daemon_synchronised)
@@ -345,10 +353,11 @@ def _daemon(row: ClockRow) -> DaemonClaim | None:
         number(row.daemon_offset_s),
         number(row.daemon_bound_s),
         number(row.daemon_unapproved) == 1,
+        number(row.daemon_excess_s),
     )
 
 
-_NO_DAEMON = (None,) * 6
+_NO_DAEMON = (None,) * 7
 
 _SEVERITIES: dict[float | None, Severity] = {float(severity): severity for severity in Severity}
 _VERDICTS: dict[float | None, Verdict] = {float(index): verdict for index, verdict in enumerate(VERDICTS)}

@@ -196,6 +196,7 @@ def _clock(record: Record) -> dict[str, Value]:
             "daemon_follows": claim.get("follows"),
             "daemon_offset_s": _float(compared.daemon_offset_s),
             "daemon_bound_s": _float(compared.daemon_bound_s),
+            "daemon_excess_s": _float(compared.daemon_excess_s),
             "daemon_updated_s": _float(claim.get("updated_s")),
         }
     if nearest is not None:

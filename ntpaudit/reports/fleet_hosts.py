@@ -108,8 +108,7 @@ def daemon_words(host: Host) -> str:
     words += ["its source is not approved"] if daemon.is_unapproved and not daemon.follows else []
     words += ["not synchronised"] if daemon.is_synchronised is False else []
     words += [] if daemon.offset_s is None else [f"claims {format_offset(daemon.offset_s)}"]
-    if excess_s := daemon.excess_s(host.offset):
-        words.append(f"{format_duration(excess_s, rounding='down')} from what is measured")
+    words += [f"{format_duration(daemon.excess_s, rounding='down')} from what is measured"] if daemon.excess_s else []
     return "; ".join(words)
 
 

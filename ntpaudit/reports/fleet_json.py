@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from math import isfinite
 from typing import Any
 
-from ntpaudit.core.fleet.model import DaemonClaim, Fleet, Host, HostStatus, Order, Site, max_error_s
+from ntpaudit.core.fleet.model import Fleet, HostStatus, Order, Site, max_error_s
 from ntpaudit.core.policy import Severity
 from ntpaudit.core.units import direction, format_utc
 from ntpaudit.formats.json_record import json_line
@@ -71,10 +71,6 @@ def _counts(site: Site) -> dict[str, int]:
     return {"hosts": sum(site.hosts)} | {severity.word: site.hosts[severity] for severity in Severity}
 
 
-def _daemon_data(daemon: DaemonClaim, host: Host) -> dict[str, Any]:
-    return daemon._asdict() | {"excess_s": daemon.excess_s(host.offset)}
-
-
 def host_data(one: HostStatus) -> dict[str, Any]:
     """Return what is known of a host; without a point, nothing of it."""
     known: dict[str, Any] = {
@@ -101,7 +97,7 @@ def host_data(one: HostStatus) -> dict[str, Any]:
             "usable": host.usable,
             "falsetickers": host.falsetickers,
             "findings": host.findings,
-            "daemon": None if host.daemon is None else _daemon_data(host.daemon, host),
+            "daemon": None if host.daemon is None else host.daemon._asdict(),
         }
     alarms = [
         {"id": alarm.kind, "severity": alarm.severity, "since": format_utc(alarm.since_ns), "value_s": alarm.value_s}

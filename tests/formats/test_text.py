@@ -312,6 +312,6 @@ def test_a_statement_that_is_refuted_says_by_how_much() -> None:
     """The least distance, at 40 columns too."""
     misled = record(*servers(0.2), daemons=(CHRONYD._replace(claim=CLAIM),))
     shown = dict(facts(misled))
-    assert shown["daemon"].endswith("; contradicts the servers by 194 ms")
+    assert shown["daemon"].endswith("; contradicts the servers by 192 ms")
     assert shown["kernel"].endswith("; contradicts the servers by 165 ms")
     assert max(map(len, render(misled, width=40).split("\n\n")[-1].splitlines())) <= 40

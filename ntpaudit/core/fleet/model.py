@@ -57,7 +57,8 @@ class DaemonClaim(NamedTuple):
 
     `offset_s` is positive if the host is behind by the daemon, `bound_s` its own bound of the error. VictoriaMetrics
     stores no texts, so it has neither `name` nor `follows`. `is_unapproved`: what it follows is against the policy of
-    its site, as its agent has found.
+    its site, as its agent has found. `excess_s` is how far the measured interval is from what the daemon allows, as its
+    agent has computed it; 0 if both can be right.
     """
 
     name: str | None = None
@@ -66,13 +67,7 @@ class DaemonClaim(NamedTuple):
     offset_s: float | None = None
     bound_s: float | None = None
     is_unapproved: bool = False
-
-    def excess_s(self, measured: Bounded | None) -> float | None:
-        """Return how far what it claims is from what is measured, in seconds; 0 if both can be right."""
-        if measured is None or self.offset_s is None:
-            return None
-        error_s = self.bound_s or 0.0
-        return max(measured.earliest_s - self.offset_s - error_s, self.offset_s - error_s - measured.latest_s, 0.0)
+    excess_s: float | None = None
 
 
 def max_error_s(offset: Bounded) -> float:
