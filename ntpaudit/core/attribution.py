@@ -10,6 +10,7 @@ _LIKE_STEP = 0.01  # a line that states the size of a step is about it if both a
 _LIKE_STEP_US = 10_000  # ... or 10 ms
 _FIRST_USER = 1000  # from here on users of people and of a directory: what they log as a daemon is not believed
 _SERVICE_USERS = range(61_184, 65_520)  # DynamicUser= of systemd.exec(5)
+_PROGRAMS = ("/usr/", "/opt/", "/bin/", "/sbin/", "/lib/", "/nix/store/", "/gnu/store/")
 _ELEVATING = frozenset(
     f"{folder}/{name}" for folder in ("/bin", "/usr/bin", "/usr/local/bin") for name in ("sudo", "doas", "pkexec", "su")
 )  # they run as the user who calls them; anybody can call a program of his own sudo
@@ -41,9 +42,14 @@ class LogLine(NamedTuple):
 
     @property
     def is_credible(self) -> bool:
-        """Whether the line cannot come from an ordinary user under the name of another program."""
-        is_person = self.uid is not None and self.uid >= _FIRST_USER and self.uid not in _SERVICE_USERS
-        return not is_person or self.exe in _ELEVATING
+        """Whether the line cannot come from another program under this name.
+
+        A daemon that has given up root logs by its own program; a web server that is broken into has another one.
+        """
+        if self.source in (KERNEL, AUDIT) or self.uid in (None, 0) or self.exe in _ELEVATING:
+            return True
+        is_person = self.uid >= _FIRST_USER and self.uid not in _SERVICE_USERS
+        return not is_person and self.exe.startswith(_PROGRAMS) and self.exe.rpartition("/")[2] == self.source
 
 
 class Cause(NamedTuple):
@@ -105,6 +111,11 @@ _KINDS = (
     _kind("VirtualBox", "VBoxService vboxadd-service kernel", "timesync .*Radical guest time change"),
     _kind("VMware Tools", "vmtoolsd vmsvc", r"(?i)\b(?:time ?sync|clock (?:set|stepped)|synchronized .*time)"),
     _kind("QEMU guest agent", "qemu-ga qemu-guest-agent", "guest-set-time"),
+    _kind(  # after a live migration it runs hwclock --hctosys
+        "Google's guest agent",
+        "google_guest_agent GCEGuestAgent google-clock-skew",
+        "Synced system time with hardware clock",
+    ),
     _kind("phc2sys", "phc2sys ptp4l timemaster", r"CLOCK_REALTIME .*\bs1\b|stepp(?:ed|ing) clock"),
     _kind("a leap second", KERNEL, "Clock: (?:inserting|deleting) leap second"),
     _kind("audit", AUDIT, rf"^(?!.*success=no)(?:{_SYSCALL}.* )?(?:(?:{_INJECTED}) )+sec="),

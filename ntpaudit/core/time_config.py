@@ -15,6 +15,7 @@ OVERFLOW_ID = 65534  # the id of every user and group that a user namespace does
 
 _VOLATILE = "/run/"
 _RUNTIME_UNITS = "/run/systemd/system/"
+_LEASES = ("/run/chrony-dhcp/", "/run/systemd/netif/")  # the servers of DHCP are gone while a link is down
 
 
 class ConfigChange(NamedTuple):
@@ -97,14 +98,17 @@ def _path_of(setting: TimeSetting) -> str:
 
 
 def _is_expected(path: str, state: TimeConfigState, after: TimeSetting | None, *, is_new: bool) -> bool:
-    """Whether a setting may be missing, or there for the first time: a service has files, whose changes are listed."""
+    """Whether a setting may be missing, or there for the first time.
+
+    A service has files, whose changes are listed. A lease that ends is no change; other servers in the next one are.
+    """
     if after is None:
         return _may_return(path, state)
     return is_new and (state.scope != SCOPE or not path.startswith("/"))
 
 
 def _may_return(path: str, state: TimeConfigState) -> bool:
-    return path in state.awaited or not path.startswith("/")
+    return path in state.awaited or not path.startswith("/") or path.startswith(_LEASES)
 
 
 def _change(

@@ -17,11 +17,16 @@ _RECORD = re.compile(
 _MAX_LINE = 1 << 16
 
 
-def read_audit_log(path: str = AUDIT_LOG) -> list[LogLine] | Unavailable:
-    """Return what the log and its older files (`audit.log.1`) record about set clocks, or why they cannot be read."""
+def read_audit_log(path: str = AUDIT_LOG, since_s: int = 0) -> list[LogLine] | Unavailable:
+    """Return what the log and its older files (`audit.log.1`) record about set clocks, or why they cannot be read.
+
+    Older files that were last written before `since_s` (host time, Unix seconds) are skipped: a site may keep them all.
+    """
     found: list[LogLine] = []
     try:
         for name in (path, *sorted(glob.glob(f"{glob.escape(path)}.*"))):
+            if name != path and os.stat(name).st_mtime < since_s:
+                continue
             with open(name, encoding="utf-8", errors="replace") as file:
                 found += parse_audit(file)
     except FileNotFoundError:

@@ -93,6 +93,7 @@ class Journal:
     - `notes`: what journalctl reports about files that it could not read.
     - `is_own_only`: some files cannot be read, as a rule all but this user's own messages.
     - `kernel_boots`: the boots of kernel messages, known after `lines`.
+    - `begins_us`: the uptime of the first of these lines in each boot; the kernel's own first ones are among them.
 
     `within_s` is how long it may take to read it once; then journalctl is ended, and JournalError raised.
     """
@@ -103,6 +104,7 @@ class Journal:
         self.notes: list[str] = []
         self.is_own_only = False
         self.kernel_boots: set[str] = set()
+        self.begins_us: dict[str, int] = {}
 
     def times(self) -> Iterator[list[Row]]:
         """Yield the receive times of all entries, in the journal's order. Raises JournalError if none can be read."""
@@ -128,6 +130,7 @@ class Journal:
             for text in output:
                 line = parse_line(text)
                 if line is not None:
+                    self.begins_us.setdefault(line.boot_id, line.monotonic_us)
                     if line.source == KERNEL:
                         self.kernel_boots.add(line.boot_id)
                     yield line

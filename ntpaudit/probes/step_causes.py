@@ -11,6 +11,7 @@ from ntpaudit.core.observation import HiddenDaemons, HostContext, Unavailable
 from ntpaudit.core.units import NS_PER_S
 from ntpaudit.errors import JournalError
 from ntpaudit.probes.audit_log import AUDIT_LOG, read_audit_log
+from ntpaudit.probes.daemons import log_files
 from ntpaudit.probes.journal import OWN_ONLY_REMEDY, Journal, JournalSource
 
 _LOGGING = ("chronyd", "ntpd", "ntpd-rs", "openntpd", "phc2sys", "ptp4l", "timemaster", "VBoxService")
@@ -27,7 +28,7 @@ def find_causes(
 ) -> tuple[list[ClockChange], list[Unavailable]]:
     """Return the changes with their causes, and the logs that could not be searched. None: the host's own logs."""
     unread: list[Unavailable] = []
-    lines = _journal_lines([change.moment for change in changes], JournalSource(journal), unread)
+    lines = _journal_lines([change.moment for change in changes], Journal(JournalSource(journal)), unread)
     audits = read_audit_log(audit_log or AUDIT_LOG)
     if isinstance(audits, Unavailable):
         unread.append(audits)
@@ -44,16 +45,19 @@ def causes_of_steps(
         Moment(boot_id, (step.since_ns or 0) // 1000, (step.monotonic_ns or 0) // 1000, step.size_ns // 1000)
         for step in steps
     ]
+    since_s = 0
     if not any(step.is_gap for step in steps):
-        since_s = min(min(step.before_ns, step.after_ns) for step in steps) // NS_PER_S - _BEFORE_S
-        journal = journal._replace(since_s=max(0, since_s))
+        since_s = max(0, min(min(step.before_ns, step.after_ns) for step in steps) // NS_PER_S - _BEFORE_S)
+        journal = journal._replace(since_s=since_s)
     unreadable: list[Unavailable] = []
-    lines = _journal_lines(moments, journal, unreadable, within_s=_WITHIN_S)
-    audits = read_audit_log(audit_log)
+    reader = Journal(journal, _WITHIN_S)
+    lines = _journal_lines(moments, reader, unreadable)
+    audits = read_audit_log(audit_log, since_s)
     host_lines = [*([] if isinstance(audits, Unavailable) else audits), *_timesyncd()]
-    unread = _reason(unreadable) or _unlogged(context)
+    unread_of_all = _reason(unreadable) or _unlogged(context)
     found = []
     for step, moment in zip(steps, moments, strict=True):
+        unread = unread_of_all or _deleted(step, moment, reader)
         cause = step_cause(moment, step.before_ns, step.after_ns, lines, host_lines)
         found.append(
             StepCause(step.boottime_ns, cause.name, cause.by_person)
@@ -69,8 +73,11 @@ def _unlogged(context: HostContext) -> str | None:
         return "the host of this container sets the clock"
     if isinstance(context.daemons, HiddenDaemons):
         return f"time daemons may be hidden ({context.daemons.reason})"
-    silent = [daemon.name for daemon in context.known_daemons if daemon.name not in _LOGGING]
-    return f"{silent[0]} may set the clock and does not log it" if silent else None
+    able = [daemon for daemon in context.known_daemons if daemon.disciplines is not False]
+    silent = [daemon.name for daemon in able if daemon.name not in _LOGGING]
+    if silent:
+        return f"{silent[0]} may set the clock and does not log it"
+    return next((f"{daemon.name} logs to {path}" for daemon, path in log_files(able)), None)
 
 
 def _reason(unreadable: Sequence[Unavailable]) -> str | None:
@@ -90,10 +97,15 @@ def _timesyncd() -> list[LogLine]:
     return [LogLine("", 0, changed_us, "systemd-timesyncd", "synchronized")]
 
 
-def _journal_lines(
-    moments: Iterable[Moment], source: JournalSource, unread: list[Unavailable], within_s: float | None = None
-) -> list[LogLine]:
-    near, reader, lines = NearLines(moments), Journal(source, within_s), list[LogLine]()
+def _deleted(step: Step, moment: Moment, reader: Journal) -> str | None:
+    """Return why the journal may have had a line about a step while no agent was running: its first ones are gone."""
+    begins_us = reader.begins_us.get(moment.boot_id)
+    is_whole = not step.is_gap or (begins_us is not None and begins_us <= moment.from_us)
+    return None if is_whole else "the journal of the time without an agent is not complete"
+
+
+def _journal_lines(moments: Iterable[Moment], reader: Journal, unread: list[Unavailable]) -> list[LogLine]:
+    near, lines = NearLines(moments), list[LogLine]()
     try:
         for line in reader.lines(near.boot_ids):
             if near.has(line.boot_id, line.monotonic_us):

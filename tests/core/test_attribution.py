@@ -43,6 +43,7 @@ def name(*lines: LogLine, moment: Moment = STEP) -> str | None:
         ("systemd-timesyncd", "Initial synchronization to time server 192.0.2.1:123 (ntp1).", "systemd-timesyncd"),
         ("kernel", "10:00:01 timesync vgsvcTimeSyncWorker: Radical guest time change: -2 500 000 000ns", "VirtualBox"),
         ("qemu-ga", "info: guest-set-time called, time: 1796032800000000000", "QEMU guest agent"),
+        ("google-clock-skew", "INFO Synced system time with hardware clock.", "Google's guest agent"),
         ("phc2sys", "[61.5] CLOCK_REALTIME phc offset 2500000000 s1 freq +0 delay 500", "phc2sys"),
         ("kernel", "Clock: inserting leap second 23:59:60 UTC", "a leap second"),
         (
@@ -101,7 +102,11 @@ def test_who_may_name_a_cause() -> None:
     """An ordinary user can write under any name: it is not believed; sudo runs as that user, and is."""
     text = "System clock was stepped by -2.500000 seconds"
     assert name(line("chronyd", text, uid=1000, exe="/usr/bin/logger")) is None
-    assert name(line("chronyd", text, uid=101)) == "chronyd"
+    for uid in (101, 61_184):
+        assert name(line("chronyd", text, uid=uid, exe="/usr/sbin/chronyd")) == "chronyd"
+        for exe in ("", "/usr/bin/logger", "/tmp/chronyd"):
+            assert name(line("chronyd", text, uid=uid, exe=exe)) is None
+    assert name(line("audit", SET, uid=1000, exe="/usr/bin/date")) == DATE
     assert name(line("chronyd", text, uid=None)) == "chronyd"
     command = "ann : TTY=pts/0 ; USER=root ; COMMAND=/usr/bin/date -s 10:00"
     assert name(line("sudo", command, uid=1000, exe="/usr/bin/sudo")) == "a command"
@@ -109,7 +114,6 @@ def test_who_may_name_a_cause() -> None:
         assert name(line("sudo", command, uid=1000, exe=exe)) is None
     for uid in (60_000, 65_534, 165_536, 1_811_401_105):  # of rootless containers and directories, too
         assert name(line("chronyd", text, uid=uid, exe="/usr/bin/logger")) is None
-    assert name(line("chronyd", text, uid=61_184)) == "chronyd"
 
 
 def test_the_most_reliable_line_counts() -> None:

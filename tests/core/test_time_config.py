@@ -104,6 +104,20 @@ def test_files_are_added_and_removed() -> None:
     ]
 
 
+@pytest.mark.parametrize("lease", [DHCP, TimeSetting("/run/systemd/netif/state", "192.0.2.9")])
+def test_a_link_that_goes_down(lease: TimeSetting) -> None:
+    """The servers of DHCP are gone until it is up again: only others are a change."""
+    state, _ = watch_settings(None, seen((CONF, lease)), NOON)
+    down, new = watch_settings(state, seen((CONF,), S), NOON + S)
+    assert new == ()
+    assert watch_settings(down, seen((CONF,), 2 * S), NOON + 2 * S) == (down, ())
+    up, new = watch_settings(down, seen((CONF, lease), 3 * S), NOON + 3 * S)
+    assert (up, new) == (state, ())
+    other = lease._replace(value="192.0.2.66", sha256=None) if lease.value else lease._replace(sha256="e" * 64)
+    _, new = watch_settings(down, seen((CONF, other), 3 * S), NOON + 3 * S)
+    assert [one.path for one in new] == [lease.path]
+
+
 def test_a_service_that_is_masked() -> None:
     """The state of a service is compared; one that is not seen, or in no known state, has not changed."""
     state, _ = watch_settings(None, seen((CONF,), **units("enabled")), NOON)
@@ -194,8 +208,12 @@ def test_a_change_while_no_agent_ran_is_detected() -> None:
     waiting = judged(booted, SETTINGS[:3], HOUR)
     assert not is_listed(judged(waiting.state, SETTINGS, HOUR + S))  # the lease is the same as before the boot
     assert is_listed(judged(waiting.state, (*SETTINGS[:3], DHCP._replace(sha256="e" * 64)), HOUR + S))
-    renewed = judged(waiting.state, SETTINGS, HOUR + S)
-    assert is_listed(judged(renewed.state, SETTINGS[:3], HOUR + 2 * S))  # lost within the boot
+    fragment = CONF._replace(path="/run/systemd/timesyncd.conf.d/site.conf")
+    added = judged(waiting.state, (*SETTINGS, fragment), HOUR + S)
+    cleared = added.state._replace(time_config=added.state.time_config and added.state.time_config._replace(changes=()))
+    assert not is_listed(judged(cleared, (*SETTINGS, fragment), HOUR + 2 * S))
+    assert is_listed(judged(cleared, SETTINGS, HOUR + 2 * S))  # lost within the boot
+    assert not is_listed(judged(cleared, (*SETTINGS[:3], fragment), HOUR + 2 * S))  # a lease can end
 
 
 def test_a_change_before_the_first_measurement_is_dated_later() -> None:

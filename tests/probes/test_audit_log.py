@@ -47,6 +47,11 @@ def test_older_files(tmp_path: Path) -> None:
     found = read_audit_log(str(tmp_path / "audit.log"))
     assert not isinstance(found, Unavailable)
     assert [line.realtime_us // 10**6 for line in found] == [1_790_000_102, 1_790_000_100]
+    os.utime(tmp_path / "audit.log.1", (1_790_000_101, 1_790_000_101))
+    for since_s, count in ((1_790_000_101, 2), (1_790_000_102, 1)):
+        newest = read_audit_log(str(tmp_path / "audit.log"), since_s)
+        assert not isinstance(newest, Unavailable)
+        assert len(newest) == count
 
 
 def test_no_log(tmp_path: Path) -> None:

@@ -325,6 +325,16 @@ def test_socket_of_another_user_is_not_believed() -> None:
         assert not asked_of_it
 
 
+def test_missing_unix_socket_is_no_impostor(tmp_path: Path) -> None:
+    """A chronyd that never made it: there is nothing to remove."""
+    place = tmp_path / "chronyd.sock"
+    process = Process(os.getpid(), (), uid=os.geteuid())
+    found = chrony_client.claim(process, CommandSettings(0, str(place)), True, str(tmp_path / "helper"))
+    assert isinstance(found, Unavailable)
+    assert f"there is no {place}" in found.reason
+    assert not (found.remedy or "").startswith("rm ")
+
+
 @pytest.mark.needs("another-user")
 def test_unix_socket_of_another_user_is_not_believed(tmp_path: Path) -> None:
     """Where chronyd's socket should be there is one that another user made."""

@@ -643,6 +643,19 @@ def test_servers_stay_while_no_daemon_runs(monkeypatch: pytest.MonkeyPatch, tmp_
     assert HostServers().read().servers == ()
 
 
+def test_where_a_daemon_logs(tmp_path: Path) -> None:
+    """By an option of chronyd and ntpd, or the configuration of ntpd; the others, and these by default, to syslog."""
+    _write(tmp_path, {NTPD: "logfile /var/log/ntp.log\n", "/etc/other.conf": "server a\n# logfile /tmp/no\n"})
+    files = Files(str(tmp_path))
+    assert chronyd.KIND.log_file(Process(1, ("chronyd", "-l", "/var/log/chrony.log")), files) == "/var/log/chrony.log"
+    assert chronyd.KIND.log_file(Process(1, ("chronyd", "-F", "1")), files) is None
+    ntpd = next(kind for kind in KINDS if kind.name == "ntpd")
+    for words, expected in {"": "/var/log/ntp.log", "-l /run/x": "/run/x", "-c /etc/other.conf": None}.items():
+        assert ntpd.log_file(Process(1, ("ntpd", "-g", *words.split())), Files(str(tmp_path))) == expected
+    bare = Files(str(tmp_path / "bare"))
+    assert [kind.name for kind in KINDS if kind.log_file(Process(1, (kind.name,)), bare)] == []
+
+
 def test_a_pipe_in_place_of_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its owner puts it there after we have looked: reading does not wait for a writer."""
     (tmp_path / "file").write_text("server a.example")

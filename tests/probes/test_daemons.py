@@ -14,8 +14,10 @@ import pytest
 from ntpaudit.core.checks.daemons import STALE_POLLS, STALE_S
 from ntpaudit.core.evaluation import UNSEEN_DAEMON_S
 from ntpaudit.core.observation import Configuration, Daemon, HiddenDaemons, Unavailable
+from ntpaudit.probes import daemons as probes_daemons
 from ntpaudit.probes.daemons import KINDS, running_daemons, with_claims
 from ntpaudit.probes.daemons.chronyd import KIND as CHRONYD
+from ntpaudit.probes.daemons.kind import Process
 from ntpaudit.probes.daemons.process import time_processes
 from tests import abilities
 from tests.waiting import until
@@ -143,6 +145,14 @@ def test_a_name_is_no_daemon(name: str, before: list[str], tmp_path: Path) -> No
         finally:
             process.terminate()
     assert daemons == [_holding(name, process.pid)._replace(disciplines=False, reason=LACKS)]
+
+
+def test_a_program_without_a_command_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Anybody can start one: it is no daemon that may discipline the clock unseen."""
+    processes = [("ntpd", Process(one, (), can_set_clock=able)) for one, able in ((1, False), (2, True), (3, None))]
+    monkeypatch.setattr(probes_daemons, "time_processes", lambda _names: (processes, None))
+    unseen = "its command line cannot be seen"
+    assert [(one.disciplines, one.reason) for one in _found()] == [(False, LACKS), (None, unseen), (None, unseen)]
 
 
 def _eventually(pid: int, name: str) -> list[Daemon]:

@@ -73,6 +73,16 @@ def test_while_no_agent_ran(tmp_path: Path) -> None:
 
 
 @pytest.mark.needs("systemd-journal-remote")
+def test_a_journal_that_is_deleted_in_part(tmp_path: Path) -> None:
+    """What a daemon logged while no agent ran is gone: only a journal of all of that time proves that there is none."""
+    gap = STEP._replace(is_gap=True, since_ns=(AT_US - 4000 * S) * 1000)
+    write_journal(tmp_path / "part", [KERNEL])
+    assert "not complete" in (causes(tmp_path / "part", step=gap).unread or "")
+    write_journal(tmp_path / "whole", [KERNEL._replace(monotonic_us=AT_US - 4001 * S), KERNEL])
+    assert causes(tmp_path / "whole", step=gap) == StepCause(UPTIME_NS, None)
+
+
+@pytest.mark.needs("systemd-journal-remote")
 @pytest.mark.parametrize(
     ("context", "reason"),
     [
@@ -90,6 +100,14 @@ def test_what_sets_a_clock_without_a_line(tmp_path: Path, context: HostContext, 
     assert causes(tmp_path / "silent", context) == StepCause(UPTIME_NS, None, unread=reason)
     write_journal(tmp_path / "named", [KERNEL, STEPPED])
     assert causes(tmp_path / "named", context) == StepCause(UPTIME_NS, "chronyd")
+
+
+@pytest.mark.needs("systemd-journal-remote")
+def test_a_program_that_cannot_set_the_clock(tmp_path: Path) -> None:
+    """Anybody can start one called vmtoolsd: it excuses no step."""
+    write_journal(tmp_path, [KERNEL])
+    context = CONTEXT._replace(daemons=(CHRONYD, Daemon("vmtoolsd", 7, False, "cannot set the clock")))
+    assert causes(tmp_path, context) == StepCause(UPTIME_NS, None)
 
 
 @pytest.mark.needs("systemd-journal-remote", "another-user")

@@ -1,7 +1,7 @@
 """Find the time daemons that run on this host, and the servers that they are configured with."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from ntpaudit.core.observation import (
@@ -35,6 +35,7 @@ KINDS = (
 )
 """Every kind of program that sets clocks. To add one, see docs/contributing.md."""
 
+_LACKS = "cannot set the clock: it lacks CAP_SYS_TIME"
 _NOT_ASKED = "neither root nor a service of its own started it"
 _UNITS = frozenset(unit for kind in KINDS for unit in kind.units)
 _BY_PROCESS = {name: kind for kind in KINDS for name in kind.process_names}
@@ -128,6 +129,17 @@ def _configuration(kind: DaemonKind, process: Process) -> Configuration | None:
     return Configuration(servers, tuple(files.problems))
 
 
+def log_files(daemons: Iterable[Daemon]) -> Iterator[tuple[Daemon, str]]:
+    """Yield the daemons that log to a file of their own, and that file."""
+    for daemon in daemons:
+        kind = next((kind for kind in KINDS if kind.name == daemon.name), None)
+        found = find_process(daemon.pid, _BY_PROCESS)
+        if kind is not None and found is not None and _may_be_asked(kind, found[1]):
+            path = kind.log_file(found[1], Files(_root(found[1])))
+            if path is not None:
+                yield daemon, path
+
+
 def _may_be_asked(kind: DaemonKind, process: Process) -> bool:
     """Whether no other user chose what this process is called, and what it makes us read or wait for.
 
@@ -200,11 +212,13 @@ def _running() -> tuple[list[Running], str | None]:
 
 
 def _daemon(kind: DaemonKind, process: Process) -> Daemon:
+    if not process.words and process.can_set_clock is False:
+        return kind.daemon(process.pid, False, _LACKS, process.unit)
     if not process.words:
         return kind.daemon(process.pid, None, "its command line cannot be seen", process.unit)
     role = kind.role(process, Files(f"/proc/{process.pid}/root" if process.root is None else process.root))
     if role.disciplines is not False and process.can_set_clock is False:
-        return kind.daemon(process.pid, False, "cannot set the clock: it lacks CAP_SYS_TIME", process.unit)
+        return kind.daemon(process.pid, False, _LACKS, process.unit)
     if role.disciplines is not False and process.can_set_clock is None:
         return kind.daemon(process.pid, None, "whether it can set the clock cannot be seen", process.unit)
     return kind.daemon(process.pid, role.disciplines, role.reason, process.unit)

@@ -103,7 +103,9 @@ def _unix_socket(process: Process, path: str, until: float) -> Iterator[Ask]:
         raise _ClosedError("open to root and its own user only")
     if process.root and not os.path.samefile(process.root + path, path):
         raise _ClosedError("in another mount namespace")
-    if owner_of(path) not in (0, process.uid):
+    if (owner := owner_of(path)) is None:
+        raise _ClosedError(f"there is no {path}")
+    if owner not in (0, process.uid):
         raise _ClosedError("another user made it", f"rm {path}, and restart chronyd")
     ours = f"{folder}/ntpaudit.{os.getpid()}.sock"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as asking:

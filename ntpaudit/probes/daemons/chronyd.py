@@ -94,6 +94,10 @@ def _claim(process: Process, files: Files, with_sources: bool) -> Claim | Unavai
     return chrony_client.claim(process, command_settings(process, files), with_sources)
 
 
+def _log_file(process: Process, _files: Files) -> str | None:
+    return _options(process).last("-l")
+
+
 def command_settings(process: Process, files: Files) -> CommandSettings:
     """Return where it takes commands by its configuration: `cmdport` and `bindcmdaddress`."""
     settings = CommandSettings()
@@ -113,5 +117,12 @@ def command_settings(process: Process, files: Files) -> CommandSettings:
 
 # it clears STA_UNSYNC only with `rtcsync` (A5)
 KIND = DaemonKind(
-    "chronyd", ("chronyd",), ("chrony", "chronyd", "timemaster"), _role, _servers, clears_unsync=False, claim=_claim
+    "chronyd",
+    ("chronyd",),
+    ("chrony", "chronyd", "timemaster"),
+    _role,
+    _servers,
+    clears_unsync=False,
+    claim=_claim,
+    log_file=_log_file,
 )

@@ -61,6 +61,8 @@ class DaemonKind(NamedTuple):
     `units` are the names of its services without `.service` and what follows an `@`. `servers` reads the NTP servers
     that a process is configured with; None where it has none. `clears_unsync` and `max_poll_s` are those of `Daemon`.
 
+    `log_file` is the file of its own that a process logs to instead of syslog; None if there is none.
+
     `claim` asks a process for its report about itself, with its servers or without; None where there is none. It must
     not believe a reply of another user's process, nor wait longer than `CLAIM_WITHIN_S`.
     """
@@ -73,6 +75,7 @@ class DaemonKind(NamedTuple):
     clears_unsync: bool = True
     max_poll_s: float = 1024.0
     claim: Callable[[Process, Files, bool], Claim | Unavailable] | None = None
+    log_file: Callable[[Process, Files], str | None] = lambda *_: None
 
     def daemon(
         self, pid: int, disciplines: bool | None = True, reason: str | None = None, unit: str | None = None

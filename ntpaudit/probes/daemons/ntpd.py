@@ -19,6 +19,7 @@ from ntpaudit.probes.daemons.kind import (
     CLAIM_WITHIN_S,
     ConfiguredServer,
     DaemonKind,
+    Options,
     Process,
     Role,
     config_path,
@@ -65,6 +66,15 @@ def _servers(process: Process, files: Files) -> Iterator[ConfiguredServer]:
         return
     given = read_options(process, _OPTIONS, _LONG_OPTIONS)
     yield from map(ConfiguredServer, given.words)
+    for words in _directives(process, files, given):
+        match words:
+            case ["server" | "pool" | "peer" as kind, host, *details]:
+                host = split_port(host)[0] if "nts" in details else host  # the port is that of the key exchange
+                if host and not host.startswith(_CLOCK_ADDRESS):
+                    yield ConfiguredServer(host, pool=kind == "pool", nts="nts" in details, key="key" in details)
+
+
+def _directives(process: Process, files: Files, given: Options) -> Iterator[list[str]]:
     main = config_path(process, files, given, "-c --configfile", _DEFAULTS)
     if main is None:
         return
@@ -72,11 +82,15 @@ def _servers(process: Process, files: Files) -> Iterator[ConfiguredServer]:
     fragments = files.matching(f"{glob.escape(os.path.dirname(main))}/ntp.d/*.conf")
     start = (line for path in (main, *fragments) for line in files.lines_once(path, is_needed=is_needed))
     for _, line in files.with_included(start, _included):
-        match _words(line):
-            case ["server" | "pool" | "peer" as kind, host, *details]:
-                host = split_port(host)[0] if "nts" in details else host  # the port is that of the key exchange
-                if host and not host.startswith(_CLOCK_ADDRESS):
-                    yield ConfiguredServer(host, pool=kind == "pool", nts="nts" in details, key="key" in details)
+        yield _words(line)
+
+
+def _log_file(process: Process, files: Files) -> str | None:
+    if _is_busybox(process):
+        return None
+    given = read_options(process, _OPTIONS, _LONG_OPTIONS)
+    named = [words[1] for words in _directives(process, files, given) if words[:1] == ["logfile"] and len(words) > 1]
+    return given.last("-l", "--logfile") or next(reversed(named), None)
 
 
 def _included(files: Files, path: str, line: str) -> Collection[str]:
@@ -212,4 +226,6 @@ def _seconds(variables: Mapping[str, str], name: str) -> float | None:
     return None if value_ms is None else value_ms / 1e3
 
 
-KIND = DaemonKind("ntpd", ("ntpd",), ("ntp", "ntpd", "ntpsec", "timemaster"), _role, _servers, claim=_claim)
+KIND = DaemonKind(
+    "ntpd", ("ntpd",), ("ntp", "ntpd", "ntpsec", "timemaster"), _role, _servers, claim=_claim, log_file=_log_file
+)
