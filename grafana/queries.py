@@ -221,28 +221,10 @@ _CLAIM_NUMBERS = {
     "its bound": "daemon_bound_s",
     "update age": "daemon_updated_s",
     "measured": "offset_s",
+    "contradicted by": "daemon_excess_s",
 }
-_COMPARED = ("daemon_offset_s", "daemon_bound_s", "daemon_updated_s", "offset_s")
-_OFF = "contradicted by"
-
-
-def claims(scope: Scope, by: Sequence[str] = ("host",)) -> str:
-    """Return the inner query for what the time daemon of each host states, with the measured offset beside it.
-
-    `contradicted by` is the least distance between the measured interval and what the daemon allows (as in the record's
-    cross_check): every offset from the stated one to 0, and beyond both its bound and the drift since its last update.
-    It is 0 if both can be right, and missing if the daemon states less.
-    """
-    shown = {**_CLAIM_TEXTS, **_CLAIM_NUMBERS}
-    inner = by_host(scope, shown | {"earliest": "earliest_s", "latest": "latest_s"}, by=by)
-    bound = f'"its bound"-{DRIFT}*"update age"'
-    behind = _positive_part(f'("earliest"-("states"+abs("states"))/2-{bound})')
-    ahead = _positive_part(f'(("states"-abs("states"))/2-{bound}-"latest")')
-    return f'(SELECT "severity", {_words((*by, *shown))}, {behind}+{ahead} AS "{_OFF}" FROM {inner})'
-
-
-def _positive_part(expression: str) -> str:
-    return f"({expression}+abs({expression}))/2"
+"""What the time daemon states. `contradicted by`: how far the measured interval is from what the daemon allows, as the
+agent has computed it (`cross_check` of the record): 0 if both can be right, and missing if that is unknown."""
 
 
 def sums(columns: Mapping[str, str], inner: str, by: Sequence[str] = ()) -> tuple[Influx, ...]:
@@ -506,21 +488,6 @@ def measured(name: str, scope: Scope, *, by: Sequence[str] = ("host",)) -> str:
     return f"({last(name, scope, by=by)} and on ({', '.join(by)}) {_has(name, scope, by)})"
 
 
-def claim_off(scope: Scope, *, by: Sequence[str] = ("host",)) -> str:
-    """Return how far what each host's time daemon states is from the measured interval, as `claims` does."""
-    on = f"on ({', '.join(by)})"
-
-    def field(name: str) -> str:
-        return last(name, scope, by=by)
-
-    states = field("daemon_offset_s")
-    bound = f"({field('daemon_bound_s')} + {on} ({DRIFT} * {field('daemon_updated_s')}))"
-    behind = f"clamp_min({field('earliest_s')} - {on} clamp_min({states}, 0) - {on} {bound}, 0)"
-    ahead = f"clamp_min(clamp_max({states}, 0) - {on} {bound} - {on} {field('latest_s')}, 0)"
-    stated = " and ".join(f"{on} {_has(name, scope, by)}" for name in _COMPARED)
-    return f"(({behind} + {on} {ahead}) and {stated})"
-
-
 def is_measured(scope: Scope, *, by: Sequence[str] = ("host",)) -> str:
     """Return the hosts whose last point has a measurement that is not too old."""
     on = f"on ({', '.join(by)})"
@@ -623,16 +590,16 @@ def claims_question(scope: Scope, by: Sequence[str] = ("host",), *, only_doubtfu
 
     `only_doubtful`: of hosts whose daemon reports that it is not synchronised, or is contradicted by the servers.
     """
-    off, on = claim_off(scope, by=by), f"and on ({', '.join(by)})"
-    values = {name: measured(field, scope, by=by) for name, field in _CLAIM_NUMBERS.items()} | {_OFF: off}
-    synchronised, states = values["synchronised"], values["states"]
+    on, inner = f"and on ({', '.join(by)})", by_host(scope, {**_CLAIM_TEXTS, **_CLAIM_NUMBERS}, by=by)
+    values = {name: measured(field, scope, by=by) for name, field in _CLAIM_NUMBERS.items()}
+    synchronised, states, off = values["synchronised"], values["states"], values["contradicted by"]
     wanted = f"(({synchronised} == 0) or ({off} > 0))" if only_doubtful else f"({synchronised} or {states})"
     shown = (*by, *_CLAIM_TEXTS, *values) if only_doubtful else (*_CLAIM_TEXTS, *values)
     numbered = {f"Value #{chr(ord('A') + place)}": name for place, name in enumerate(values)}
     hidden = ("Time",) if only_doubtful else ("Time", *by)
-    where = f' WHERE "synchronised" = 0 OR "{_OFF}" > 0' if only_doubtful else ""
+    where = ' WHERE "synchronised" = 0 OR "contradicted by" > 0' if only_doubtful else ""
     return Question(
-        (Influx(f"SELECT {_words((*by, *_CLAIM_TEXTS, *values))} FROM {claims(scope, by)}{where}"),),
+        (Influx(f"SELECT {_words((*by, *_CLAIM_TEXTS, *values))} FROM {inner}{where}"),),
         tuple(Prom(f"{value} {on} {wanted}", form="table") for value in values.values()),
         ordered({name: name for name in shown}, hidden),
         named({**({name: name for name in by} if only_doubtful else {}), **numbered}, hidden),
