@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from ntpaudit.core.clock.drift import Breach, Drift
 from ntpaudit.core.events import Event
+from ntpaudit.core.fleet.model import DaemonClaim, Host
 from ntpaudit.core.observation import SourceObservation
 from ntpaudit.core.policy import Severity
 from ntpaudit.core.record import Labels, Record
@@ -134,3 +135,9 @@ _BEFORE = (_event("unsynced", 5000), _event("common-name", 5000), _event("in-for
 """Raised before the host was given another site."""
 
 _AFTER = (_event("unsynced", 500, raised=False), _event("common-name", 500, raised=False))
+
+
+def without_texts(host: Host) -> Host:
+    """Take from a host what VictoriaMetrics has no field for: the texts of its time daemon."""
+    known = host.daemon and host.daemon._replace(name=None, follows=None)
+    return host._replace(daemon=None if known == DaemonClaim() else known)

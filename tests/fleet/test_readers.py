@@ -27,7 +27,7 @@ from ntpaudit.fleet.promql import PromqlReader
 from ntpaudit.fleet.reader import Reader, SnapshotOptions
 from ntpaudit.formats.line_protocol import points, render
 from ntpaudit.render.text_safety import tag_value
-from tests.fleet.fleets import END_NS, HOSTILE, HOSTILE_KEPT, HOSTILE_SITE, HOUR_S, audits, keep, lines
+from tests.fleet.fleets import END_NS, HOSTILE, HOSTILE_KEPT, HOSTILE_SITE, HOUR_S, audits, keep, lines, without_texts
 from tests.records import record, servers
 from tests.world.flaky import FORWARD, Answer, Fault, FlakyDatabase, Request
 from tests.world.servers import influxd, victoria_metrics
@@ -76,7 +76,9 @@ def comparable(snapshot: Snapshot) -> Snapshot:
     return snapshot._replace(
         hosts=tuple(
             sorted(
-                host._replace(last_ns=host.last_ns // MS * MS, offset=host.offset and rounded(host.offset))
+                without_texts(host)._replace(
+                    last_ns=host.last_ns // MS * MS, offset=host.offset and rounded(host.offset)
+                )
                 for host in snapshot.hosts
             )
         ),
