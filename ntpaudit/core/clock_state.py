@@ -281,8 +281,8 @@ def _watch_updates(state: ClockState, observation: Observation) -> ClockState:
 
 def _watch_daemon(state: ClockState, observation: Observation) -> ClockState:
     """Detect that the time daemon has stopped (R12). If the kernel is updated after that, another one runs."""
-    if disciplining := [daemon.name for daemon in observation.known_daemons if daemon.disciplines]:
-        return state._replace(daemon=SeenDaemon(disciplining[0]))
+    if disciplining := observation.disciplining:
+        return state._replace(daemon=SeenDaemon(disciplining[0].name))
     if state.daemon is None or any(daemon.disciplines is None for daemon in observation.known_daemons):
         return state
     gone_ns = observation.taken.boottime_ns if state.daemon.gone_ns is None else state.daemon.gone_ns

@@ -56,9 +56,8 @@ def cross_check(observation: Observation, agreement: Agreement | None, drift_ppm
 
 def claiming_daemon(observation: Observation) -> Daemon | None:
     """Return the time daemon that disciplines the clock; of several the first one with a claim."""
-    disciplining = [daemon for daemon in observation.known_daemons if daemon.disciplines]
-    claiming = [daemon for daemon in disciplining if isinstance(daemon.claim, Claim)]
-    return next(iter((*claiming, *disciplining)), None)
+    claiming = [daemon for daemon in observation.disciplining if isinstance(daemon.claim, Claim)]
+    return next(iter((*claiming, *observation.disciplining)), None)
 
 
 def distance_s(interval: Interval | None, offset_s: float | None, bound_s: float | None) -> float | None:

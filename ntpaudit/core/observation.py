@@ -340,6 +340,11 @@ class Observation(NamedTuple):
         return self.context.known_daemons
 
     @property
+    def disciplining(self) -> tuple[Daemon, ...]:
+        """The visible time daemons that certainly discipline the clock."""
+        return tuple(daemon for daemon in self.known_daemons if daemon.disciplines)
+
+    @property
     def daemons_hidden(self) -> str | None:
         """Why there may be hidden time daemons; None if all are visible."""
         return self.daemons.reason if isinstance(self.daemons, HiddenDaemons) else None

@@ -12,10 +12,14 @@ from ntpaudit.core.units import NS_PER_S
 from ntpaudit.errors import JournalError
 from ntpaudit.probes.audit_log import AUDIT_LOG, read_audit_log
 from ntpaudit.probes.daemons import log_files
+from ntpaudit.probes.daemons.process import time_processes
 from ntpaudit.probes.journal import OWN_ONLY_REMEDY, Journal, JournalSource
 
 _LOGGING = ("chronyd", "ntpd", "ntpd-rs", "openntpd", "phc2sys", "ptp4l", "timemaster", "VBoxService")
 """Time daemons that log each step, or start one that does."""
+
+_GUEST_AGENTS = ("qemu-ga",)
+"""They set the clock when the hypervisor asks for it, and are no time daemons (qmp_guest_set_time of QEMU)."""
 
 _OWN = JournalSource()
 _SYNCHRONIZED = "/run/systemd/timesync/synchronized"
@@ -73,8 +77,10 @@ def _unlogged(context: HostContext) -> str | None:
         return "the host of this container sets the clock"
     if isinstance(context.daemons, HiddenDaemons):
         return f"time daemons may be hidden ({context.daemons.reason})"
-    able = [daemon for daemon in context.known_daemons if daemon.disciplines is not False]
+    # pid 0 is the kernel: hv_utils disciplines nothing, and sets the clock when the machine resumes
+    able = [daemon for daemon in context.known_daemons if daemon.disciplines is not False or daemon.pid == 0]
     silent = [daemon.name for daemon in able if daemon.name not in _LOGGING]
+    silent += [name for name, process in time_processes(_GUEST_AGENTS)[0] if process.can_set_clock is not False]
     if silent:
         return f"{silent[0]} may set the clock and does not log it"
     return next((f"{daemon.name} logs to {path}" for daemon, path in log_files(able)), None)

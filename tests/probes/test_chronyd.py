@@ -244,13 +244,13 @@ def test_reference_clock_is_named_by_its_id() -> None:
 
 
 def test_closed_chronyd_is_unavailable() -> None:
-    """With neither a UDP port nor a Unix socket no setting of ours helps: the configuration does."""
+    """With neither a UDP port nor a Unix socket its configuration must change: hardening guides demand `cmdport 0`."""
     with chronyd(extra="bindcmdaddress /\n") as daemon:
         found = claim_of(daemon)
     assert isinstance(found, Unavailable)
     assert "`cmdport 0`" in found.reason
     assert "`bindcmdaddress /`" in found.reason
-    assert found.remedy == "remove `cmdport 0` from its configuration"
+    assert found.remedy == "remove `bindcmdaddress /` from its configuration"
 
 
 @pytest.mark.needs("another-user")

@@ -1,6 +1,9 @@
 """The cause of a step by the logs that an agent can read: real journal files and audit logs, and none."""
 
 import os
+import shutil
+import subprocess
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,7 +15,9 @@ from ntpaudit.probes.journal import JournalSource
 from ntpaudit.probes.step_causes import causes_of_steps
 from tests.abilities import ANOTHER_USER
 from tests.core.worlds import CHRONYD, HOST
+from tests.waiting import until
 from tests.world.another_user import let_others_in
+from tests.world.followers import POWERLESS
 from tests.world.journals import BEGIN_US, WEB_BOOT, Entry, S, write_journal
 
 AT_US = 5000 * S
@@ -28,6 +33,7 @@ STEP = Step(
 )
 CONTEXT = HostContext(HOST._replace(boot_id="-".join(("a" * 8, "a" * 4, "a" * 4, "a" * 4, "a" * 12))), (CHRONYD,))
 STEPPED = Entry(AT_US + S, BEGIN_US + SIZE_US, "chronyd", "System clock was stepped by -2.500000 seconds")
+HV_UTILS = Daemon("hv_utils", 0, disciplines=False, reason="sets the clock only when the virtual machine resumes")
 KERNEL = Entry(AT_US - S, BEGIN_US, "kernel", "a message")
 DATE = 'arch=c000003e syscall=227 success=yes auid=1000 uid=0 exe="/usr/bin/date"'
 
@@ -92,6 +98,7 @@ def test_a_journal_that_is_deleted_in_part(tmp_path: Path) -> None:
             CONTEXT._replace(daemons=(CHRONYD, Daemon("vmtoolsd", 7, None))),
             "vmtoolsd may set the clock and does not log it",
         ),
+        (CONTEXT._replace(daemons=(CHRONYD, HV_UTILS)), "hv_utils may set the clock and does not log it"),
     ],
 )
 def test_what_sets_a_clock_without_a_line(tmp_path: Path, context: HostContext, reason: str) -> None:
@@ -108,6 +115,24 @@ def test_a_program_that_cannot_set_the_clock(tmp_path: Path) -> None:
     write_journal(tmp_path, [KERNEL])
     context = CONTEXT._replace(daemons=(CHRONYD, Daemon("vmtoolsd", 7, False, "cannot set the clock")))
     assert causes(tmp_path, context) == StepCause(UPTIME_NS, None)
+
+
+def name_is(comm: Path, name: str) -> bool:
+    """Whether a process has its name: setpriv starts under its own."""
+    return comm.read_text() == name
+
+
+@pytest.mark.needs("systemd-journal-remote", "set-clock")
+def test_the_qemu_guest_agent(tmp_path: Path) -> None:
+    """It sets the clock for the hypervisor without a line: a process of root, and not one that lacks CAP_SYS_TIME."""
+    write_journal(tmp_path, [KERNEL])
+    agent = tmp_path / "qemu-ga"
+    shutil.copy("/bin/sleep", agent)
+    for before, unread in (((), "qemu-ga may set the clock and does not log it"), (POWERLESS, None)):
+        with subprocess.Popen([*before, str(agent), "60"]) as process:
+            until(partial(name_is, Path(f"/proc/{process.pid}/comm"), "qemu-ga\n"))
+            assert causes(tmp_path) == StepCause(UPTIME_NS, None, unread=unread)
+            process.kill()
 
 
 @pytest.mark.needs("systemd-journal-remote", "another-user")

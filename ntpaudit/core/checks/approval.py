@@ -81,7 +81,7 @@ def check_unapproved_source(context: AuditContext) -> Raised | None:
 def _uses(observation: Observation) -> Iterator[_Use]:
     """Yield every source once for each program that uses it."""
     addresses = _known_addresses(observation)
-    for daemon in disciplining(observation):
+    for daemon in observation.disciplining:
         yield from _uses_of(daemon, addresses)
     own = [source for source in observation.sources if not source.needs_nts]
     yield from dict.fromkeys(_Use("ntpaudit itself queries", _identified(hosts_of(one), addresses)) for one in own)
@@ -97,11 +97,6 @@ def _uses_of(daemon: Daemon, addresses: _Addresses) -> Iterator[_Use]:
             verb = "follows" if is_followed else "is configured with"
             yield _Use(f"{daemon.name} {verb}", known, daemon, is_followed)
         seen |= set(map(plain_name, known))
-
-
-def disciplining(observation: Observation) -> Iterator[Daemon]:
-    """Yield the daemons that certainly discipline the clock."""
-    return (daemon for daemon in observation.known_daemons if daemon.disciplines)
 
 
 def _reports_sources(daemon: Daemon) -> bool:
@@ -145,7 +140,7 @@ def hosts_of(source: SourceObservation) -> tuple[str, ...]:
 
 def _known_addresses(observation: Observation) -> _Addresses:
     found = [(hosts_of(source)[0], source.address) for source in observation.sources]
-    for daemon in disciplining(observation):
+    for daemon in observation.disciplining:
         if isinstance(daemon.claim, Claim):
             found += [(source.name, source.address) for source in daemon.claim.sources]
     addresses: dict[str, frozenset[str]] = {}
@@ -222,8 +217,9 @@ UNAPPROVED_SOURCE = Rule(
         "low": "unverified_sources > 0",
     },
     case_remedies={"only ntpaudit uses such a source": _FIX_OWN, "the level is low": _FIX_UNVERIFIED},
-    notes="Only raised if `sources.approved` or `sources.role` is set. Addresses of this host are approved. So is an "
-    "address that a daemon follows if it is configured with an approved name: a name may have any address. With "
+    notes="Only raised if `sources.approved` or `sources.role` is set. A program that does not discipline the clock "
+    "(`chronyd -x`, or one without CAP_SYS_TIME) is not judged. Addresses of this host are approved. So is an address "
+    "that a daemon follows if it is configured with an approved name: a name may have any address. With "
     "`sources.role`, a source that `sources.approved` names is not public, except a zone of pool.ntp.org.",
     message_id="08cf6454ac6e4640a3b5fec7834dd4c0",
 )
@@ -248,7 +244,7 @@ def check_unauthenticated(context: AuditContext) -> Raised | None:
         return None
     unsafe: list[str] = []
     unknown: list[str] = []
-    for daemon in disciplining(context.observation):
+    for daemon in context.observation.disciplining:
         for label, is_authenticated in _authentications(daemon):
             if is_authenticated is not True:
                 (unknown if is_authenticated is None else unsafe).append(f"{daemon.name} {label}")
@@ -300,7 +296,8 @@ UNAUTHENTICATED = Rule(
     meaning="An attacker on the network path can change the time of this host.",
     formula={"medium": "unauthenticated_servers > 0", "low": "unverified_servers > 0"},
     case_remedies={"the level is low": _FIX_UNKNOWN},
-    notes="Reference clocks are not judged, nor the queries of ntpaudit itself, which never set a clock.",
+    notes="Reference clocks are not judged, nor programs that do not discipline the clock (`chronyd -x`), nor the "
+    "queries of ntpaudit itself, which never set a clock.",
     message_id="98fc29eb4dcc41b78a6aec83c5195bb5",
 )
 

@@ -67,7 +67,8 @@ DAEMON_DISAGREES = Rule(
     notes=(
         "Both bounds are the interval that the servers guarantee and the bound that the daemon states. A daemon that "
         "states none is taken to be right within the warning tolerance. An offset that the daemon states itself is one "
-        "that it corrects, so every offset from that to 0 agrees with it."
+        "that it corrects, so every offset from that to 0 agrees with it. Only the daemon that disciplines the clock "
+        "is compared, not one that only serves (`chronyd -x`)."
     ),
     message_id="2915bf92a9744fbf8f23ce1c82b04901",
     is_of_offset=True,

@@ -43,7 +43,7 @@ def check_daemon_dead(context: AuditContext) -> Raised | None:
     processes are visible and the kernel's maximum error, which a daemon had set, has only grown.
     """
     kernel, vanished, stale_s = context.observation.kernel, context.earlier.vanished, context.earlier.stale_s
-    if _disciplining(context):
+    if context.observation.disciplining:
         return None
     if vanished is not None:
         message = f"{vanished} has stopped, and no other time daemon was found"
@@ -92,7 +92,7 @@ DAEMON_DEAD = Rule(
 
 def check_unsynced(context: AuditContext) -> Raised | None:
     """NTPA-05: the kernel reports an unsynchronised clock, and nothing contradicts it (A4, A5)."""
-    kernel, daemons = context.observation.kernel, _disciplining(context)
+    kernel, daemons = context.observation.kernel, context.observation.disciplining
     if isinstance(kernel, Unavailable) or kernel.is_synchronised or _is_booting(context):
         return None
     if not all(daemon.clears_unsync or _is_unsynchronised(daemon) for daemon in daemons):
@@ -139,7 +139,7 @@ UNSYNCED = Rule(
 
 def check_daemon_count(context: AuditContext) -> Raised | None:
     """NTPA-17: no time daemon is set up for this clock, or several discipline it."""
-    daemons, kernel = _disciplining(context), context.observation.kernel
+    daemons, kernel = context.observation.disciplining, context.observation.kernel
     if len(daemons) > 1:
         names = ", ".join(f"{daemon.name} (pid {daemon.pid})" for daemon in daemons)
         message = f"several programs discipline this clock: {names}{_reports(daemons)}"
@@ -183,7 +183,7 @@ DAEMON_COUNT = Rule(
 
 def check_daemon_stale(context: AuditContext) -> Raised | None:
     """NTPA-06: no time daemon has updated the kernel's clock for long: it is stopped or lost its servers (A4)."""
-    stale_s, daemons = context.earlier.stale_s, _disciplining(context)
+    stale_s, daemons = context.earlier.stale_s, context.observation.disciplining
     limit_s = max([STALE_S, *(STALE_POLLS * daemon.max_poll_s for daemon in daemons)])
     if stale_s is None or stale_s <= limit_s:
         return None
@@ -269,10 +269,6 @@ TZ_OR_RTC_FAULT = Rule(
     is_of_offset=True,
     value_s=estimate_s,
 )
-
-
-def _disciplining(context: AuditContext) -> tuple[Daemon, ...]:
-    return tuple(daemon for daemon in context.observation.known_daemons if daemon.disciplines)
 
 
 def own_words(daemon: Daemon) -> str:

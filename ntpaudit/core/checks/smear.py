@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from ntpaudit.core.checks.approval import configured_hosts, disciplining, hosts_of
+from ntpaudit.core.checks.approval import configured_hosts, hosts_of
 from ntpaudit.core.checks.context import AuditContext
 from ntpaudit.core.checks.controls import ETSI, ISO_GUIDE
 from ntpaudit.core.checks.rule import Level, Raised, Rule
@@ -70,7 +70,7 @@ def _divided(context: AuditContext, since_ns: int) -> Raised | None:
 
 def _smears(context: AuditContext, *, is_near: bool) -> Iterator[tuple[str, dict[str, str]]]:
     """Yield each group of servers that are used together, and how each smears; "" if it is not known to smear."""
-    for daemon in disciplining(context.observation):
+    for daemon in context.observation.disciplining:
         yield daemon.name, {hosts[0]: _known_smear(hosts) for hosts in configured_hosts(daemon)}
     own = [(one, hosts_of(one.source)) for one in context.selection.sources]
     yield "ntpaudit", {hosts[0]: _hinted(one, is_near) or _known_smear(hosts) for one, hosts in own}

@@ -68,7 +68,8 @@ UNATTRIBUTED_CHANGE = Rule(
         "Logs are searched at the first local audit that is 6 s or more after the step. The agent needs the right to "
         "read the whole journal: systemd/README.md has the setting. Without it nothing is raised, nor while a program "
         "runs that sets the clock without a log line (systemd-timesyncd after its first synchronisation, VMware Tools, "
-        "hv_utils) or that logs to a file of its own (`chronyd -l FILE`, `logfile` of ntpd), or time daemons may be "
+        "hv_utils, the QEMU guest agent) or that logs to a file of its own (`chronyd -l FILE`, `logfile` of ntpd), or "
+        "time daemons may be "
         "hidden, or in a container: the finding about the step gives the reason. The finding is listed for an hour."
     ),
     message_id="b07ed47f299d46eb801ea96308c24e70",

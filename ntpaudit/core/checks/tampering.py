@@ -66,8 +66,9 @@ TIME_CONFIG_CHANGED = Rule(
     "time-config-changed",
     check_time_config_changed,
     "match the change to a change ticket or a package upgrade; `sudo ntpaudit history --events --format json` has the "
-    "SHA-256 before and after; if it was not planned, find out who made it (`sudo ausearch -f FILE`), restore the "
-    "file, and restart the time daemon",
+    "SHA-256 before and after; if it was not planned, find out who made it (with auditd: `sudo ausearch -f FILE`), "
+    "restore the file, or the service with `systemctl unmask` and `systemctl enable --now`, and restart the time "
+    "daemon",
     (PCI_REVIEWS, CIS_AUDIT),
     raised_when={
         "medium": "a file of a time daemon that runs or is installed (configuration, keys, options, service, drop-ins) "
@@ -80,7 +81,9 @@ TIME_CONFIG_CHANGED = Rule(
     techniques=(ITM_TIME_LINUX, ITM_AUDIT_ZONE),
     notes=(
         "The first audit takes the present state as the reference. Each change is an event, also one that restores the "
-        f"earlier state; the finding lists the changes of the last {_LISTED}, so that the next shift sees them. A "
+        f"earlier state; the finding lists the changes of the last {_LISTED}, so that the next shift sees them, also "
+        "of what was restored since: the latest change of each file or service. Services are read at each network "
+        "audit and every 5 minutes, so a shorter change of one is not detected. A "
         "package upgrade that changes a file is a change too. A file that the agent may not read, such as a file of "
         "keys, is compared by size, time of change, mode and owner. Drift files, NTS cookies and the numbers in "
         "/etc/adjtime are not compared: daemons change them. As a service, the agent sees 65534 for every owner and "

@@ -216,7 +216,7 @@ def _daemon(kind: DaemonKind, process: Process) -> Daemon:
         return kind.daemon(process.pid, False, _LACKS, process.unit)
     if not process.words:
         return kind.daemon(process.pid, None, "its command line cannot be seen", process.unit)
-    role = kind.role(process, Files(f"/proc/{process.pid}/root" if process.root is None else process.root))
+    role = kind.role(process, Files(_root(process)))
     if role.disciplines is not False and process.can_set_clock is False:
         return kind.daemon(process.pid, False, _LACKS, process.unit)
     if role.disciplines is not False and process.can_set_clock is None:

@@ -98,7 +98,7 @@ def _unix_socket(process: Process, path: str, until: float) -> Iterator[Ask]:
     """
     folder = os.path.dirname(path)
     if path == "/":
-        raise _ClosedError("closed (`bindcmdaddress /`)")
+        raise _ClosedError("closed (`bindcmdaddress /`)", "remove `bindcmdaddress /` from its configuration")
     if not os.access(folder, os.W_OK | os.X_OK) or process.uid is None:
         raise _ClosedError("open to root and its own user only")
     if process.root and not os.path.samefile(process.root + path, path):
