@@ -102,7 +102,11 @@ def test_no_row_ends_a_command_or_the_agent(
     shutil.copy(sound, own)
     table, name = column
     with closing(sqlite3.connect(own)) as connection, connection:
-        last = "" if everywhere or table in ("servers", "state") else f" WHERE rowid = (SELECT MAX(rowid) FROM {table})"
+        last = (
+            ""
+            if everywhere or table in ("accounts", "servers", "state")
+            else f" WHERE rowid = (SELECT MAX(rowid) FROM {table})"
+        )
         try:
             connection.execute(f"UPDATE {table} SET {name} = ?{last}", (value,))
         except sqlite3.IntegrityError:

@@ -1,4 +1,4 @@
-"""The SQLite file: opened durably, created if missing, renamed when damaged."""
+"""The SQLite file: opened durably, created if missing, upgraded from an older version, renamed when damaged."""
 
 import os
 import sqlite3
@@ -79,7 +79,39 @@ SCHEMA = """
     CREATE TABLE state (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 """
 
-VERSION = 4  # the `PRAGMA user_version` of a file of this schema
+EVIDENCE_SCHEMA = """
+    CREATE TABLE accounts (
+        length_s INTEGER NOT NULL,
+        begin_s INTEGER NOT NULL,
+        account TEXT NOT NULL,
+        PRIMARY KEY (length_s, begin_s)
+    ) WITHOUT ROWID;
+    CREATE TABLE notes (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        kind TEXT NOT NULL,
+        utc_ns INTEGER,
+        host_ns INTEGER NOT NULL,
+        note TEXT NOT NULL
+    );
+    CREATE TABLE chain (
+        sequence INTEGER PRIMARY KEY,
+        kind TEXT NOT NULL,
+        row INTEGER NOT NULL,
+        digest BLOB NOT NULL,
+        head BLOB NOT NULL
+    );
+    CREATE TABLE segments (
+        day_s INTEGER PRIMARY KEY,
+        first INTEGER NOT NULL,
+        last INTEGER NOT NULL,
+        before BLOB NOT NULL,
+        head BLOB NOT NULL
+    );
+"""
+"""What version 5 added: accounts of hours and days, notes (what happened to the history), and the chain of all rows."""
+
+VERSION = 5  # the `PRAGMA user_version` of a file of this schema
+OLDEST_VERSION = 4  # of a file that `open_database` upgrades
 WAIT_S = 5.0  # how long to wait for a lock, where nothing else is delayed
 PAGE_BYTES = 1024  # the page size of a new file. A commit writes whole pages, and a record takes less than one.
 _CACHE_KIB = 512  # of pages: an agent rarely reads what it wrote, and must stay small
@@ -161,7 +193,7 @@ def _open(path: str, wait_s: float = WAIT_S) -> sqlite3.Connection:
             connection.execute("PRAGMA synchronous=FULL")
             connection.execute(f"PRAGMA cache_size=-{_CACHE_KIB}")
             connection.execute(f"PRAGMA journal_size_limit={_MAX_WAL_BYTES}")
-            if version == 0:
+            if version < VERSION:
                 with _one_transaction(connection):
                     _create_tables(connection)
     except BaseException:
@@ -171,10 +203,12 @@ def _open(path: str, wait_s: float = WAIT_S) -> sqlite3.Connection:
 
 
 def _create_tables(connection: sqlite3.Connection) -> None:
-    if _version(connection) == 0:  # else another process has done so
-        for statement in SCHEMA.split(";"):
-            connection.execute(statement)
-        connection.execute(f"PRAGMA user_version={VERSION}")
+    version = _version(connection)  # again: another process may have created or upgraded them
+    for first_version, statements in ((OLDEST_VERSION, SCHEMA), (VERSION, EVIDENCE_SCHEMA)):
+        if version < first_version:
+            for statement in statements.split(";"):
+                connection.execute(statement)
+    connection.execute(f"PRAGMA user_version={VERSION}")
 
 
 def _use_wal(connection: sqlite3.Connection, wait_s: float) -> None:
@@ -199,7 +233,7 @@ def _version(connection: sqlite3.Connection) -> int:
         raise sqlite3.OperationalError(f"written by a newer ntpaudit (schema {version}, known {VERSION})")
     if version == 0 and tables:
         raise sqlite3.OperationalError("it is another program's database")
-    if version not in (0, VERSION):
+    if version != 0 and version < OLDEST_VERSION:
         raise sqlite3.DatabaseError(f"no schema has version {version}")
     return int(version)
 

@@ -7,7 +7,7 @@ from contextlib import closing, contextmanager, suppress
 
 from ntpaudit.errors import StoreError
 from ntpaudit.probes import service
-from ntpaudit.store.database import VERSION, WAIT_S, why_unusable
+from ntpaudit.store.database import OLDEST_VERSION, VERSION, WAIT_S, why_unusable
 from ntpaudit.store.lock import agent_runs
 from ntpaudit.store.paths import FILE_NAME, SYSTEM_FOLDER, state_folder
 
@@ -112,7 +112,7 @@ def _check_version(connection: sqlite3.Connection, path: str) -> None:
         if connection.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchone():
             raise StoreError(f"{path} is another program's database; choose another path with history.path")
         raise StoreError(_no_history(path))
-    if version != VERSION:
+    if version < OLDEST_VERSION:
         raise sqlite3.DatabaseError(f"no schema has version {version}")
 
 

@@ -14,6 +14,7 @@ from ntpaudit.core.ntp.rate_limit import ServerState
 from ntpaudit.errors import StoreError
 from ntpaudit.store import audits, saved_state
 from ntpaudit.store.database import (
+    OLDEST_VERSION,
     PAGE_BYTES,
     SCHEMA,
     VERSION,
@@ -34,10 +35,10 @@ OLD_AUDITS = 300
 
 @pytest.fixture
 def old(path: Path) -> Path:
-    """A history with SQLite's own settings: larger pages than a new one's, and no way to give them back."""
+    """A history of the oldest version, with SQLite's own settings: larger pages than a new one's, never given back."""
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.execute("PRAGMA journal_mode=WAL")
-        connection.executescript(f"{SCHEMA}; PRAGMA user_version={VERSION};")
+        connection.executescript(f"{SCHEMA}; PRAGMA user_version={OLDEST_VERSION};")
         connection.execute("BEGIN")
         for number in range(OLD_AUDITS):
             audits.keep_audit(connection, audit(number).observation, audit(number).record)
@@ -69,12 +70,13 @@ def version_of(path: Path) -> int:
 
 
 def test_an_existing_file_is_opened_with_what_it_holds(old: Path, tmp_path: Path) -> None:
-    """Nothing of it is lost, its states can be read, and the tables are those of a new file."""
+    """It is upgraded: nothing of it is lost, its states can be read, and the tables are those of a new file."""
     before = contents(old)
     open_database(str(old)).close()
     open_database(str(tmp_path / "new")).close()
     assert contents(old) == before
     assert schema_of(old) == schema_of(tmp_path / "new")
+    assert version_of(old) == VERSION
     with closing(open_database(str(old))) as connection:
         assert saved_state.load_server_states(connection) == {"192.0.2.1 123": ServerState(consecutive_timeouts=3)}
         assert audits.pending_observations(connection) == []
@@ -82,7 +84,7 @@ def test_an_existing_file_is_opened_with_what_it_holds(old: Path, tmp_path: Path
             audits.keep_audit(connection, audit(1).observation, audit(1).record)
 
 
-@pytest.mark.parametrize("version", [-1, 1, VERSION - 1])
+@pytest.mark.parametrize("version", [-1, 1, OLDEST_VERSION - 1])
 def test_a_version_that_no_release_wrote_is_set_aside(version: int, old: Path) -> None:
     """The file is renamed with all it holds, and a new one begun."""
     before = contents(old)
