@@ -19,9 +19,10 @@ from tests.world.packages import program
 
 pytestmark = [pytest.mark.needs("root", "netns", "mount", "seccomp", "ntpd", "ntpd-rs", "chronyd", "openssl")]
 
-AHEAD_S = 0.2
-NEAR_S = 0.02
-"""How far a daemon's offset may be from the truth where other tests keep the machine busy."""
+AHEAD_S = 10.0
+"""So much that no delay of a packet on a busy machine hides the sign or the unit."""
+
+NEAR_S = AHEAD_S / 2
 
 
 @pytest.fixture(scope="module")
@@ -56,17 +57,24 @@ def claim_of(daemons: tuple[Daemon, ...]) -> Claim | Unavailable | None:
     return daemon.claim
 
 
-Printed = tuple[dict[str, Any], dict[str, str], dict[str, str], str]
+def printed(daemon: Follower) -> tuple[dict[str, str], dict[str, list[str]]]:
+    """What ntpq prints of the system, and the columns of each peer with its mark before them, without `when`."""
+    system, _, peers = daemon.ntpq("-n", "-c", "rv", "-c", "peers", "127.0.0.1").partition("     remote ")
+    rows = ([line[0], *line[1:].split()] for line in peers.splitlines()[2:])
+    return variables(system), {row[1]: row[:5] + row[6:] for row in rows}
 
 
-def unchanged(daemon: Follower) -> Printed:
-    """A claim, and what ntpq prints before and after it, between which there was no update."""
+Unchanged = tuple[dict[str, Any], dict[str, str], dict[str, str], dict[str, list[str]]]
 
-    def look() -> list[Printed]:
-        before, claim = variables(daemon.ntpq("-c", "rv", "127.0.0.1")), daemon.claim()
-        peers, after = daemon.ntpq("-pn", "127.0.0.1"), variables(daemon.ntpq("-c", "rv", "127.0.0.1"))
-        is_same = before.get("reftime") == after.get("reftime") and before["peer"] != "0"
-        return [(claim, before, after, peers)] if is_same else []
+
+def unchanged(daemon: Follower) -> Unchanged:
+    """A claim, and what ntpq prints before and after it, between which neither the system nor a peer was updated."""
+
+    def look() -> list[Unchanged]:
+        before, claim, after = printed(daemon), daemon.claim(), printed(daemon)
+        is_same = before[0].get("reftime") == after[0].get("reftime") and before[1] == after[1]
+        is_read = claim["available"] and before[0]["peer"] != "0"  # a busy machine may reply too late
+        return [(claim, before[0], after[0], before[1])] if is_read and is_same else []
 
     return until(look, "a synchronised NTPsec")[0]
 
@@ -75,7 +83,7 @@ def unchanged(daemon: Follower) -> Printed:
 def test_ntpsec_claims_what_ntpq_prints(which: str, ahead_s: float, followers: dict[str, Follower]) -> None:
     """Each value is that of ntpq in seconds; the host is behind where its servers are ahead."""
     claim, before, after, peers = unchanged(followers[which])
-    assert (claim["available"], claim["is_synchronised"]) == (True, True)
+    assert claim["is_synchronised"] is True
     assert (claim["stratum"], claim["leap"]) == (int(before["stratum"]), int(before["leap"]))
     assert claim["offset_s"] * 1e3 == pytest.approx(float(before["offset"]), abs=1e-5)
     assert claim["offset_s"] == pytest.approx(ahead_s, abs=NEAR_S)
@@ -83,16 +91,15 @@ def test_ntpsec_claims_what_ntpq_prints(which: str, ahead_s: float, followers: d
     assert bounds[0] - 1e-5 <= claim["bound_s"] <= bounds[1] + 1e-5
     assert claim["updated_s"] >= 0
     assert claim["authentication"] == "none"
-    rows = {line[1:].split()[0]: line for line in peers.splitlines()[2:]}
-    (followed,) = [address for address, line in rows.items() if line[0] == "*"]
+    (followed,) = [address for address, row in peers.items() if row[0] == "*"]
     assert claim["follows"] == followed
-    assert {source["name"] for source in claim["sources"]} == set(rows)
+    assert {source["name"] for source in claim["sources"]} == set(peers)
     for source in claim["sources"]:
-        mark, words = rows[source["name"]][0], rows[source["name"]][1:].split()
-        assert source["is_followed"] == (mark in "*+o"), rows
-        assert source["stratum"] == int(words[2])
-        assert source["poll_s"] == float(words[5])
-        assert source["offset_s"] * 1e3 == pytest.approx(float(words[8]), abs=1.0)
+        mark, _, _, stratum, _, poll, _, _, offset, _ = peers[source["name"]]
+        assert source["is_followed"] == (mark in "*+o"), peers
+        assert source["stratum"] == int(stratum)
+        assert source["poll_s"] == float(poll)
+        assert source["offset_s"] * 1e3 == pytest.approx(float(offset), abs=1.0)
 
 
 def test_ntpsec_reports_how_servers_are_authenticated(followers: dict[str, Follower]) -> None:
@@ -175,7 +182,7 @@ def test_a_daemon_that_ended_is_not_available() -> None:
     assert claim_of(before) == Unavailable("it has ended")
 
 
-@pytest.mark.parametrize("ahead_s", [0.0, AHEAD_S])
+@pytest.mark.parametrize("ahead_s", [0.0, 0.2])
 def test_ntpd_rs_claims_what_ntp_ctl_prints(ahead_s: float) -> None:
     """Each value is that of ntp-ctl. It believes its steps, which are not carried out: they count as its correction."""
     with ExitStack() as stack:
@@ -189,11 +196,11 @@ def test_ntpd_rs_claims_what_ntp_ctl_prints(ahead_s: float) -> None:
                 return []
             return [(before, claim)] if before == after and claim.get("follows") else []
 
-        ((printed, claim),) = until(look, "a synchronised ntpd-rs")
-    dispersion, delay, stratum = re.findall(r"Dispersion: (\S+)s, Delay: (\S+)s\nStratum: (\d+)", printed)[0]
+        ((status, claim),) = until(look, lambda: f"a synchronised ntpd-rs: {daemon.ntp_ctl()} {daemon.claim()}")
+    dispersion, delay, stratum = re.findall(r"Dispersion: (\S+)s, Delay: (\S+)s\nStratum: (\d+)", status)[0]
     assert (claim["is_synchronised"], claim["leap"], claim["stratum"]) == (True, 0, int(stratum))
     assert claim["bound_s"] == pytest.approx(float(delay) / 2 + float(dispersion), abs=2e-6)
-    rows = re.findall(r"^(\S+):\d+/\S+ \(\d+\): (\S+)±\S+\(\S+s\n    poll interval: (\d+)s", printed, re.MULTILINE)
+    rows = re.findall(r"^(\S+):\d+/\S+ \(\d+\): (\S+)±\S+\(\S+s\n    poll interval: (\d+)s", status, re.MULTILINE)
     offsets = {name: float(offset) for name, offset, _ in rows}
     polls = {name: float(poll) for name, _, poll in rows}
     assert {source["name"] for source in claim["sources"]} == set(offsets) == {"127.0.0.11", "127.0.0.12"}

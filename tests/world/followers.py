@@ -93,7 +93,7 @@ def ntpsec(
     It never steps the clock. Its configuration is Debian's as to who may query it.
     """
     serving = [sys.executable, "-m", "tests.world.followers", *(f"{one}={s}" for one, s in offsets.items())]
-    servers = "".join(f"server {address} iburst minpoll 3 maxpoll 3\n" for address in offsets)
+    servers = "".join(f"server {address} iburst minpoll 5 maxpoll 5\n" for address in offsets)
     with (
         TemporaryDirectory(prefix="ntpsec-") as name,
         _two_networks(Path(name), offsets, serving) as holder,
