@@ -198,6 +198,7 @@ HOSTS = (
     case(*(failed(number, reason="refused") for number in (1, 2, 3, 4))),
     case(failed(1, reason="refused")),
     case(FOUR[0], failed(5), failed(6, reason="name-unknown")),
+    case(FOUR[0], failed(5), failed(6, "skipped", "unanswered")),
     case(*FOUR, failed(5, "rejected", "kod:RATE"), failed(6, "skipped", "kod:DENY")),
     case(*FOUR, failed(5, "rejected", "kod:INIT")),
     case(*FOUR, failed(5, "rejected", "kod:STEP")),

@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 from ntpaudit.core.checks.daemons import DAEMON_DEAD, TZ_OR_RTC_FAULT, UNSYNCED
 from ntpaudit.core.checks.offset import OFFSET_OUT
-from ntpaudit.core.checks.records import EVIDENCE_GAP
 from ntpaudit.core.checks.sources import SOURCE_QUORUM, UNREACHABLE_SOURCES
 from ntpaudit.core.checks.steps import STEP_BACK
 from ntpaudit.core.fleet.shifts import SLOW_WALK
@@ -136,7 +135,7 @@ FAULTS = (
     Fault(
         "cut-off",
         Severity.UNKNOWN,
-        frozenset({EVIDENCE_GAP.id, UNREACHABLE_SOURCES.id, UNSYNCED.id}),
+        frozenset({UNREACHABLE_SOURCES.id, UNSYNCED.id}),
         "fra",
         (ScenarioEvent(3 * _H, BlockNtp()), ScenarioEvent(2.99 * _H, Reboot())),
         daemon="chronyd",

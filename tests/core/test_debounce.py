@@ -238,13 +238,14 @@ def test_one_good_sample_ends_nothing() -> None:
 def test_what_is_not_over_yet_says_that_samples_contradict_it() -> None:
     """A finding that holds stands beside sources in order: it says how many samples were, and its event does not."""
     evaluator = evaluating(6, BAD)
-    said = messages(evaluator.network(BAD))["offset-out"]
+    now = messages(evaluator.network(BAD))["offset-out"]
+    said = now.replace(" is ", " was ")
     when = "cleared after 3 samples in a row below 70 % of the tolerance, or 2 in a row 10 min apart"
     first = messages(evaluator.network(GOOD))["offset-out"]
     assert first == f"{said}. Improving: {when} (1 so far)"
     second = messages(evaluator.network(GOOD))["offset-out"]
     assert second == f"{said}. Improving: {when} (2 so far)"
-    assert messages(evaluator.network(BAD))["offset-out"] == said
+    assert messages(evaluator.network(BAD))["offset-out"] == now
     for _ in range(2):
         evaluator.network(GOOD)
     assert {finding.message for finding, _ in evaluator.network(GOOD).changes} == {f"no longer true: {said}"}
@@ -284,6 +285,19 @@ def test_a_finding_that_another_replaces_is_not_said_to_be_over() -> None:
     for _ in range(3):
         evaluator.network(GOOD)
     assert last_change(evaluator, "no-usable-source") == "no longer true"
+
+
+def test_what_is_no_longer_measured_is_in_the_past() -> None:
+    """A better sample stands beside the finding, so its message, and that of its end, say what was."""
+    evaluator = evaluating(6, all_say(-250 * MS))
+    raised, improving = (evaluator.network(one) for one in (all_say(-250 * MS), GOOD))
+    assert messages(raised)["offset-high"].startswith("the clock is 250 ms ahead, over")
+    assert messages(improving)["offset-high"].startswith("the clock was 250 ms ahead, over")
+    for _ in range(2):
+        cleared = evaluator.network(GOOD)
+    assert [one.message for one, _ in cleared.changes] == [
+        "no longer true: the clock was 250 ms ahead, over the warning tolerance of 100 ms"
+    ]
 
 
 def test_a_clock_without_a_daemon_is_listed_under_the_unsynchronised_clock() -> None:
@@ -903,6 +917,76 @@ def test_a_clock_that_is_not_measured_is_a_finding() -> None:
     ]
     assert evaluator.network(GOOD).severity is OK
     assert evaluator.all_changes == [("unmeasured", True), ("unmeasured", False)]
+
+
+OUTAGE_IDS = {"no-usable-source", "unreachable-sources", "evidence-gap", "unmeasured"}
+TIMEOUT, UNANSWERED, INTERVAL = ("unreachable", "timeout"), ("skipped", "unanswered"), ("skipped", "interval")
+POLLS_OF_AN_OUTAGE = st.lists(
+    st.one_of(
+        st.sampled_from((TIMEOUT, UNANSWERED, INTERVAL)).map(lambda one: (one,) * 4),  # all alike, as most often
+        st.tuples(*[st.sampled_from((TIMEOUT, UNANSWERED, INTERVAL))] * 4),
+    ),
+    max_size=25,
+)
+
+
+def fail_with(outcomes: Sequence[tuple[str, str]]) -> Sources:
+    """Let each server fail in its way."""
+    return lambda _: tuple(failed(number, *outcome) for number, outcome in enumerate(outcomes, 1))
+
+
+@settings(max_examples=200)
+@example([(TIMEOUT,) * 4, (TIMEOUT,) * 4, (UNANSWERED,) * 4, (TIMEOUT,) * 4, (UNANSWERED,) * 4] * 3)
+@given(POLLS_OF_AN_OUTAGE)
+def test_an_outage_of_all_servers_is_one_finding_that_does_not_improve(
+    polls: list[tuple[tuple[str, str], ...]],
+) -> None:
+    """While no server replies, one finding counts, and the third poll that proves it is enough to raise it."""
+    evaluator = Evaluator()
+    evaluator.network(GOOD)
+    proofs: list[bool] = []
+    for number, poll in enumerate(polls, 1):
+        gap = Gap(60.0 * number, float(number))
+        judged = evaluator.network(fail_with(poll), 60, earlier=EarlierState(gap=gap), carried=GOOD)
+        about = [one for one in judged.findings if one.id in OUTAGE_IDS]
+        assert sum(one.severity is WARNING for one in about) <= 1
+        assert not any("Improving" in one.message for one in about)
+        if TIMEOUT in poll and sum(one != INTERVAL for one in poll) >= 2:
+            proofs.append(True)
+        elif TIMEOUT in poll and INTERVAL not in poll:
+            proofs.append(False)
+        if sum(proofs[-5:]) >= 3:
+            (counted,) = (one for one in about if one.severity is WARNING)
+            assert counted.id == "unreachable-sources"
+            assert {one.cause for one in about if one is not counted} <= {"unreachable-sources"}
+
+
+def test_servers_that_reply_in_vain_and_then_not_at_all_do_not_improve() -> None:
+    """What follows a finding by another of the same fact is no improvement, and both count once."""
+    evaluator = evaluating(6, lambda _: UNSYNCHRONISED_SERVERS)
+    seen = [evaluator.network(no_reply) for _ in range(4)]
+    assert not any("Improving" in one.message for judged in seen for one in judged.findings)
+    assert [levels(judged).keys() & OUTAGE_IDS for judged in (seen[0], seen[-1])] == [
+        {"no-usable-source", "unreachable-sources"}, {"unreachable-sources"},
+    ]  # fmt: skip
+    evaluator = evaluating(6, lambda _: (*UNSYNCHRONISED_SERVERS[:2], failed(3), failed(4)))
+    assert evaluator.last is not None
+    listed = [(one.id, one.cause, one.severity) for one in evaluator.last.findings if one.id in OUTAGE_IDS]
+    assert listed == [("unreachable-sources", None, WARNING), ("no-usable-source", "unreachable-sources", OK)]
+
+
+def test_a_gap_with_another_cause_than_silence_counts_by_itself() -> None:
+    """Records that were lost, and a gap that has ended, are listed by themselves; each gap has its events."""
+    evaluator = evaluating(6, no_reply)
+    gap = evaluator.network(no_reply, earlier=EarlierState(gap=Gap(1200.0, 4.0)))
+    assert [(one.id, one.cause) for one in gap.findings] == [
+        ("unreachable-sources", None), ("evidence-gap", "unreachable-sources"),
+    ]  # fmt: skip
+    ended = evaluator.network(GOOD, earlier=EarlierState(gap=Gap(1500.0, 5.0, has_ended=True)))
+    lost = evaluator.network(no_reply, earlier=EarlierState(dropped_records=3))
+    for judged in (ended, lost):
+        assert [(one.cause, one.severity) for one in judged.findings if one.id == "evidence-gap"] == [(None, WARNING)]
+    assert evaluator.changes("evidence-gap") == [True, True]
 
 
 def test_what_is_spared_is_listed_where_it_makes_the_clock_unknown() -> None:

@@ -1,5 +1,6 @@
 """Raise and clear findings over time: one bad sample raises nothing, repeated ones do (I2)."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence, Set
 from types import MappingProxyType
 from typing import NamedTuple
@@ -228,7 +229,9 @@ def _decide(
 ) -> Decision:
     now_ns = context.observation.taken.boottime_ns
     findings = [
-        _listed(rule, after.of(rule.id), now_ns, can_confirm=can_confirm).under(_cause(rule, after))
+        _listed(
+            rule, after.of(rule.id), now_ns, is_replaced=_is_replaced(rule, context, after), can_confirm=can_confirm
+        ).under(None if rule.has_own_cause(context) else _cause(rule, after))
         for rule in RULES
         if _is_raised(rule, after) or _is_pending(rule, after)
     ]
@@ -280,7 +283,8 @@ def _is_raised(rule: HostRule, state: DebounceState) -> bool:
 
 def _rank_of_events(rule: HostRule, state: DebounceState) -> int:
     """Return the rank that events report: 0 while another finding covers this one, or it is listed under another."""
-    return state.of(rule.id).raised if _is_raised(rule, state) and _cause(rule, state) is None else 0
+    is_alone = rule.keeps_events or _cause(rule, state) is None
+    return state.of(rule.id).raised if is_alone and _is_raised(rule, state) else 0
 
 
 def _is_pending(rule: HostRule, state: DebounceState) -> bool:
@@ -292,6 +296,11 @@ def _cause(rule: HostRule, state: DebounceState) -> str | None:
     """Return the primary finding of this one; what is low, or only pending, needs none that counts."""
     rank = state.of(rule.id).raised
     return cause_of(rule, state.counted if rank >= _COUNTED else state.raised if rank else state.expected)
+
+
+def _is_replaced(rule: HostRule, context: AuditContext, state: DebounceState) -> bool:
+    """Whether a finding is better only because another one reports the same fact now."""
+    return not state.expected.isdisjoint(rule.replaced_by(context))
 
 
 def _counted_as_unknown(findings: Sequence[Finding], context: AuditContext, *, can_confirm: bool) -> list[Finding]:
@@ -309,12 +318,13 @@ def _counted_as_unknown(findings: Sequence[Finding], context: AuditContext, *, c
     ]
 
 
-def _listed(rule: HostRule, condition: ConditionState, now_ns: int, *, can_confirm: bool) -> Finding:
+def _listed(rule: HostRule, condition: ConditionState, now_ns: int, *, is_replaced: bool, can_confirm: bool) -> Finding:
     """Make the finding of what is raised or pending; its severity is unknown if it can never be confirmed."""
     level = LEVELS[condition.raised - 1] if condition.raised else "low"
     overdue = _overdue(condition, now_ns)
     if not condition.pending:
-        message = condition.message + _improving(rule, condition) + overdue
+        improving = "" if is_replaced else _improving(rule, condition)
+        message = (_in_the_past(condition.message) if improving else condition.message) + improving + overdue
         return make_finding(rule, Raised(level, message, remedy=condition.remedy, numbers=condition.numbers))
     total = len(condition.samples)
     samples = " (1 sample)" if total == 1 else f" ({condition.agreeing} of {total} samples)"
@@ -355,6 +365,13 @@ def _improving(rule: HostRule, condition: ConditionState) -> str:
     return f". Improving: cleared after {MAJORITY} samples in a row {wanted}, or {_TWO_APART} ({better} so far)"
 
 
+def _in_the_past(message: str) -> str:
+    """Write a message about the clock as of the samples that raised it: a later one shows another offset."""
+    return re.sub(r"\b(the (?:clock|verdict|oscillator)) is\b", r"\1 was", message).replace(
+        " may be ", " may have been "
+    )
+
+
 def _overdue(condition: ConditionState, now_ns: int) -> str:
     """Say when the offset was last measured, if nothing was proven since (R1, R5): only servers clear a finding."""
     if not (condition.raised and condition.is_overdue):
@@ -373,7 +390,7 @@ def _changes(context: AuditContext, before: DebounceState, after: DebounceState)
         if old_rank == new_rank:
             continue
         last = new if new_rank else old
-        message = last.message if new_rank else f"{_why_cleared(rule, context, after)}: {last.message}"
+        message = last.message if new_rank else _cleared(rule, context, after, last.message)
         yield (
             make_finding(
                 rule,
@@ -383,11 +400,13 @@ def _changes(context: AuditContext, before: DebounceState, after: DebounceState)
         )
 
 
-def _why_cleared(rule: HostRule, context: AuditContext, after: DebounceState) -> str:
+def _cleared(rule: HostRule, context: AuditContext, after: DebounceState, message: str) -> str:
+    """Say why a finding has ended, and what it reported."""
     is_raised = after.of(rule.id).raised > 0
     covering = rule.covered_by if is_raised else rule.replaced_by(context)
     by = next((other for other in covering if other in after.counted), None)
     if by is not None:
-        return f"replaced by {by}"
-    cause = _cause(rule, after) if is_raised else None
-    return "no longer true" if cause is None else f"now listed under {cause}"
+        return f"replaced by {by}: {message}"
+    if is_raised and (cause := _cause(rule, after)) is not None:
+        return f"now listed under {cause}: {message}"
+    return f"no longer true: {_in_the_past(message)}"

@@ -178,7 +178,9 @@ def present_numbers(record: Record) -> dict[str, float]:
         found["usable_servers"] = record.last_poll.usable
         found["agreeing_servers"] = record.last_poll.agreeing
     if record.kind == "network":
-        found["unreachable_servers"] = sum(source.status == "unreachable" for source in record.sources)
+        unreachable = sum(source.status == "unreachable" for source in record.sources)
+        waiting = sum(source.reason == "unanswered" for source in record.sources)
+        found["unreachable_servers"] = unreachable and unreachable + waiting
         found["falsetickers"] = sum(source.status == "falseticker" for source in record.sources)
     if record.daemons_hidden is None:
         found["time_daemons"] = sum(bool(daemon.get("disciplines")) for daemon in record.daemons)

@@ -21,7 +21,9 @@ def findings_of(context: AuditContext) -> tuple[Finding, ...]:
     counted = {finding.id for _, finding in found if finding.severity > Severity.OK}
     raised_ids = {finding.id for _, finding in found}
     return listed(
-        finding.under(cause_of(rule, counted if finding.severity else raised_ids))
+        finding.under(
+            None if rule.has_own_cause(context) else cause_of(rule, counted if finding.severity else raised_ids)
+        )
         for rule, finding in found
         if counted.isdisjoint(rule.covered_by)
     )

@@ -51,6 +51,12 @@ def check_evidence_gap(context: AuditContext) -> Raised | None:
     return Raised(level, message, remedy=_FIX_GAP_ENDED if gap.has_ended else None, numbers=numbers)
 
 
+def _has_own_cause(context: AuditContext) -> bool:
+    """Whether something else than the silence of the servers made this gap, or may have: it has ended."""
+    gap = context.earlier.gap
+    return bool(context.earlier.dropped_records) or (gap is not None and gap.has_ended)
+
+
 EVIDENCE_GAP = Rule(
     "evidence-gap",
     check_evidence_gap,
@@ -67,6 +73,10 @@ EVIDENCE_GAP = Rule(
     },
     techniques=(ATTACK_IMPAIR,),
     case_remedies={"records were lost before delivery": _FIX_LOST, "the gap has ended": _FIX_GAP_ENDED},
+    notes="It has its events also while it is listed under another finding: the first and the last show the gap.",
+    caused_by=(UNREACHABLE_SOURCES.id, NO_USABLE_SOURCE.id),
+    has_own_cause=_has_own_cause,
+    keeps_events=True,
     message_id="5bbeb38870d342bf84ace8ac21775a0d",
     basis="moment",
     needs_agent=True,

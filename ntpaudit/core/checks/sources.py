@@ -34,7 +34,7 @@ _FIX_REFUSES = "remove the server, or ask its operator for access"
 _FIX_RATE = "check whether several programs or hosts behind one address query this server; use your own servers"
 
 _FIX_OF_REASON = {
-    "unanswered": "these servers did not reply last time: check that they run and that UDP 123 is open",
+    "unanswered": _FIX_UNREACHABLE,
     "timeout": _FIX_UNREACHABLE,
     "refused": (
         "check that an NTP server runs there and serves clients (chrony: allow); then check firewalls that reject UDP "
@@ -230,38 +230,6 @@ SOURCE_QUORUM = Rule(
 )
 
 
-def check_no_usable_source(context: AuditContext) -> Raised | None:
-    """No source can be used, although not all of them are unreachable."""
-    sources = context.selection.sources
-    if not sources or context.selection.usable or _are_all_unreachable(context):
-        return None
-    is_skipped = all(classified.status == "skipped" for classified in sources)
-    if len(sources) == 1:
-        summary = f"the only server {'was not queried' if is_skipped else 'cannot be used'}"
-    else:
-        summary = f"none of {len(sources)} servers {'was queried' if is_skipped else 'can be used'}"
-    old = _from_before_release(context)
-    causes = [] if len(old) == len(sources) else [_listed(sources)]
-    if old:
-        causes.append(_before_release(context))
-    unreachable = sum(classified.status == "unreachable" for classified in sources)
-    return Raised(
-        "medium",
-        f"{summary}: {'; '.join(causes)}",
-        remedy=_fix_by_reason(sources, NO_USABLE_SOURCE.remedy),
-        numbers={"usable_servers": 0, "unreachable_servers": unreachable, "servers": len(sources)},
-    )
-
-
-def _are_all_unreachable(context: AuditContext) -> bool:
-    sources = context.selection.sources
-    return bool(sources) and all(classified.status == "unreachable" for classified in sources)
-
-
-def _replaced_by_unreachable(context: AuditContext) -> tuple[str, ...]:
-    return (UNREACHABLE_SOURCES.id,) if _are_all_unreachable(context) else ()
-
-
 def _by_reason(*reasons: str) -> dict[str, str]:
     """Return each fix of these reasons, by the reasons that have it."""
     named: dict[str, list[str]] = {}
@@ -294,35 +262,22 @@ def _why_unusable(classified: ClassifiedSource) -> str:
     return classified.reason or classified.status
 
 
-NO_USABLE_SOURCE = Rule(
-    "no-usable-source",
-    check_no_usable_source,
-    f"check these servers, and replace them if the fault persists; {REASONS_PAGE} explains each reason",
-    (PCI, CIS_TWO),
-    raised_when={
-        "medium": "no server can be used, although not all are unreachable: each is distant, rejected, skipped or "
-        "unreachable"
-    },
-    meaning="The clock cannot be measured now.",
-    formula={"medium": "usable_servers < 1 and unreachable_servers < servers"},
-    notes="The message gives the reason of each, and with several reasons the fix of each.",
-    case_remedies=_by_reason(*_FIX_OF_REASON),
-    replaced_by=_replaced_by_unreachable,
-    has_sample=lambda context, _: bool(context.selection.asked),
-    message_id="0ecb7f80ee644c54a183a67e4e0a1b19",
-)
-
-
 def check_unreachable_sources(context: AuditContext) -> Raised | None:
-    """Some sources did not reply, refused the query or could not be queried, or their names have no known address."""
-    unreachable = [classified for classified in context.selection.sources if classified.status == "unreachable"]
-    if not unreachable:
+    """Some sources did not reply, refused the query or could not be queried, or their names have no known address.
+
+    Beside them count those that wait: in one outage, not every server is queried by each poll.
+    """
+    sources = context.selection.sources
+    without_reply = _without_reply(sources)
+    if not without_reply:
         return None
+    waiting = [classified for classified in sources if _is_waiting(classified)]
+    unreachable = [classified for classified in without_reply if classified not in waiting]
     unresolved = [classified for classified in unreachable if (classified.reason or "").startswith("name-")]
     refused = [classified for classified in unreachable if classified.reason == "refused"]
     unsent = [classified for classified in unreachable if classified.reason in ("forbidden", "net-unreachable")]
     silent = [classified for classified in unreachable if classified not in (*unresolved, *refused, *unsent)]
-    total = len(context.selection.sources)
+    total = len(sources)
     parts = [
         f"{_of_all(len(group), total)} {one if len(group) == 1 else several}: {_listed(group)}"
         for group, one, several in (
@@ -330,13 +285,33 @@ def check_unreachable_sources(context: AuditContext) -> Raised | None:
             (refused, "refuses the query", "refuse the query"),
             (unsent, "could not be queried", "could not be queried"),
             (unresolved, "has no known address", "have no known address"),
+            (waiting, "gave no usable reply last time", "gave no usable reply last time"),
         )
         if group
     ]
-    level: Level = "medium" if 2 * len(unreachable) >= total else "low"
-    remedy = _fix_by_reason(unreachable, UNREACHABLE_SOURCES.remedy)
-    numbers = {"unreachable_servers": len(unreachable), "servers": total}
+    level: Level = "medium" if 2 * len(without_reply) >= total else "low"
+    remedy = _fix_by_reason(without_reply, UNREACHABLE_SOURCES.remedy)
+    numbers = {"unreachable_servers": len(without_reply), "servers": total}
     return Raised(level, "; ".join(parts), remedy=remedy, numbers=numbers)
+
+
+def _without_reply(sources: Sequence[ClassifiedSource]) -> list[ClassifiedSource]:
+    """Return the unreachable sources and, beside them, those that wait."""
+    is_any = any(classified.status == "unreachable" for classified in sources)
+    return [one for one in sources if is_any and (one.status == "unreachable" or _is_waiting(one))]
+
+
+def _is_waiting(classified: ClassifiedSource) -> bool:
+    """Whether a source is not queried now because its last query had no usable reply (P9)."""
+    return classified.status == "skipped" and classified.reason == "unanswered"
+
+
+def _is_sample_of_silence(context: AuditContext, raised: Raised | None) -> bool:
+    """Whether a poll shows more or less silence than before: servers that it did not query prove no improvement."""
+    skipped = context.selection.skip_reasons
+    if raised is None:
+        return skipped.isdisjoint(("interval", "unanswered"))
+    return raised.level == "medium" or "interval" not in skipped
 
 
 def _of_all(count: int, total: int) -> str:
@@ -359,10 +334,67 @@ UNREACHABLE_SOURCES = Rule(
         "low": "0 < 2 * unreachable_servers < servers",
     },
     case_remedies=_by_reason("refused", "forbidden", "net-unreachable", "name-unknown", "name-failed", "name-timeout"),
-    has_sample=lambda context, raised: (
-        bool(raised) or context.selection.skip_reasons.isdisjoint(("interval", "unanswered"))
-    ),
+    notes="A server that is not queried now, because its last query had no usable reply, counts beside these.",
+    has_sample=_is_sample_of_silence,
     message_id="987b67e99ad8431b98eeb6edf87b3081",
+)
+
+
+def check_no_usable_source(context: AuditContext) -> Raised | None:
+    """No source can be used, although not all of them are unreachable."""
+    sources = context.selection.sources
+    if not sources or context.selection.usable or _are_all_unreachable(context):
+        return None
+    is_skipped = all(classified.status == "skipped" for classified in sources)
+    if len(sources) == 1:
+        summary = f"the only server {'was not queried' if is_skipped else 'cannot be used'}"
+    else:
+        summary = f"none of {len(sources)} servers {'was queried' if is_skipped else 'can be used'}"
+    old = _from_before_release(context)
+    causes = [] if len(old) == len(sources) else [_listed(sources)]
+    if old:
+        causes.append(_before_release(context))
+    return Raised(
+        "medium",
+        f"{summary}: {'; '.join(causes)}",
+        remedy=_fix_by_reason(sources, NO_USABLE_SOURCE.remedy),
+        numbers={"usable_servers": 0, "unreachable_servers": len(_without_reply(sources)), "servers": len(sources)},
+    )
+
+
+def _are_all_unreachable(context: AuditContext) -> bool:
+    """Whether `unreachable-sources` names all sources."""
+    sources = context.selection.sources
+    return bool(sources) and len(_without_reply(sources)) == len(sources)
+
+
+def _is_sample_of_use(context: AuditContext, _: Raised | None) -> bool:
+    """Whether a poll shows if servers can be used: not where it queried none, or passed over those that replied."""
+    asked = [classified for classified in context.selection.asked if not _is_waiting(classified)]
+    return bool(asked) and "interval" not in context.selection.skip_reasons
+
+
+def _replaced_by_unreachable(context: AuditContext) -> tuple[str, ...]:
+    return (UNREACHABLE_SOURCES.id,) if _are_all_unreachable(context) else ()
+
+
+NO_USABLE_SOURCE = Rule(
+    "no-usable-source",
+    check_no_usable_source,
+    f"check these servers, and replace them if the fault persists; {REASONS_PAGE} explains each reason",
+    (PCI, CIS_TWO),
+    raised_when={
+        "medium": "no server can be used, although not all are unreachable: each is distant, rejected, skipped or "
+        "unreachable"
+    },
+    meaning="The clock cannot be measured now.",
+    formula={"medium": "usable_servers < 1 and unreachable_servers < servers"},
+    notes="The message gives the reason of each, and with several reasons the fix of each.",
+    case_remedies=_by_reason(*_FIX_OF_REASON),
+    caused_by=(UNREACHABLE_SOURCES.id,),
+    replaced_by=_replaced_by_unreachable,
+    has_sample=_is_sample_of_use,
+    message_id="0ecb7f80ee644c54a183a67e4e0a1b19",
 )
 
 
