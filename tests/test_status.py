@@ -15,7 +15,7 @@ import pytest
 
 from ntpaudit.cli.state import this_host
 from ntpaudit.core.clock.drift import Breach, Drift
-from ntpaudit.core.ntp.rate_limit import Instant
+from ntpaudit.core.ntp.rate_limit import Instant, ServerState
 from ntpaudit.core.policy import Severity
 from ntpaudit.core.record import Health, Record
 from ntpaudit.core.staleness import HostNow, RunningAgent, agent_status
@@ -28,7 +28,7 @@ from ntpaudit.store.lock import AgentLock, agent_vouches
 from ntpaudit.store.outbox import OutboxEntry, enqueue
 from ntpaudit.store.paths import FILE_NAME
 from ntpaudit.store.queries import open_history
-from ntpaudit.store.saved_state import save_state
+from ntpaudit.store.saved_state import save_server_states, save_state
 from tests.command import Ran, ntpaudit
 from tests.histories import MINUTE_NS, World, write
 from tests.records import CASES
@@ -390,7 +390,25 @@ def test_an_agent_that_may_not_poll_yet(tmp_path: Path) -> None:
     keep(tmp_path, recent(answers=lambda minute: False))
     begun(tmp_path, poll_s=240.0)
     with held(tmp_path):
-        assert re.search(r"next poll at most 4\.[3-9]?\d* min after this record", said(status(state=tmp_path)))
+        assert re.search(r"next poll within (4|3\.9\d*) min from now", said(status(state=tmp_path)))
+
+
+def test_when_the_servers_are_queried_next(tmp_path: Path) -> None:
+    """The next poll, and the next query if all servers wait longer because they did not reply; else only the poll."""
+    records = keep(tmp_path, recent(answers=lambda minute: False))
+    begun(tmp_path, poll_s=43.0)
+    sources = next(one.sources for one in reversed(records) if one.sources)
+    silent = ServerState(queried_at=this_host().moment, consecutive_timeouts=4)  # 15 s, doubled four times
+    for queried, wanted in (
+        (silent, r"no server is queried for (4|3\.9\d*) min from now, because none"),
+        (ServerState(), "$"),
+    ):
+        connection = open_database(str(tmp_path / "state" / FILE_NAME))
+        save_server_states(connection, {f"{one.address} {one.port}": queried for one in sources})
+        connection.close()
+        with held(tmp_path):
+            (line,) = re.findall(r"next poll (.*?) delivery", said(status(state=tmp_path)))
+        assert re.search(rf"^within (3[3-9]|4\d) s from now(; )?{wanted}", line)
 
 
 def test_a_finding_that_is_not_over_yet_contradicts_no_table(tmp_path: Path) -> None:

@@ -39,10 +39,21 @@ def handle(state: AgentState, event: agent_events.AgentEvent) -> Decided:
             return state, polling + observing
         case agent_events.AuditRequested(now_ns):
             state = state.polling_sooner(now_ns)
-            return state._replace(schedule=state.schedule._replace(local_ns=now_ns)), ()
+            state = state._replace(schedule=state.schedule._replace(local_ns=now_ns))
+            state, saved = _save_status(state)
+            return state, (actions.Log(_answer_to_request(state, now_ns)), *saved)
         case agent_events.Reconfigured(settings, now_ns, rand):
             state = state.with_settings(settings, now_ns).scheduled(now_ns, rand)
             return _save_status(state.polling_sooner(now_ns))
+
+
+def _answer_to_request(state: AgentState, now_ns: int) -> str:
+    """Say when the servers are polled after a request (SIGUSR1): rate limits hold for it too (P2, P9)."""
+    poll_ns = state.schedule.next_poll_ns
+    if state.polls.is_running or poll_ns is None:
+        return "audit requested: the host is read now" + ("; a poll is under way" if state.polls.is_running else "")
+    when = "now" if poll_ns <= now_ns else f"in {format_duration((poll_ns - now_ns) / NS_PER_S)} (rate limit)"
+    return f"audit requested: the host is read now, and servers are polled {when}; one that gave no usable reply waits"
 
 
 def _start(state: AgentState, now: ClockReading, kernel: KernelState | Unavailable, rand: float) -> Decided:
@@ -70,15 +81,16 @@ def _recover(state: AgentState, event: agent_events.Recovered) -> Decided:
 def _audit(state: AgentState, event: agent_events.Observed) -> Decided:
     """Judge an observation, and schedule what it shows to be due."""
     observation, now_ns = event.observation, event.observation.taken.boottime_ns
-    scheduled: tuple[Action, ...] = ()
+    saved: tuple[Action, ...] = ()
     if event.kind == "network":  # first: the interval by which `_judge` judges follows from the sources found
-        state, scheduled = _schedule_sources(state, observation)
+        state = _schedule_sources(state, observation)
     state, to_do = _judge(state, event, state.settings.judging)
     state = state._replace(context=observation.context)
     if event.kind == "network":
         state = state._replace(context_ns=now_ns, polls=state.polls._replace(is_running=False, has_polled=True))
+        state, saved = _save_status(state)
     state, pruned = _prune_if_due(state, observation.taken)
-    return state, (*to_do, actions.WakeDelivery(), *scheduled, *pruned)
+    return state, (*to_do, actions.WakeDelivery(), *saved, *pruned)
 
 
 def _judge(state: AgentState, event: agent_events.Observed, settings: AuditSettings) -> Decided:
@@ -200,7 +212,7 @@ def _observe_if_due(state: AgentState, now_ns: int, rand: float) -> Decided:
     return state, (actions.ObserveHost(state.context),)
 
 
-def _schedule_sources(state: AgentState, observation: Observation) -> Decided:
+def _schedule_sources(state: AgentState, observation: Observation) -> AgentState:
     """Schedule the kinds of sources that a poll found; those of a time daemon are unknown until it runs.
 
     Poll the pools again soon if there are no servers and all pools are still inside their minimum interval.
@@ -216,16 +228,14 @@ def _schedule_sources(state: AgentState, observation: Observation) -> Decided:
     if pools:
         pool_ns = schedule.pool_ns or earliest_allowed(polls.pools_ns, intervals.pool_s, now_ns)
     are_skipped = all(isinstance(outcome, SourceFailure) and outcome.status == "skipped" for outcome in pools)
-    is_held_back = network_ns is None and are_skipped
-    if is_held_back:
+    if network_ns is None and are_skipped:
         pool_ns = now_ns + round(POOL_RETRY_S * NS_PER_S)
     state = state._replace(schedule=schedule._replace(network_ns=network_ns, pool_ns=pool_ns))
     are_local = bool(servers) and all(is_loopback(source.address or source.name) for source in servers)
     settings = state.settings.polling(
         has_servers=network_ns is not None, has_pools=pool_ns is not None, is_loopback=are_local
     )
-    state = state.with_settings(settings, now_ns)
-    return _save_status(state) if is_held_back else (state, ())
+    return state.with_settings(settings, now_ns)
 
 
 def _prune_if_due(state: AgentState, now: ClockReading) -> Decided:

@@ -1,8 +1,9 @@
 """Whether the agent's last record still describes the clock: its age, boot and machine."""
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
-from ntpaudit.core.ntp.rate_limit import Instant
+from ntpaudit.core.ntp.rate_limit import Instant, ServerState, earliest_query_s
 from ntpaudit.core.policy import Severity
 from ntpaudit.core.record import Record
 from ntpaudit.core.units import NS_PER_S, format_duration
@@ -14,7 +15,7 @@ LATE_S = 10.0  # and this, for a busy machine
 class RunningAgent(NamedTuple):
     """What an agent stores about itself when it starts: its intervals in seconds, its process and its start.
 
-    `next_poll_boottime_ns` is the uptime of its first poll, or of the next one if the sources may not be queried yet.
+    `next_poll_boottime_ns` is the uptime of its next poll at the latest.
     `delivers`: a database is configured; None if unknown.
     """
 
@@ -43,10 +44,14 @@ class HostNow(NamedTuple):
 
 
 class Wait(NamedTuple):
-    """How long an agent has run, and the seconds until its next poll; negative if that is overdue."""
+    """How long an agent has run, and the seconds until its next poll; negative if that is overdue.
+
+    `query_s`: the seconds until one of its servers is queried again, if all of them wait after failed queries.
+    """
 
     up_s: float
     poll_s: float
+    query_s: float | None = None
 
 
 class AgentStatus(NamedTuple):
@@ -86,8 +91,12 @@ def agent_status(
     agent: RunningAgent,
     here: HostNow,
     stale_after_s: float | None = None,
+    servers: Iterable[ServerState] = (),
 ) -> AgentStatus:
-    """Return the status of a record at a moment. `stale_after_s` overrides the limit from the agent's interval."""
+    """Return the status of a record at a moment. `stale_after_s` overrides the limit from the agent's interval.
+
+    `servers` are the states of those in the last network record.
+    """
     age_s, up_ns = _age_s(record, agent, here), -1
     if agent.started_boottime_ns is not None and agent.boot_id == record.host.boot_id:
         up_ns = record.boottime_ns - agent.started_boottime_ns
@@ -100,18 +109,19 @@ def agent_status(
         last_network_record=last_network_record,
         last_network_age_s=None if last_network_record is None else _age_s(last_network_record, agent, here),
         doubt=_doubt(record, _is_of_this_boot(record, agent, here), age_s, here.machine_id),
-        wait=wait_of(agent, here),
+        wait=wait_of(agent, here, servers),
         agent_runs=here.agent_runs,
     )
 
 
-def wait_of(agent: RunningAgent, here: HostNow) -> Wait | None:
+def wait_of(agent: RunningAgent, here: HostNow, servers: Iterable[ServerState] = ()) -> Wait | None:
     """Return what a running agent waits for; None if none runs, or if unknown."""
     started_ns, poll_ns = agent.started_boottime_ns, agent.next_poll_boottime_ns
     if not here.agent_runs or started_ns is None or poll_ns is None:
         return None
     now_ns = here.moment.boottime_ns
-    return Wait((now_ns - started_ns) / NS_PER_S, (poll_ns - now_ns) / NS_PER_S)
+    query_s = earliest_query_s(servers, here.moment)
+    return Wait((now_ns - started_ns) / NS_PER_S, (poll_ns - now_ns) / NS_PER_S, query_s)
 
 
 def _age_s(record: Record, agent: RunningAgent, here: HostNow) -> float:

@@ -194,15 +194,24 @@ def _agent(status: AgentStatus) -> Iterator[tuple[str, str]]:
     polls = f"polls servers every {format_duration(agent.network_s)}, pools every {format_duration(agent.pool_s)}"
     schedule = f"local audits every {format_duration(agent.local_s)}, {polls}"
     yield "agent", f"ntpaudit {status.record.version}{process}; {schedule}"
-    if status.record.offset is None and status.wait is not None:
-        poll_s = status.wait.poll_s + status.age_s
-        if poll_s > 0:
-            yield "next poll", f"at most {_age(poll_s)} after this record"
+    if status.wait is not None and status.wait.poll_s > -ANSWERS_WITHIN_S:
+        yield "next poll", _next_poll(status.wait)
     yield "delivery", _delivery(health, agent.delivers, is_dated=status.record.utc_ns is not None)
     if health.missed:
         yield ("missed", f"{plural(health.missed, 'scheduled audit')} (host busy or suspended)")
     if health.store:
         yield "store", health.store
+
+
+def _next_poll(wait: Wait) -> str:
+    """Say when servers are polled next, and when they are queried if all of them wait longer (P9)."""
+    poll = f"within {_age(wait.poll_s)} from now" if wait.poll_s > 0 else "now"
+    if wait.query_s is None or wait.query_s <= wait.poll_s:
+        return poll
+    return (
+        f"{poll}; no server is queried for {_age(wait.query_s)} from now, because none gave a usable reply last time "
+        "(`sudo ntpaudit check --force` queries them now)"
+    )
 
 
 _UNDATED = (

@@ -11,7 +11,7 @@ from ntpaudit.core.accounting import Spans
 from ntpaudit.core.checks.rule import LEVEL_SEVERITY
 from ntpaudit.core.clock_changes import ClockChange
 from ntpaudit.core.events import Event
-from ntpaudit.core.ntp.rate_limit import Instant
+from ntpaudit.core.ntp.rate_limit import Instant, ServerState
 from ntpaudit.core.policy import VERDICTS, Severity, Verdict
 from ntpaudit.core.record import Record
 from ntpaudit.core.staleness import AgentStatus, HostNow, RunningAgent, agent_status
@@ -26,7 +26,7 @@ from ntpaudit.store.dead_letters import DeadLetter, read_dead_letters
 from ntpaudit.store.outbox import backlog
 from ntpaudit.store.readonly import open_readonly
 from ntpaudit.store.rows import ROW_ERRORS, Damage, parse_json, read_record, read_rows
-from ntpaudit.store.saved_state import load_state
+from ntpaudit.store.saved_state import load_server_states, load_state
 from ntpaudit.store.serialization import revive
 
 _BY_AGENT = "kind IN ('network', 'local') AND record IS NOT NULL"
@@ -152,7 +152,9 @@ class History:
             waiting, oldest_ns, _ = backlog(self._connection)
             oldest_s = None if oldest_ns is None else (self.corrected_now(here.moment) - oldest_ns) / NS_PER_S
             record = record._replace(health=record.health._replace(backlog=waiting, oldest_s=oldest_s))
-        return agent_status(record, polled, agent, here, stale_after_s), stored
+        states = load_server_states(self._connection)
+        servers = [states.get(f"{one.address} {one.port}", ServerState()) for one in (polled or record).sources]
+        return agent_status(record, polled, agent, here, stale_after_s, servers), stored
 
     def _last_polled(self, until_id: int) -> Record | None:
         """Return the last record of an audit that polled any source, else of any; a damaged one is skipped."""

@@ -157,6 +157,27 @@ def test_an_agent_starts_by_polling_and_polls_on() -> None:
     assert kinds[:8] == ["network", *["local"] * 5, "network", "local"]
 
 
+def test_a_requested_audit_says_when_it_polls() -> None:
+    """A rate limit holds for a request too: the log says until when, and so does the stored status, after each poll."""
+    host = LivingHost()
+    state, _ = handle(begin(host), Started(host.read(), host.read_kernel(), 0.0))
+    texts = []
+    for wait_s in (0, 0, 5, 60):
+        host.run(wait_s)
+        state, (said, saved) = handle(state, AuditRequested(host.boottime_ns))
+        assert isinstance(said, actions.Log)
+        assert saved == actions.SaveStatus(state.schedule.next_poll_ns)
+        texts.append(said.message.removeprefix("audit requested: the host is read now"))
+        if wait_s == 0 and not state.polls.is_running:
+            state, _ = handle(state, TimePassed(host.boottime_ns, 0.5))
+        elif wait_s == 0:
+            state, done = handle(state, Observed(host.observe(*host.sources()), "network"))
+            assert actions.SaveStatus(state.schedule.next_poll_ns) in done
+    polled = [f", and servers are polled {when}; one that gave no usable reply waits" for when in
+              ("now", "in 10.2 s (rate limit)", "now")]  # fmt: skip
+    assert texts == [polled[0], "; a poll is under way", *polled[1:]]
+
+
 def test_the_sources_of_a_late_time_daemon_are_polled() -> None:
     """The agent starts before its time daemon: the pool is polled at once when the daemon names it, then hourly (P2).
 

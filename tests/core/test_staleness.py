@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from ntpaudit.core.ntp.rate_limit import Instant
 from ntpaudit.core.policy import Severity
-from ntpaudit.core.staleness import HostNow, RunningAgent, agent_status, wait_of
+from ntpaudit.core.staleness import HostNow, RunningAgent, Wait, agent_status, wait_of
 from ntpaudit.core.units import NS_PER_S
 from ntpaudit.store.queries import read_agent_state
 from tests.records import CASES
@@ -105,7 +105,7 @@ def test_uptime_of_the_agent_is_that_at_the_record() -> None:
 def test_what_an_agent_waits_for() -> None:
     """For how long it has run, and when it polls: by uptime, and only where it runs now."""
     agent = AGENT._replace(next_poll_boottime_ns=RECORD.boottime_ns + 8 * NS_PER_S)
-    assert wait_of(agent, later(2.0, agent_runs=True)) == (3602.0, 6.0)
+    assert wait_of(agent, later(2.0, agent_runs=True)) == Wait(3602.0, 6.0)
     assert wait_of(agent, later(2.0, agent_runs=False)) is wait_of(AGENT, later(2.0, agent_runs=True)) is None
 
 

@@ -3,7 +3,7 @@
 The state of each server is stored, so one-shot runs obey the same limits as an agent.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import zip_longest
 from typing import NamedTuple
 
@@ -91,6 +91,16 @@ def back_off(state: ServerState, now: Instant, interval_s: float) -> BackOff | N
         return None
     reason = "kod:RATE" if state.rate_kods else "unanswered" if state.consecutive_timeouts else "interval"
     return BackOff(reason, left_s)
+
+
+def earliest_query_s(states: Iterable[ServerState], now: Instant) -> float | None:
+    """Return the seconds until the first of these servers is queried again, if all wait after failed queries.
+
+    None if one of them does not wait, or for another reason, or if it is a pool's.
+    """
+    holds = [None if state.zone is not None else back_off(state, now, SERVER_INTERVAL_S) for state in states]
+    waits = [hold.wait_s for hold in holds if hold is not None and hold.reason == "unanswered"]
+    return min(waits) if waits and len(waits) == len(holds) else None
 
 
 def on_reply(state: ServerState, now: Instant, delay_ns: int) -> ServerState:
