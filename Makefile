@@ -94,6 +94,7 @@ pictures: $(VENV)/developer servers
 servers: $(VENV)/developer
 	$(BIN)/python -m tests.world.packages $(SERVERS)
 	$(BIN)/python -m tests.world.node
+	$(BIN)/python -m tests.world.roughenough
 	@[ "$$(id -u)" -ne 0 ] || $(BIN)/python -m tests.world.machine
 
 install:

@@ -36,6 +36,10 @@ class JournalError(NtpauditError):
     """systemd's journal cannot be read."""
 
 
+class AnchorError(NtpauditError):
+    """An anchor cannot be made, or a service that signs the time gave nothing valid."""
+
+
 class UnexpectedReplyError(ReadError):
     """The reply is not valid for the expected kind of database."""
 

@@ -377,6 +377,14 @@ def _node() -> None:
     modules(GRAFANA)
 
 
+@_ability("roughenough")
+def _roughenough() -> None:
+    """Build a Roughtime server with Rust's cargo, and run it."""
+    from tests.world.roughenough import binary
+
+    _run(str(binary()), "--version")
+
+
 @_ability("openntpd")
 def _openntpd() -> None:
     """Let OpenNTPD check a configuration; its program has the name of another one."""
