@@ -9,6 +9,7 @@ from ntpaudit.core.observation import Observation
 from ntpaudit.core.policy import VERDICTS
 from ntpaudit.core.record import AuditKind, Record
 from ntpaudit.core.units import HOUR_S, NS_PER_S
+from ntpaudit.store import chain
 from ntpaudit.store.compression import pack_text
 from ntpaudit.store.rows import ROW_ERRORS, clean_text, fit_int64, insert, marks, read_json, read_record
 from ntpaudit.store.serialization import plain, to_json
@@ -31,9 +32,10 @@ RECORD_COLUMNS = "record, utc_ns, severity, verdict, offset_ns, earliest_ns, lat
 
 def keep_observation(connection: sqlite3.Connection, observation: Observation, kind: AuditKind | None = None) -> int:
     """Store an observation before it is judged; return its id. `kind` is None outside the agent."""
-    return insert(
-        connection, "audits", OBSERVATION_COLUMNS, (*_observation_values(observation, kind), _packed(observation))
-    )
+    values = (*_observation_values(observation, kind), _packed(observation))
+    audit_id = insert(connection, "audits", OBSERVATION_COLUMNS, values)
+    chain.append(connection, "observation", audit_id)
+    return audit_id
 
 
 def keep_record(connection: sqlite3.Connection, audit_id: int, record: Record) -> bool:
@@ -43,6 +45,7 @@ def keep_record(connection: sqlite3.Connection, audit_id: int, record: Record) -
         f"UPDATE audits SET ({RECORD_COLUMNS}) = ({marks(values)}) WHERE id = ?",  # noqa: S608
         (*values, audit_id),
     )
+    chain.append(connection, "record", audit_id)
     return done.rowcount == 1
 
 
@@ -54,7 +57,10 @@ def keep_audit(connection: sqlite3.Connection, observation: Observation, record:
     # the observation of a local audit is complete in its record and columns
     seen = "" if record.kind == "local" else _packed(observation)
     values = (*_observation_values(observation, record.kind), seen, *_record_values(record))
-    return insert(connection, "audits", f"{OBSERVATION_COLUMNS}, {RECORD_COLUMNS}", values)
+    audit_id = insert(connection, "audits", f"{OBSERVATION_COLUMNS}, {RECORD_COLUMNS}", values)
+    chain.append(connection, "observation", audit_id)
+    chain.append(connection, "record", audit_id)
+    return audit_id
 
 
 def _observation_values(observation: Observation, kind: AuditKind | None) -> tuple[Any, ...]:
@@ -139,7 +145,7 @@ def keep_events(connection: sqlite3.Connection, events: Sequence[Event], boot_id
         moment = (fit_int64(event.utc_ns), fit_int64(event.host_ns), event.boottime_ns)
         finding = (event.kind, event.raised, int(event.severity), event.level, clean_text(event.text))
         values = (*finding, *moment, event.value_s, to_json(dict(event.detail)), boot_id)
-        insert(connection, "events", EVENT_COLUMNS, values)
+        chain.append(connection, "event", insert(connection, "events", EVENT_COLUMNS, values))
 
 
 def stamp_audits(connection: sqlite3.Connection, boot_id: str | None, boot_ns: int) -> None:

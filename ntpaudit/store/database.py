@@ -8,6 +8,7 @@ from contextlib import closing, contextmanager, suppress
 
 from ntpaudit.errors import StoreError
 from ntpaudit.log import LazyLogger
+from ntpaudit.store import chain
 
 logger = LazyLogger(__name__)
 
@@ -101,11 +102,11 @@ EVIDENCE_SCHEMA = """
         head BLOB NOT NULL
     );
     CREATE TABLE segments (
-        day_s INTEGER PRIMARY KEY,
-        first INTEGER NOT NULL,
-        last INTEGER NOT NULL,
+        first INTEGER PRIMARY KEY,
+        last INTEGER,
+        day_s INTEGER NOT NULL,
         before BLOB NOT NULL,
-        head BLOB NOT NULL
+        head BLOB
     );
 """
 """What version 5 added: accounts of hours and days, notes (what happened to the history), and the chain of all rows."""
@@ -208,7 +209,9 @@ def _create_tables(connection: sqlite3.Connection) -> None:
         if version < first_version:
             for statement in statements.split(";"):
                 connection.execute(statement)
-    connection.execute(f"PRAGMA user_version={VERSION}")
+    if version < VERSION:
+        connection.execute(f"PRAGMA user_version={VERSION}")
+        chain.begin(connection)
 
 
 def _use_wal(connection: sqlite3.Connection, wait_s: float) -> None:

@@ -4,6 +4,7 @@ import sqlite3
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from ntpaudit.store import chain
 from ntpaudit.store.rows import ROW_ERRORS, clean_text, insert, keep_newest, read_row
 
 MAX_UNSTAMPED = 500  # how many outbox entries without a stamp are read in one audit, or searched for the newest stamp
@@ -101,11 +102,13 @@ def ack(connection: sqlite3.Connection, entries: Sequence[OutboxEntry]) -> None:
 
 def dead_letter(connection: sqlite3.Connection, entry: OutboxEntry, reason: str) -> None:
     """Move an entry to the dead letters, with the reason."""
-    connection.execute(
+    added = connection.execute(
         "INSERT INTO set_aside (audit_id, stamp_ns, lines, reason)"  # noqa: S608
         f" SELECT audit_id, stamp_ns, lines, ? FROM outbox WHERE {_IS_ENTRY}",
         (clean_text(reason), *_entry_key(entry)),
     )
+    if added.rowcount:
+        chain.append(connection, "dead-letter", added.lastrowid or 0)
     gone = connection.execute(f"DELETE FROM outbox WHERE {_IS_ENTRY}", _entry_key(entry))  # noqa: S608
     _check_gone(connection, entry, gone.rowcount)
     keep_newest(connection, "set_aside", KEPT_DEAD_LETTERS)

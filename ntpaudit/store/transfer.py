@@ -2,10 +2,20 @@
 
 import sqlite3
 
+from ntpaudit.core.chain import EntryKind
+from ntpaudit.store import chain
 from ntpaudit.store.audits import EVENT_COLUMNS, OBSERVATION_COLUMNS, RECORD_COLUMNS, add_rollup
-from ntpaudit.store.rows import insert
+from ntpaudit.store.rows import insert, marks
 
 CARRY_BATCH = 1000  # outbox entries of a deleted file that are in memory at once
+_TABLES: tuple[tuple[str, EntryKind | None, str], ...] = (
+    ("events", "event", EVENT_COLUMNS),
+    ("outbox", None, "audit_id, boot_id, boottime_ns, host_ns, stamp_ns, lines"),
+    ("set_aside", "dead-letter", "audit_id, stamp_ns, lines, reason"),
+    ("notes", "note", "kind, utc_ns, host_ns, note"),
+)
+"""The tables that are moved after the audits, with the kind of their entries and their columns."""
+
 _OUTBOX_TABLES = {"outbox": "boot_id, boottime_ns, host_ns, stamp_ns, lines", "set_aside": "stamp_ns, lines, reason"}
 
 
@@ -20,28 +30,38 @@ def copy_state(source: sqlite3.Connection, target: sqlite3.Connection) -> None:
 
 
 def move(source: sqlite3.Connection, target: sqlite3.Connection) -> None:
-    """Add all rows of the source to the target."""
-    pending = target.execute("SELECT id, boottime_ns, boot_id FROM audits WHERE record IS NULL").fetchall()
-    for audit_id, *moment in pending:  # memory may have the records of some
-        finished = "SELECT 1 FROM audits WHERE record IS NOT NULL AND boottime_ns = ? AND boot_id IS ?"
-        if source.execute(finished, moment).fetchone():
-            target.execute("DELETE FROM audits WHERE id = ?", (audit_id,))
-    moved = {}
-    columns = f"{OBSERVATION_COLUMNS}, {RECORD_COLUMNS}"
-    for audit_id, *values in source.execute(f"SELECT id, {columns} FROM audits ORDER BY id"):  # noqa: S608
-        moved[audit_id] = insert(target, "audits", columns, values)
-    for table, columns in (
-        ("events", EVENT_COLUMNS),
-        ("outbox", "audit_id, boot_id, boottime_ns, host_ns, stamp_ns, lines"),
-        ("set_aside", "audit_id, stamp_ns, lines, reason"),
-    ):
+    """Add all rows of the source to the target, and what is evidence to its chain."""
+    moved = _move_audits(source, target)
+    for table, kind, columns in _TABLES:
         for values in source.execute(f"SELECT {columns} FROM {table} ORDER BY id"):  # noqa: S608
             if columns.startswith("audit_id"):
                 values = (moved.get(values[0]), *values[1:])
-            insert(target, table, columns, values)
+            row = insert(target, table, columns, values)
+            if kind is not None:
+                chain.append(target, kind, row)
     for values in source.execute("SELECT * FROM rollups"):
         add_rollup(target, values)
     copy_state(source, target)
+
+
+def _move_audits(source: sqlite3.Connection, target: sqlite3.Connection) -> dict[int, int]:
+    """Move the audits; return their new ids. A record goes to its observation where the target has that already."""
+    unjudged = "SELECT boottime_ns, boot_id, id FROM audits WHERE record IS NULL AND kind IS NOT NULL"
+    pending = {(boottime_ns, boot_id): audit_id for boottime_ns, boot_id, audit_id in target.execute(unjudged)}
+    moved = {}
+    columns = f"{OBSERVATION_COLUMNS}, {RECORD_COLUMNS}"
+    count = OBSERVATION_COLUMNS.count(",") + 1
+    for audit_id, *values in source.execute(f"SELECT id, {columns} FROM audits ORDER BY id"):  # noqa: S608
+        key, record = (values[3], values[2]), values[count:]
+        if record[0] is not None and key in pending:
+            row = pending[key]
+            target.execute(f"UPDATE audits SET ({RECORD_COLUMNS}) = ({marks(record)}) WHERE id = ?", (*record, row))  # noqa: S608
+        else:
+            row = insert(target, "audits", columns, values)
+            chain.append(target, "observation", row)
+        chain.append(target, "record", row)
+        moved[audit_id] = row
+    return moved
 
 
 def carry_over(source: sqlite3.Connection, target: sqlite3.Connection) -> tuple[int, sqlite3.Error | None]:
@@ -63,6 +83,9 @@ def carry_over(source: sqlite3.Connection, target: sqlite3.Connection) -> tuple[
                 break
             after_id = rows[-1][0]
             new = [values for _, *values in rows if hash(tuple(values)) not in known]
-            target.executemany(f"INSERT INTO {table} ({columns}) VALUES (?{', ?' * columns.count(',')})", new)  # noqa: S608
+            for values in new:
+                row = insert(target, table, columns, values)
+                if table == "set_aside":
+                    chain.append(target, "dead-letter", row)
             carried += len(new) if table == "outbox" else 0
     return carried, None

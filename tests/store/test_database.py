@@ -14,6 +14,7 @@ from ntpaudit.core.ntp.rate_limit import ServerState
 from ntpaudit.errors import StoreError
 from ntpaudit.store import audits, saved_state
 from ntpaudit.store.database import (
+    EVIDENCE_SCHEMA,
     OLDEST_VERSION,
     PAGE_BYTES,
     SCHEMA,
@@ -38,12 +39,15 @@ def old(path: Path) -> Path:
     """A history of the oldest version, with SQLite's own settings: larger pages than a new one's, never given back."""
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.execute("PRAGMA journal_mode=WAL")
-        connection.executescript(f"{SCHEMA}; PRAGMA user_version={OLDEST_VERSION};")
+        connection.executescript(f"{SCHEMA}; {EVIDENCE_SCHEMA}")
         connection.execute("BEGIN")
         for number in range(OLD_AUDITS):
             audits.keep_audit(connection, audit(number).observation, audit(number).record)
         saved_state.save_server_states(connection, {"192.0.2.1 123": ServerState(consecutive_timeouts=3)})
         connection.execute("COMMIT")
+        for table in ("accounts", "notes", "chain", "segments"):
+            connection.execute(f"DROP TABLE {table}")
+        connection.execute(f"PRAGMA user_version={OLDEST_VERSION}")
     return path
 
 
