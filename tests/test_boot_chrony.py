@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from tests.test_boot import confined, installed, package, records, shown, write
+from tests.test_boot import audit_now, confined, installed, package, records, shown, write
 from tests.waiting import until
 from tests.world.machine import Machine
 from tests.world.packages import REPOSITORY
@@ -17,7 +17,9 @@ __all__ = ["package"]
 
 pytestmark = [pytest.mark.needs("boot"), pytest.mark.untraced]  # the machine has a Python of its own
 
-BEHIND_S = 0.2
+BEHIND_S = 10.0
+"""So much that no delay of a packet on a busy machine hides the sign or the unit."""
+
 SERVER = "127.0.0.9"
 SERVE = f"""
 import time
@@ -39,18 +41,20 @@ REMEDY = "systemctl enable --now ntpaudit-chrony.socket"
 
 
 class Site(NamedTuple):
-    """A machine with the package, and the port of a server on it that is 200 ms ahead."""
+    """A machine with the package, and the port of a server on it that is ahead."""
 
     host: Machine
     port: str
 
     def start_chronyd(self, settings: str = "") -> None:
-        """Start chronyd with some settings, and wait until it follows the server."""
+        """Start chronyd with some settings, and wait until it follows the server. From then on it polls rarely."""
         server = f"server ntp.example.net port {self.port} iburst minpoll -2 maxpoll -2\n"
         write(self.host, "/etc/chrony/chrony.conf", server + settings)
         self.host.say("systemctl", "reset-failed", "chrony")  # it counts how often the tests start it
         self.host.say("systemctl", "restart", "chrony")
         self.host.say("chronyc", "waitsync", "600", "0", "0", "0.1")
+        self.host.say("chronyc", "minpoll", SERVER, "6")
+        until(lambda: self.host.say("chronyc", "-c", "sources").split(",")[4] == "6")
 
     def claim(self) -> dict[str, Any]:
         """The claim of chronyd, read in the sandbox of the agent by a user of its own."""
@@ -58,6 +62,16 @@ class Site(NamedTuple):
         assert (daemon["name"], daemon["unit"]) == ("chronyd", "chrony.service")
         claim: dict[str, Any] = daemon["claim"]
         return claim
+
+    def available_claim(self) -> tuple[dict[str, Any], list[float]]:
+        """A claim, and the offsets that chronyc shows before and after it; no update of the clock is between them."""
+
+        def look() -> list[tuple[dict[str, Any], list[float]]]:
+            before, claim, after = self.tracking(), self.claim(), self.tracking()
+            is_same = claim["available"] and before[3] == after[3]  # a busy machine may reply too late
+            return [(claim, [float(before[4]), float(after[4])])] if is_same else []
+
+        return until(look, lambda: f"a claim: {self.claim()}")[0]
 
     def tracking(self) -> list[str]:
         """What chronyc shows."""
@@ -79,21 +93,26 @@ def site(request: pytest.FixtureRequest, package: Path, tmp_path_factory: pytest
             yield Site(host, log.read_text().strip())
 
 
-def check(site: Site, claim: dict[str, Any], authentication: str | None) -> None:
-    """A claim is that of a chronyd that is 200 ms behind its server, and is what chronyc shows."""
-    assert claim["available"] is True, claim
+def check(site: Site, authentication: str | None) -> None:
+    """The claim is that of a chronyd that is behind its server, and is what chronyc shows."""
+    claim, shown_s = site.available_claim()
+    check_values(claim, authentication)
+    assert min(shown_s) - 1e-6 <= claim["offset_s"] <= max(shown_s) + 1e-6
+    assert [(one["name"], one["address"]) for one in claim["sources"]] == [("ntp.example.net", SERVER)]
+
+
+def check_values(claim: dict[str, Any], authentication: str | None) -> None:
+    """All but the sources, which a record does not hold."""
     assert (claim["is_synchronised"], claim["follows"]) == (True, "ntp.example.net")
-    assert claim["offset_s"] == pytest.approx(BEHIND_S, abs=0.05)
-    assert claim["offset_s"] == pytest.approx(float(site.tracking()[4]), abs=1e-3)
+    assert claim["offset_s"] == pytest.approx(BEHIND_S, abs=BEHIND_S / 2)
     assert claim["bound_s"] >= 0.008
     assert claim["authentication"] == authentication
-    assert [(one["name"], one["address"]) for one in claim["sources"]] == [("ntp.example.net", SERVER)]
 
 
 def test_by_udp_from_the_sandbox(site: Site) -> None:
     """With Debian's settings: all but the authentication, which chronyd reports only through its Unix socket."""
     site.start_chronyd()
-    check(site, site.claim(), None)
+    check(site, None)
 
 
 def test_closed_port_names_the_helper_which_then_answers(site: Site) -> None:
@@ -102,13 +121,13 @@ def test_closed_port_names_the_helper_which_then_answers(site: Site) -> None:
     claim = site.claim()
     assert (claim["available"], claim["remedy"]) == (False, REMEDY)
     site.host.say(*REMEDY.split())
-    check(site, site.claim(), "none")
+    check(site, "none")
     assert site.host.path("/run/chrony").stat().st_uid != 0
     site.start_chronyd(CLOSED)
-    check(site, site.claim(), "none")
+    check(site, "none")
     site.host.say("systemctl", "stop", "chrony")  # removes the folder of its socket
     site.start_chronyd(CLOSED)
-    check(site, site.claim(), "none")
+    check(site, "none")
     assert shown(site.host, "ntpaudit-chrony.service", "ActiveState") == "active"
     assert [path.name for path in site.host.path("/run/chrony").glob("*.sock")] == ["chronyd.sock"]
 
@@ -119,12 +138,18 @@ def test_agent_starts_the_helper(site: Site) -> None:
     site.start_chronyd(CLOSED)
     site.host.say("ntpaudit", "config", "init", f"{SERVER}:{site.port}", "--output", "/etc/ntpaudit/ntpaudit.toml")
     site.host.say("systemctl", "start", "ntpaudit")
-    until(lambda: any(record["offset"] for record in records(site.host)))
-    (daemon,) = records(site.host)[-1]["daemons"]
-    check(site, daemon["claim"] | {"sources": site.claim()["sources"]}, "none")
+    [claim] = until(lambda: newest_claim(site.host), "a record with a claim")
+    check_values(claim, "none")
     site.host.say("systemctl", "stop", "ntpaudit")
     until(lambda: shown(site.host, "ntpaudit-chrony.service", "ActiveState") == "inactive")
     until(lambda: not site.host.path("/run/ntpaudit-chrony").exists())
+
+
+def newest_claim(host: Machine) -> list[dict[str, Any]]:
+    """Let the agent audit, and return the claim of the last record, if it has one."""
+    audit_now(host)
+    daemons = [daemon for record in records(host)[-1:] for daemon in record["daemons"]]
+    return [daemon["claim"] for daemon in daemons if daemon["claim"]["available"]]
 
 
 def test_killed_chronyd_makes_no_claim(site: Site) -> None:

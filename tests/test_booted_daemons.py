@@ -7,13 +7,15 @@ import json
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.test_boot import MAX_EXPOSURE, build_package, records, serve, shown, write
+from tests.test_boot import MAX_EXPOSURE, audit_now, build_package, records, serve, shown, write
 from tests.waiting import until
 from tests.world.machine import RELEASES, TIME_DAEMONS, Machine, archives, machine
 from tests.world.packages import REPOSITORY, program
@@ -21,7 +23,10 @@ from tests.world.packages import REPOSITORY, program
 pytestmark = [pytest.mark.needs("boot", "ip"), pytest.mark.untraced]  # the machine has a Python of its own
 
 RIGHT, AHEAD, SILENT = "127.0.0.11", "127.0.0.12", "127.0.0.99"
-AHEAD_S = 0.2
+AHEAD_S = 10.0
+"""So much that no delay of a packet on a busy machine hides the sign or the unit."""
+
+NEAR_S = AHEAD_S / 2
 ANYWHERE = "[Unit]\nConditionVirtualization=\nConditionCapability=\nStartLimitIntervalSec=0\n"
 WITHOUT_CLOCK = f"{ANYWHERE}[Service]\nAmbientCapabilities=\nCapabilityBoundingSet=~CAP_SYS_TIME\n"
 CLOCK_CALLS = "adjtimex:0 clock_adjtime:0 clock_adjtime64:0 settimeofday:0 clock_settime:0 clock_settime64:0"
@@ -97,6 +102,13 @@ def looked_confined(host: Machine, *options: str) -> dict[str, Any]:
     return looked(host, *run, "--property=DynamicUser=yes", *options, "--")
 
 
+def claim_of(look: Callable[[], dict[str, Any]], name: str = "systemd-timesyncd") -> dict[str, Any]:
+    """Return a claim, once an audit finds one: a busy machine may reply too late."""
+    return until(
+        lambda: found if (found := look()["daemons"][name]["claim"])["available"] else {}, f"a claim of {name}"
+    )
+
+
 WITH_HELPER = ("--property=Wants=ntpaudit-timesync.socket", "--property=After=ntpaudit-timesync.socket")
 
 
@@ -121,36 +133,35 @@ def duration_s(text: str) -> float:
 def synchronised_claim(host: Machine) -> tuple[dict[str, Any], dict[str, str]]:
     """Return the claim by root and what timedatectl shows, of the same exchange."""
 
-    def both() -> tuple[dict[str, Any], dict[str, str]] | None:
-        before, claim = timesync_status(host), looked(host)["daemons"]["systemd-timesyncd"]["claim"]
-        return (claim, before) if claim["is_synchronised"] and timesync_status(host) == before else None
+    def both() -> list[tuple[dict[str, Any], dict[str, str]]]:
+        before, claim = timesync_status(host), claim_of(partial(looked, host))
+        return [(claim, before)] if claim["is_synchronised"] and timesync_status(host) == before else []
 
-    found = until(both)
-    assert found
-    return found
+    return until(both)[0]
 
 
 @pytest.mark.parametrize(("server", "ahead_s"), [(RIGHT, 0.0), (AHEAD, AHEAD_S)])
 def test_timesyncd_claims_what_timedatectl_shows(host: Machine, server: str, ahead_s: float) -> None:
     """Field by field: root, another user, and the sandbox with the helper see the same, in our units and sign."""
+    begun_s = time.monotonic()
     start_timesyncd(host, server)
     claim, status = synchronised_claim(host)
-    assert claim["available"] is True
+    assert 0 <= claim["updated_s"] <= time.monotonic() - begun_s
     assert f"{claim['follows']} ({claim['sources'][0]['address']})" == status["Server"]
     assert claim["offset_s"] == pytest.approx(duration_s(status["Offset"]), abs=1.5e-6)
-    assert claim["offset_s"] == pytest.approx(ahead_s, abs=0.01)
+    assert claim["offset_s"] == pytest.approx(ahead_s, abs=NEAR_S)
     delay_s, distance_s = duration_s(status["Delay"]), duration_s(status["Root distance"].partition(" (")[0])
     assert claim["bound_s"] == pytest.approx(distance_s + delay_s / 2 + abs(claim["offset_s"]), abs=1e-5)
     assert claim["poll_s"] == duration_s(status["Poll interval"].partition(" (")[0])
     assert (claim["stratum"], claim["leap"], status["Leap"]) == (int(status["Stratum"]), 0, "normal")
     assert claim["authentication"] == "none"
-    assert claim["updated_s"] < 60.0
-    changing = {"boottime_ns", "updated_s"}
-    same = {key: value for key, value in claim.items() if key not in changing}
-    for found in (looked_by_another(host), looked_confined(host, *WITH_HELPER)):
-        other = found["daemons"]["systemd-timesyncd"]["claim"]
-        if other["poll_s"] == claim["poll_s"]:  # no exchange since
-            assert {key: value for key, value in other.items() if key not in changing} == same
+    for look in (partial(looked_by_another, host), partial(looked_confined, host, *WITH_HELPER)):
+        assert lasting(claim_of(look)) == lasting(claim) or timesync_status(host) != status  # another exchange since
+
+
+def lasting(claim: dict[str, Any]) -> dict[str, Any]:
+    """A claim without what changes all the time."""
+    return {key: value for key, value in claim.items() if key not in ("boottime_ns", "updated_s")}
 
 
 def test_the_agent_records_the_claim(host: Machine) -> None:
@@ -161,21 +172,27 @@ def test_the_agent_records_the_claim(host: Machine) -> None:
     host.say("systemctl", "start", "ntpaudit")
     try:
         until(lambda: host.path("/var/lib/private/ntpaudit/history.sqlite3").exists())
-        daemons = until(lambda: records(host))[0]["daemons"]
+        found = until(lambda: recorded(host), "a claim in a record")
         assert shown(host, "ntpaudit-timesync.service", "ActiveState") == "active"
     finally:
         host.say("systemctl", "stop", "ntpaudit")
-    (found,) = (daemon for daemon in daemons if daemon["name"] == "systemd-timesyncd")
     assert (found["unit"], found["enabled"]) == ("systemd-timesyncd.service", "enabled")
-    assert (found["claim"]["follows"], found["claim"]["offset_s"]) == (RIGHT, pytest.approx(0.0, abs=0.01))
+    assert (found["claim"]["follows"], found["claim"]["offset_s"]) == (RIGHT, pytest.approx(0.0, abs=NEAR_S))
     until(lambda: shown(host, "ntpaudit-timesync.service", "ActiveState") == "inactive")
+
+
+def recorded(host: Machine) -> dict[str, Any]:
+    """Let the agent audit, and return what the last record says of systemd-timesyncd, if it has a claim."""
+    audit_now(host)
+    found = {daemon["name"]: daemon for record in records(host)[-1:] for daemon in record["daemons"]}
+    return found["systemd-timesyncd"] if found and found["systemd-timesyncd"]["claim"].get("follows") else {}
 
 
 def test_sandbox_without_the_helper_sees_when_timesyncd_corrected_the_clock(host: Machine) -> None:
     """The bus refuses its user. Two facts remain, and the others are not known."""
     start_timesyncd(host, RIGHT)
     synchronised_claim(host)
-    claim = looked_confined(host)["daemons"]["systemd-timesyncd"]["claim"]
+    claim = claim_of(partial(looked_confined, host))
     known = {key: value for key, value in claim.items() if value not in (None, [])}
     assert known.keys() == {"available", "boottime_ns", "is_synchronised", "updated_s"}
     assert claim["is_synchronised"] is True
@@ -184,11 +201,12 @@ def test_sandbox_without_the_helper_sees_when_timesyncd_corrected_the_clock(host
 def test_timesyncd_without_a_reply_is_not_synchronised(host: Machine) -> None:
     """It has a server, no reply, and so nothing to report, wherever that is read."""
     start_timesyncd(host, SILENT)
-    for found in (looked(host), looked_confined(host, *WITH_HELPER), looked_confined(host)):
-        claim = found["daemons"]["systemd-timesyncd"]["claim"]
-        assert (claim["available"], claim["is_synchronised"], claim["follows"]) == (True, False, None)
+    by_root = partial(looked, host)
+    for look in (by_root, partial(looked_confined, host, *WITH_HELPER), partial(looked_confined, host)):
+        claim = claim_of(look)
+        assert (claim["is_synchronised"], claim["follows"]) == (False, None)
         assert claim["offset_s"] is claim["bound_s"] is claim["updated_s"] is None
-    assert [source["name"] for source in looked(host)["daemons"]["systemd-timesyncd"]["claim"]["sources"]] == [SILENT]
+    assert [source["name"] for source in claim_of(by_root)["sources"]] == [SILENT]
 
 
 def test_units_are_listed_whether_they_run_or_not(host: Machine) -> None:
@@ -226,24 +244,32 @@ def test_openntpd_claims_what_ntpctl_shows(host: Machine) -> None:
     """Offsets have our sign: a server that is ahead finds the host behind. Only root can ask."""
     write(host, "/etc/openntpd/ntpd.conf", f"server {AHEAD}\nserver {RIGHT}\n")
     host.say("systemctl", "start", "openntpd")
-    ask = ["ntpctl", "-s", "status"]
-    until(lambda: host.run(ask, check=False).stdout.startswith("2/2 peers valid"), within_s=120.0)
-    before, found = host.say("ntpctl", "-s", "all"), looked(host)["daemons"]["openntpd"]
-    offsets_s = {
-        address: float(offset_ms) / 1e3
-        for address, offset_ms in re.findall(r"^(\S+) .*\n.*?(-?[\d.]+)ms ", before, re.MULTILINE)
-    }
-    assert offsets_s[AHEAD] == pytest.approx(AHEAD_S, abs=0.02)
+
+    def both() -> list[tuple[dict[str, float], bool, dict[str, Any]]]:
+        """Return both reports, once there is no reply of a server between them."""
+        before, found = openntpd_report(host), looked(host)["daemons"]["openntpd"]
+        is_read = found["claim"]["available"] and len(before[0]) == 2
+        return [(*before, found)] if is_read and before == openntpd_report(host) else []
+
+    ((offsets_s, is_synchronised, found),) = until(both, lambda: host.run(["ntpctl", "-s", "all"]).stdout, within_s=120)
+    assert offsets_s[AHEAD] == pytest.approx(AHEAD_S, abs=NEAR_S)
     assert found["unit"] == "openntpd.service"
     claim = found["claim"]
-    assert claim["is_synchronised"] is ("clock synced" in before)
+    assert claim["is_synchronised"] is is_synchronised
     for source in claim["sources"]:
-        assert source["offset_s"] == pytest.approx(offsets_s[source["address"]], abs=0.02)
+        assert source["offset_s"] == pytest.approx(offsets_s[source["address"]], abs=1e-6)
         assert source["authentication"] == "none"
     assert {source["address"]: source["stratum"] for source in claim["sources"]} == {AHEAD: 2, RIGHT: 3}
     for other in (looked_by_another(host), looked_confined(host)):
         claim = other["daemons"]["openntpd"]["claim"]
         assert (claim["available"], claim["remedy"]) == (False, "run `ntpaudit check` as root")
+
+
+def openntpd_report(host: Machine) -> tuple[dict[str, float], bool]:
+    """Return the offset of each server that ntpctl shows as valid, and whether the clock is synchronised."""
+    report = host.run(["ntpctl", "-s", "all"], check=False).stdout
+    rows = re.findall(r"^(\S+) .*\n.*?(-?[\d.]+)ms ", report, re.MULTILINE)
+    return {address: float(offset_ms) / 1e3 for address, offset_ms in rows}, "clock synced" in report
 
 
 def test_ptp4l_claims_what_pmc_shows(host: Machine) -> None:
@@ -255,27 +281,26 @@ def test_ptp4l_claims_what_pmc_shows(host: Machine) -> None:
     ):
         subprocess.run(host.on_its_network([str(program("ip")), *words]), check=True)
     start = ("systemd-run", "--quiet", "--property=CapabilityBoundingSet=~CAP_SYS_TIME")
-    common = ("ptp4l", "-S", "-2", "--free_running=1")
+    common = ("ptp4l", "-S", "-2", "--free_running=1", "--logSyncInterval=2")  # slower than a busy machine reads
     host.say(*start, "--unit=ptp-master", "--", *common, "-i", "ptp0", "--uds_address=/run/ptp-master")
     host.say(*start, "--unit=ptp-slave", "--", *common, "-s", "-i", "ptp1", "--uds_address=/run/ptp-slave")
     write(host, "/opt/look_by_pid.py", LOOK.replace("{daemon.name:", "{daemon.pid:"))
     pid = shown(host, "ptp-slave", "MainPID")
 
-    def both() -> tuple[str, dict[str, Any]] | None:
+    def both() -> list[tuple[str, dict[str, Any]]]:
         """Return both reports, once they are of the same message of the master."""
         before, look = host.say(*ask), json.loads(host.say("python3", "-B", "/opt/look_by_pid.py"))
-        return (before, look["daemons"][pid]) if "true" in before and before == host.say(*ask) else None
+        is_read = "true" in before and look["daemons"][pid]["claim"]["available"]
+        return [(before, look["daemons"][pid])] if is_read and before == host.say(*ask) else []
 
     try:
         ask = ("pmc", "-u", "-b", "0", "-s", "/run/ptp-slave", "GET TIME_STATUS_NP")
-        reports = until(both, within_s=120.0)
+        ((report, found),) = until(both, within_s=120.0)
     finally:
         host.say("systemctl", "stop", "ptp-master", "ptp-slave")
-    assert reports
-    report, found = reports
     (master,) = re.findall(r"gmIdentity\s+(\S+)", report)
     claim = found["claim"]
-    assert (claim["available"], claim["follows"]) == (True, master)
+    assert claim["follows"] == master
     (ahead_ns,) = re.findall(r"master_offset\s+(\S+)", report)
     assert claim["offset_s"] == pytest.approx(-int(ahead_ns) / 1e9, abs=1e-9)
     assert found["disciplines"] is False

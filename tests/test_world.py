@@ -15,19 +15,21 @@ import psutil
 import pytest
 
 from ntpaudit.demo.server import Behaviour, Header, NtpServer
+from tests.waiting import WITHIN_S, until
 from tests.world import packages, servers
 from tests.world.rogue import BOGUS_FLOOD, FORGED_AHEAD_S, MISBEHAVIOURS, Datagram, RogueServer, late
 
 S = 1 << 32
 NONCE = 0x0123_4567_89AB_CDEF
 REQUEST = b"\x23" + bytes(39) + NONCE.to_bytes(8)
-AGREEMENT_S = 0.005
+CLOCK_S = 0.001
+"""What two readings of one clock may differ by; beyond that an offset is wrong by half of the delay at most."""
 
 
 def ask(server: NtpServer, replies: int, *requests: bytes) -> list[tuple[bytes, int]]:
     """Send requests at once, and collect `count` replies, each with the port it came from."""
     with socket.socket(socket.AF_INET6 if ":" in server.address else socket.AF_INET, socket.SOCK_DGRAM) as asking:
-        asking.settimeout(5)
+        asking.settimeout(WITHIN_S)
         for request in requests or (REQUEST,):
             asking.sendto(request, (server.address, server.port))
         received = [asking.recvfrom(4096) for _ in range(replies)]
@@ -42,10 +44,17 @@ def numbered_requests(count: int) -> list[bytes]:
     return [REQUEST[:-8] + number.to_bytes(8) for number in range(1, count + 1)]
 
 
-def exchange(address: str, port: int) -> ntplib.NTPStats:
-    """Ask the independent client four times, and keep what travelled fastest: this machine may be busy."""
+def exchange(address: str, port: int, within_s: float = 0.1) -> ntplib.NTPStats:
+    """Ask the independent client until a reply took no longer than `within_s`: this machine may be busy."""
     client = ntplib.NTPClient()
-    return min((client.request(address, version=4, port=port) for _ in range(4)), key=lambda stats: stats.delay)
+
+    def look() -> ntplib.NTPStats | None:
+        stats = client.request(address, version=4, port=port)
+        return stats if stats.delay < within_s else None
+
+    stats = until(look, "a quick reply")
+    assert stats
+    return stats
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "127.0.0.9", pytest.param("::1", marks=pytest.mark.needs("ipv6"))])
@@ -53,7 +62,8 @@ def exchange(address: str, port: int) -> ntplib.NTPStats:
 def test_served_clock_is_as_far_ahead_as_configured(address: str, offset_s: float) -> None:
     """An independent client finds the demo server's offset, on either family."""
     with NtpServer(Behaviour(offset_s=offset_s), address) as server:
-        assert exchange(server.address, server.port).offset == pytest.approx(offset_s, abs=AGREEMENT_S)
+        stats = exchange(server.address, server.port)
+    assert stats.offset == pytest.approx(offset_s, abs=stats.delay / 2 + CLOCK_S)
 
 
 def test_server_reports_the_configured_values() -> None:
@@ -70,9 +80,9 @@ def test_server_reports_the_configured_values() -> None:
 def test_delay_of_either_way_is_seen_as_delay_and_asymmetry() -> None:
     """A client sees both delays as round trip, and half their difference as offset."""
     with NtpServer(Behaviour(request_delay_s=0.02, reply_delay_s=0.08)) as server:
-        stats = exchange(server.address, server.port)
-    assert stats.delay == pytest.approx(0.1, abs=2 * AGREEMENT_S)
-    assert stats.offset == pytest.approx(-0.03, abs=AGREEMENT_S)
+        stats = exchange(server.address, server.port, within_s=0.13)
+    assert stats.delay >= 0.1 - CLOCK_S
+    assert stats.offset == pytest.approx(-0.03, abs=(stats.delay - 0.1) / 2 + CLOCK_S)
 
 
 def test_delayed_requests_are_served_at_once() -> None:
@@ -81,7 +91,7 @@ def test_delayed_requests_are_served_at_once() -> None:
     started_ns = time.monotonic_ns()
     with NtpServer(Behaviour(request_delay_s=0.1, reply_delay_s=0.1)) as server:
         replies = ask(server, 100, *requests)
-    assert time.monotonic_ns() - started_ns < 2 * 10**9
+    assert time.monotonic_ns() - started_ns < 100 * 0.2e9 / 2
     assert [Header.decode(reply).origin for reply, _ in replies] == list(range(1, 101))
 
 
@@ -221,21 +231,22 @@ def test_chronyd_serves_the_clock_of_this_host(address: str, stratum: int) -> No
     """A real chronyd answers on loopback, agrees with this host, and is gone afterwards."""
     with servers.chronyd(address=address, stratum=stratum) as server:
         stats = exchange(server.address, server.port)
-    assert stats.offset == pytest.approx(0, abs=AGREEMENT_S)
+    assert stats.offset == pytest.approx(0, abs=stats.delay / 2 + CLOCK_S)
     assert stats.stratum == stratum
     assert not psutil.pid_exists(server.pid)
 
 
 def test_ntpd_serves_the_clock_of_this_host_and_cannot_set_it() -> None:
     """A real ntpd answers in its own network namespace, agrees with this host, and may not touch its clock."""
-    asking = "from tests.test_world import exchange; print(exchange('127.0.0.1', 123).offset)"
+    asking = "from tests.test_world import exchange as ask; one = ask('127.0.0.1', 123); print(one.offset, one.delay)"
     with servers.ntpd() as server:
         answer = subprocess.check_output(
             server.command([sys.executable, "-c", asking]), cwd=packages.REPOSITORY, text=True
         )
         status = Path(f"/proc/{server.pid}/status").read_text()
         assert Path(f"/proc/{server.pid}/ns/net").readlink() != Path("/proc/self/ns/net").readlink()
-    assert float(answer) == pytest.approx(0, abs=AGREEMENT_S)
+    offset_s, delay_s = map(float, answer.split())
+    assert offset_s == pytest.approx(0, abs=delay_s / 2 + CLOCK_S)
     capabilities = [int(line.split()[1], 16) for line in status.splitlines() if line.startswith("Cap")]
     assert len(capabilities) == 5
     assert not any(held >> 25 & 1 for held in capabilities), "CAP_SYS_TIME"
@@ -244,7 +255,7 @@ def test_ntpd_serves_the_clock_of_this_host_and_cannot_set_it() -> None:
 def test_influxd_keeps_what_is_written() -> None:
     """A real InfluxDB takes a point and gives it back."""
     with servers.influxd(database="world") as url:
-        connection = http.client.HTTPConnection(urllib.parse.urlsplit(url).netloc, timeout=5)
+        connection = http.client.HTTPConnection(urllib.parse.urlsplit(url).netloc, timeout=WITHIN_S)
         connection.request("POST", "/write?db=world", b"clock behind=0.25 1700000000000000000")
         written = connection.getresponse()
         written.read()

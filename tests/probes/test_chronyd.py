@@ -52,6 +52,12 @@ QUESTIONS = (TRACKING, N_SOURCES, SOURCE_DATA, SOURCE_NAME, AUTH_DATA)
 SERVERS = {"localhost": Behaviour(BEHIND_S, 2, 0, 0.01, 0.003), "127.0.0.1": Behaviour(BEHIND_S, 3, 0, 0.02, 0.004)}
 
 
+@pytest.fixture(autouse=True)
+def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a busy machine a reply may take longer than an audit waits for it."""
+    monkeypatch.setattr(chrony_client, "CLAIM_WITHIN_S", 20 * CLAIM_WITHIN_S)
+
+
 class Host(NamedTuple):
     """A chronyd that follows the first of two servers, and is asked in one way."""
 
@@ -169,8 +175,7 @@ def asked(
         claim = host.ask(with_sources)
         latest_s = time.time()
         after, later = host.chronyc("tracking")[0], host.chronyc("sources")
-        if not isinstance(claim, Claim):
-            return []  # a busy machine may reply too late
+        assert isinstance(claim, Claim), claim
         is_same = before[3] == after[3] and [without_age(one) for one in sources] == [without_age(one) for one in later]
         return [(claim, [before, after], sources, (earliest_s, latest_s))] if is_same else []
 
@@ -320,17 +325,17 @@ def test_ended_chronyd_is_unavailable() -> None:
         assert claim_of(daemon) == Unavailable("it has ended")
 
 
-def test_stopped_chronyd_does_not_hold_up_the_audit() -> None:
+def test_stopped_chronyd_does_not_hold_up_the_audit(monkeypatch: pytest.MonkeyPatch) -> None:
     """It has its sockets, and does not reply."""
+    monkeypatch.setattr(chrony_client, "CLAIM_WITHIN_S", CLAIM_WITHIN_S)
     with chronyd() as daemon:
         os.kill(daemon.pid, signal.SIGSTOP)
-        begun_s = time.monotonic()
-        found = claim_of(daemon)
-        took_s = time.monotonic() - begun_s
-        os.kill(daemon.pid, signal.SIGCONT)
+        try:
+            found = claim_of(daemon)
+        finally:
+            os.kill(daemon.pid, signal.SIGCONT)
     assert isinstance(found, Unavailable)
     assert "no reply" in found.reason
-    assert took_s < 20 * CLAIM_WITHIN_S  # a slow machine
 
 
 @pytest.mark.needs("another-user")
@@ -446,8 +451,10 @@ def tracking(received: bytes, **changed: int) -> bytes:
         (lambda received: [received], "type 1"),
     ],
 )
-def test_malformed_reply_is_a_value(reply: Reply, reason: str) -> None:
+def test_malformed_reply_is_a_value(reply: Reply, reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Truncated, of another version, to another question or to another request: no claim, and the way is named."""
+    if reason == "no reply":
+        monkeypatch.setattr(chrony_client, "CLAIM_WITHIN_S", CLAIM_WITHIN_S)
     port = reserved_port()
     with impostor(port, reply):
         found = chrony_client.claim(Process(os.getpid(), (), uid=0), CommandSettings(port, "/"), True)

@@ -17,9 +17,11 @@ from hypothesis import strategies as st
 
 from ntpaudit.core.ntp.time import decode
 from ntpaudit.core.observation import Claim, ClaimedSource, Unavailable
+from ntpaudit.probes.daemons import ntpd_rs
 from ntpaudit.probes.daemons.files import Files
 from ntpaudit.probes.daemons.kind import Process
 from ntpaudit.probes.daemons.ntpd_rs import KIND, read_report
+from tests.waiting import WITHIN_S
 
 UPDATED = 17201237144787805604
 NOW_NS = decode(UPDATED) + 5_000_000_000
@@ -235,8 +237,9 @@ def send_report(client: socket.socket) -> None:
     client.sendall(text[100:])
 
 
-def test_report_is_read_from_the_configured_socket(tmp_path: Path) -> None:
+def test_report_is_read_from_the_configured_socket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also one that comes in parts."""
+    monkeypatch.setattr(ntpd_rs, "CLAIM_WITHIN_S", WITHIN_S)
     process = configured(tmp_path, f'[observability]\nobservation-path = "{tmp_path}/observe"')
     with observed(tmp_path / "observe", send_report):
         found = asked(process)
@@ -254,9 +257,10 @@ def test_report_is_read_from_the_configured_socket(tmp_path: Path) -> None:
     ],
 )
 def test_a_socket_that_does_not_report_is_a_reason(
-    serve: Callable[[socket.socket], None], reason: str, tmp_path: Path
+    serve: Callable[[socket.socket], None], reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Too long, too short, nothing, and silent."""
+    monkeypatch.setattr(ntpd_rs, "CLAIM_WITHIN_S", 0.5 if "in time" in reason else WITHIN_S)
     process = configured(tmp_path, f'[observability]\nobservation-path = "{tmp_path}/observe"')
     with observed(tmp_path / "observe", serve):
         found = asked(process)
