@@ -526,9 +526,10 @@ def test_servers_that_are_hours_ahead_are_disputed_by_the_database(tmp_path: Pat
             def judged() -> Fleet | None:
                 """Return the fleet once the database shows what has just come to it."""
                 fleet = judge_fleet(reader.snapshot(reader.now_ns(), SnapshotOptions()), FleetPolicy())
-                return fleet if fleet.members and fleet.members[0].suspected else None
+                shown = [member for member in fleet.members if member.suspected]
+                return fleet if [member.severity for member in shown] == [Severity.CRITICAL] else None
 
-            fleet = running.until(judged, "the finding of the fleet")
+            fleet = running.until(judged, "both findings")
             events = running.rows(query)
     assert events == [("time-disputed", 1)]
     assert fleet

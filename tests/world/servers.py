@@ -20,7 +20,7 @@ from tempfile import TemporaryDirectory
 from tests.world.namespaces import entered, unshared
 from tests.world.packages import REPOSITORY, environment, program
 
-READY_WITHIN_S = 60.0
+READY_WITHIN_S = 180.0
 """A server that has not answered by then is given up."""
 
 _PAUSE_S = 0.02  # between two looks at a server that is starting
