@@ -6,10 +6,13 @@ UTC in whole seconds.
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
 from typing import Literal, NamedTuple
 
-from ntpaudit.core.policy import Verdict
-from ntpaudit.core.units import HOUR_S
+from ntpaudit.core.clock.interval import Interval
+from ntpaudit.core.policy import Profile, Verdict
+from ntpaudit.core.record import Record
+from ntpaudit.core.units import HOUR_S, NS_PER_S
 
 State = Literal["within", "unproven", "beyond", "unmeasured", "absent", "off"]
 """A verdict while the agent ran, `absent` while only the host ran, `off` while the host did not run."""
@@ -17,6 +20,43 @@ State = Literal["within", "unproven", "beyond", "unmeasured", "absent", "off"]
 GRACE = 3.3  # the time between two records has their verdicts if it is at most this many local intervals (AC2)
 
 _WORST: tuple[Verdict, ...] = ("within", "unproven", "unmeasured", "beyond")  # from best to worst, by severity
+
+
+class InForce(NamedTuple):
+    """What was in force from a moment on: the names of the host, the program, its configuration and the tolerances."""
+
+    since_s: int
+    host: str
+    site: str | None
+    env: str | None
+    machine_id: str | None
+    version: str
+    config_sha256: str | None
+    profile: Profile
+
+
+class Facts(NamedTuple):
+    """What a record shows besides its verdict. Offsets in seconds, positive is behind; None when unmeasured.
+
+    - `is_guaranteed`: the interval proves something (R1).
+    - `queried`: how many sources a network audit queried, None for a local one; `usable`: how many the last poll found.
+    - `findings`: the id and the message of those that count, of a record that is not `within`.
+    """
+
+    earliest_s: float | None = None
+    latest_s: float | None = None
+    is_guaranteed: bool = True
+    queried: int | None = None
+    usable: int = 0
+    findings: tuple[tuple[str, str], ...] = ()
+    in_force: InForce | None = None
+
+    @property
+    def interval(self) -> Interval | None:
+        """The interval of the offset."""
+        if self.earliest_s is None or self.latest_s is None:
+            return None
+        return Interval(round(self.earliest_s * NS_PER_S), round(self.latest_s * NS_PER_S))
 
 
 class Moment(NamedTuple):
@@ -28,14 +68,25 @@ class Moment(NamedTuple):
     slept_s: float
     verdict: Verdict
     local_s: float
+    facts: Facts = Facts()
+
+
+class Unplaced(NamedTuple):
+    """A record as it is stored: `utc_ns` is None if its true time was not known; `moment.utc_s` is not set yet."""
+
+    utc_ns: int | None
+    host_ns: int
+    boottime_ns: int
+    moment: Moment
 
 
 class Stretch(NamedTuple):
-    """A period [begin_s, end_s) in one state."""
+    """A period [begin_s, end_s) in one state; `usable` sources were usable at both of its ends."""
 
     begin_s: int
     end_s: int
     state: State
+    usable: int = 0
 
 
 class Spans(NamedTuple):
@@ -49,6 +100,73 @@ class Spans(NamedTuple):
     off: int = 0
 
 
+def facts_of(record: Record) -> Facts:
+    """Return what a record shows besides its verdict."""
+    offset, host, agreement = record.offset, record.host, record.agreement
+    names = (host.name, host.site, host.env, host.machine_id, record.version, record.config_sha256)
+    return Facts(
+        None if offset is None else offset.earliest_s,
+        None if offset is None else offset.latest_s,
+        agreement.guaranteed,
+        agreement.asked if record.kind == "network" else None,
+        record.coverage.usable,
+        () if record.verdict == "within" else tuple((one.id, one.message) for one in record.findings if one.severity),
+        InForce(0, *names, record.profile),
+    )
+
+
+def placed(rows: Iterable[Unplaced]) -> Iterator[Moment]:
+    """Yield every record at its true time, in order.
+
+    A record without one is placed by its uptime, where any record of its boot has a true time; of a boot that was never
+    measured it is placed by the host's clock, if that lies between the records before and after.
+    """
+    last_s, never_measured = 0, list[Unplaced]()
+    for _, group in groupby(rows, key=lambda row: row.moment.boot_id):
+        boot = list(group)
+        known = next((row.utc_ns for row in boot if row.utc_ns is not None), None)
+        if known is None:
+            never_measured += boot
+            continue
+        for moment in [*_by_host(never_measured, last_s, known), *_by_uptime(boot)]:
+            last_s = moment.utc_s
+            yield moment
+        never_measured = []
+    yield from _by_host(never_measured, last_s, None)
+
+
+def _by_host(rows: Sequence[Unplaced], last_s: int, end_ns: int | None) -> Iterator[Moment]:
+    for row in rows:
+        at_s = row.host_ns // NS_PER_S
+        if last_s < at_s and (end_ns is None or row.host_ns < end_ns):
+            last_s = at_s
+            yield row.moment._replace(utc_s=at_s)
+
+
+def _by_uptime(boot: Sequence[Unplaced]) -> Iterator[Moment]:
+    began_ns = next(row.utc_ns - row.boottime_ns for row in boot if row.utc_ns is not None)
+    for row in boot:
+        if row.utc_ns is not None:
+            began_ns = row.utc_ns - row.boottime_ns
+        yield row.moment._replace(utc_s=(began_ns + row.boottime_ns) // NS_PER_S)
+
+
+def in_order(moments: Iterable[Moment]) -> Iterator[Moment]:
+    """Yield the moments, none earlier than the one before: the true time is known only within its bound."""
+    last_s: int | None = None
+    for moment in moments:
+        last_s = moment.utc_s if last_s is None else max(last_s, moment.utc_s)
+        yield moment._replace(utc_s=last_s)
+
+
+def judged_by(moments: Iterable[Moment], critical_s: float) -> Iterator[Moment]:
+    """Judge records again, by another critical tolerance and their own intervals (AC3)."""
+    for moment in moments:
+        facts = moment.facts
+        profile = Profile("", critical_s, critical_s, "bound")
+        yield moment._replace(verdict=profile.verdict(facts.interval, guaranteed=facts.is_guaranteed))
+
+
 def stretches(moments: Iterable[Moment], steps: Sequence[int] = (), until_s: int | None = None) -> Iterator[Stretch]:
     """Yield the time from the first moment to the last, and on to `until_s`, without a gap or an overlap.
 
@@ -56,17 +174,15 @@ def stretches(moments: Iterable[Moment], steps: Sequence[int] = (), until_s: int
     record is overdue; then it is `absent`.
     """
     before: Moment | None = None
-    for moment in moments:
+    for moment in in_order(moments):
         if before is not None:
-            if moment.utc_s < before.utc_s:  # the true time is known only within its bound
-                moment = moment._replace(utc_s=before.utc_s)
             yield from _between(before, moment, steps)
         before = moment
     if before is not None and until_s is not None and until_s > before.utc_s:
         if until_s - before.utc_s > GRACE * before.local_s:
             yield Stretch(before.utc_s, until_s, "absent")
         else:
-            yield from _parted(before.utc_s, until_s, steps, before.verdict, None)
+            yield from _parted(before.utc_s, until_s, steps, before, None)
 
 
 def by_hour(parts: Iterable[Stretch], until_s: int) -> dict[int, Spans]:
@@ -105,7 +221,7 @@ def _between(before: Moment, after: Moment, steps: Sequence[int]) -> Iterator[St
     if asleep_s - before.utc_s > GRACE * before.local_s:  # the agent may have been stopped
         yield from _long(before, after, asleep_s)
     else:
-        yield from _parted(before.utc_s, asleep_s, steps, before.verdict, after.verdict)
+        yield from _parted(before.utc_s, asleep_s, steps, before, after)
     yield from _some(asleep_s, after.utc_s, "off")
 
 
@@ -123,27 +239,27 @@ def _long(before: Moment, after: Moment, end_s: int) -> Iterator[Stretch]:
     yield from _some(before.utc_s + stopped_s, end_s, "unmeasured")
 
 
-def _parted(
-    begin_s: int, end_s: int, steps: Sequence[int], before: Verdict, after: Verdict | None
-) -> Iterator[Stretch]:
-    """Yield the time between two verdicts: the worse of both, unless steps of the clock separate them.
+def _parted(begin_s: int, end_s: int, steps: Sequence[int], first: Moment, last: Moment | None) -> Iterator[Stretch]:
+    """Yield the time between two records: the worse verdict of both, unless steps of the clock separate them.
 
-    Nothing is proven between two steps, nor after a step without a later record (`after` is None).
+    Nothing is proven between two steps, nor after a step without a later record (`last` is None).
     """
     inside = steps[bisect_right(steps, begin_s) : bisect_left(steps, end_s)]
-    worse = before if after is None else _worse(before, after)
+    before, after = first.verdict, None if last is None else last.verdict
+    usable = min(one.facts.usable for one in (first, last or first))
+    worst = before if after is None else _worse(before, after)
     if not inside:
-        yield from _some(begin_s, end_s, worse)
+        yield from _some(begin_s, end_s, worst, usable)
         return
-    unproven = _worse(worse, "unproven")
-    yield from _some(begin_s, inside[0], before)
-    yield from _some(inside[0], inside[-1], unproven)
-    yield from _some(inside[-1], end_s, unproven if after is None else after)
+    unproven = _worse(worst, "unproven")
+    yield from _some(begin_s, inside[0], before, usable)
+    yield from _some(inside[0], inside[-1], unproven, usable)
+    yield from _some(inside[-1], end_s, unproven if after is None else after, usable)
 
 
 def _worse(one: Verdict, other: Verdict) -> Verdict:
     return one if one == other else max(one, other, key=_WORST.index)
 
 
-def _some(begin_s: int, end_s: int, state: State) -> Sequence[Stretch]:
-    return (Stretch(begin_s, end_s, state),) if begin_s < end_s else ()
+def _some(begin_s: int, end_s: int, state: State, usable: int = 0) -> Sequence[Stretch]:
+    return (Stretch(begin_s, end_s, state, usable),) if begin_s < end_s else ()

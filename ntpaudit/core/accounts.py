@@ -1,0 +1,263 @@
+"""The account of an hour or a UTC day of a host: its time by state, and all that its records show of it (AC4)."""
+
+from bisect import bisect_left, bisect_right
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+from ntpaudit.core.accounting import InForce, Moment, Spans, Stretch, Unplaced, in_order, placed, stretches
+from ntpaudit.core.checks.steps import STEP_KINDS
+from ntpaudit.core.events import Event
+from ntpaudit.core.excursions import Excursion, extreme, find_excursions, merged
+from ntpaudit.core.units import DAY_S, HOUR_S, NS_PER_S
+
+DAY = int(DAY_S)
+
+_JUDGED = ("within", "unproven", "beyond")
+
+Counts = tuple[tuple[int, int], ...]  # how often each number was found
+
+
+class Account(NamedTuple):
+    """What is known of a period of `length_s` seconds that begins at `begin_s`, in measured UTC.
+
+    - `spans`: its seconds by state; they add up to `length_s`.
+    - `audits`: the records in it. `earliest_s`, `latest_s`, `bound_s`: the extremes of the offsets in seconds and the
+      largest maximum error, of these and of the records before and after it that its first and last seconds are judged
+      by; None without a measurement.
+    - `steps`, `step_s`: how often the clock was set, and the largest step; positive is forward.
+    - `queried`, `usable`: each number of sources that were queried, or usable, in network audits, and how often.
+    - `two_sources_s`, `three_sources_s`: the seconds with two, or three, or more usable sources.
+    - `raised`, `cleared`: the findings that were raised and cleared, without steps.
+    - `in_force`: what was in force at its beginning, and each change.
+    - `excursions`: those in it, each from its own beginning, which may be earlier.
+    - `chain_first`, `chain_last`: the sequence numbers of the chain of its rows, None without a chain.
+    - `rows`: the ids of the audits that it follows from, before its beginning and after its end; None for a day.
+    """
+
+    begin_s: int
+    length_s: int
+    spans: Spans
+    audits: int = 0
+    earliest_s: float | None = None
+    latest_s: float | None = None
+    bound_s: float | None = None
+    steps: int = 0
+    step_s: float | None = None
+    queried: Counts = ()
+    usable: Counts = ()
+    two_sources_s: int = 0
+    three_sources_s: int = 0
+    raised: int = 0
+    cleared: int = 0
+    in_force: tuple[InForce, ...] = ()
+    excursions: tuple[Excursion, ...] = ()
+    chain_first: int | None = None
+    chain_last: int | None = None
+    rows: tuple[int, ...] | None = None
+
+    @property
+    def end_s(self) -> int:
+        """The end of the period."""
+        return self.begin_s + self.length_s
+
+
+def least(counts: Counts) -> int | None:
+    """Return the smallest number that was found."""
+    return min((number for number, _ in counts), default=None)
+
+
+def median(counts: Counts) -> int | None:
+    """Return the median of the numbers that were found, the lower of two."""
+    left = (sum(count for _, count in counts) + 1) // 2
+    for number, count in counts:
+        left -= count
+        if left <= 0:
+            return number
+    return None
+
+
+def ended_hours(
+    rows: Sequence[Unplaced], ids: Sequence[int], events: Sequence[Event], begin_s: int, before: Account | None
+) -> Iterator[Account]:
+    """Yield the accounts of the hours from `begin_s` on that are over: a record after their end has a true time.
+
+    `rows` begin with the last record that has a true time before `begin_s`, or with the first of all; `ids` are theirs.
+    What an hour's account depends on are the records from the last one before it to the first one after it, and nothing
+    else, so that it is the same whenever it is made. `events` are in the order of their true times.
+    """
+    start, last = 0, None
+    times = [(event.utc_ns or 0) // NS_PER_S for event in events]
+    for index, row in enumerate(rows):
+        if row.utc_ns is None:
+            continue
+        while row.utc_ns // NS_PER_S >= begin_s + HOUR_S:
+            part = rows[start : index + 1]
+            known_s = next((one.utc_ns // NS_PER_S for one in part if one.utc_ns is not None), begin_s)
+            near = events[bisect_left(times, min(known_s, begin_s)) : bisect_right(times, row.utc_ns // NS_PER_S)]
+            before = account_of(part, near, begin_s, begin_s + HOUR_S, before)
+            before = before._replace(rows=(ids[start], ids[index]))
+            yield before
+            begin_s += HOUR_S
+            start = start if last is None else last
+        last = index
+
+
+def account_of(
+    rows: Sequence[Unplaced],
+    events: Sequence[Event],
+    begin_s: int,
+    end_s: int,
+    before: Account | None = None,
+    now_s: int | None = None,
+) -> Account:
+    """Return the account of a period, by the records from the last one before it to the first one after it.
+
+    `before` is the account of the time that ends where this one begins. Time before the first record is absent; so is
+    the time after the last one, once a record is overdue `now_s`.
+    """
+    moments = list(in_order(placed(rows)))
+    now_s = end_s if now_s is None else max(now_s, end_s)
+    parts = list(_inside(stretches(moments, _step_times(events), now_s), begin_s, end_s))
+    seen = [moment for moment in moments if begin_s <= moment.utc_s < end_s]
+    happened = [one for one in events if one.utc_ns is not None and begin_s <= one.utc_ns // NS_PER_S < end_s]
+    sizes = [one.value_s for one in happened if is_step(one) and one.value_s is not None]
+    findings = [one.raised for one in happened if one.kind not in STEP_KINDS]
+    judging = [one.facts for one in _judging(moments, parts, begin_s, end_s)]
+    earliest_s = extreme(min, *(one.earliest_s for one in judging))
+    latest_s = extreme(max, *(one.latest_s for one in judging))
+    polls = [one.facts for one in seen if one.facts.queried is not None]
+    later = next((one.verdict for one in moments if one.utc_s >= end_s), None)
+    return Account(
+        begin_s,
+        end_s - begin_s,
+        Spans(*(sum(_length(one, begin_s, end_s) for one in parts if one.state == name) for name in Spans._fields)),
+        len(seen),
+        earliest_s,
+        latest_s,
+        None if earliest_s is None or latest_s is None else max(abs(earliest_s), abs(latest_s)),
+        len(sizes),
+        max(sizes, key=abs, default=None),
+        _counted(one.queried for one in polls if one.queried is not None),
+        _counted(one.usable for one in polls),
+        sum(_length(one, begin_s, end_s) for one in parts if one.usable >= 2),
+        sum(_length(one, begin_s, end_s) for one in parts if one.usable >= 3),
+        findings.count(True),
+        findings.count(False),
+        tuple(_in_force(moments, begin_s, end_s, before)),
+        find_excursions(parts, seen, events, end_s, later, () if before is None else before.excursions),
+    )
+
+
+def day_of(begin_s: int, hours: Sequence[Account]) -> Account:
+    """Return the account of a UTC day, the sum of its hours; hours before the first record are absent."""
+    lengths = [sum(spans) for spans in zip(*(hour.spans for hour in hours), strict=True)]
+    spans = Spans(*lengths)
+    spans = spans._replace(absent=spans.absent + DAY - sum(spans))
+    sizes = [hour.step_s for hour in hours if hour.step_s is not None]
+    chained = [number for hour in hours for number in (hour.chain_first, hour.chain_last) if number is not None]
+    return Account(
+        begin_s,
+        DAY,
+        spans,
+        sum(hour.audits for hour in hours),
+        extreme(min, *(hour.earliest_s for hour in hours)),
+        extreme(max, *(hour.latest_s for hour in hours)),
+        extreme(max, *(hour.bound_s for hour in hours)),
+        sum(hour.steps for hour in hours),
+        max(sizes, key=abs, default=None),
+        _summed(hour.queried for hour in hours),
+        _summed(hour.usable for hour in hours),
+        sum(hour.two_sources_s for hour in hours),
+        sum(hour.three_sources_s for hour in hours),
+        sum(hour.raised for hour in hours),
+        sum(hour.cleared for hour in hours),
+        tuple(_changes(one for hour in hours for one in hour.in_force)),
+        merged(one for hour in hours for one in hour.excursions),
+        min(chained, default=None),
+        max(chained, default=None),
+    )
+
+
+def judge_again(account: Account, critical_s: float) -> Spans:
+    """Return the spans of an account by another critical tolerance, without its records (AC3).
+
+    Nothing counts as within that was not, or if the largest maximum error of the period is larger. Exact is
+    `judged_by`, for which the records must exist.
+    """
+    spans, tolerances = account.spans, [one.profile.critical_s for one in account.in_force]
+    is_below = account.bound_s is not None and account.bound_s <= critical_s
+    within_s = spans.within if is_below or (tolerances and critical_s >= max(tolerances)) else 0
+    beyond_s = spans.beyond if tolerances and critical_s <= min(tolerances) else 0
+    judged_s = spans.within + spans.unproven + spans.beyond
+    return spans._replace(within=within_s, beyond=beyond_s, unproven=judged_s - within_s - beyond_s)
+
+
+def is_step(event: Event) -> bool:
+    """Whether an event is a step of the clock."""
+    return event.kind in STEP_KINDS and event.raised
+
+
+def _step_times(events: Iterable[Event]) -> list[int]:
+    """Return when the clock was set, in order, without the steps of an unknown moment, while no agent watched."""
+    known = [one.utc_ns for one in events if is_step(one) and not one.detail.get("while_down")]
+    return sorted(utc_ns // NS_PER_S for utc_ns in known if utc_ns is not None)
+
+
+def _inside(parts: Iterable[Stretch], begin_s: int, end_s: int) -> Iterator[Stretch]:
+    """Yield the parts from the beginning of a period on; the last one may end later. What precedes all is absent."""
+    known_s = begin_s
+    is_first = True
+    for part in parts:
+        if is_first and part.begin_s > begin_s:
+            yield Stretch(begin_s, min(part.begin_s, end_s), "absent")
+        is_first = False
+        if part.end_s > begin_s and part.begin_s < end_s:
+            yield part._replace(begin_s=max(part.begin_s, begin_s))
+        known_s = max(known_s, part.end_s)
+    if known_s < end_s:
+        yield Stretch(known_s, end_s, "absent")
+
+
+def _judging(moments: Sequence[Moment], parts: Sequence[Stretch], begin_s: int, end_s: int) -> Iterator[Moment]:
+    """Yield the records of a period, and those before and after it whose verdicts its first and last seconds have."""
+    first = bisect_left(moments, begin_s, key=lambda one: one.utc_s)
+    last = bisect_left(moments, end_s, key=lambda one: one.utc_s)
+    begins = [part.begin_s for part in parts if part.state in _JUDGED]
+    if first and begins and (first == len(moments) or begins[0] < moments[first].utc_s):
+        yield moments[first - 1]
+    yield from moments[first:last]
+    if last < len(moments) and begins and (not last or begins[-1] >= moments[last - 1].utc_s):
+        yield moments[last]
+
+
+def _length(part: Stretch, begin_s: int, end_s: int) -> int:
+    return max(0, min(part.end_s, end_s) - max(part.begin_s, begin_s))
+
+
+def _counted(numbers: Iterable[int]) -> Counts:
+    return tuple(sorted(Counter(numbers).items()))
+
+
+def _summed(counts: Iterable[Counts]) -> Counts:
+    total = Counter[int]()
+    for one in counts:
+        total.update(dict(one))
+    return tuple(sorted(total.items()))
+
+
+def _in_force(moments: Sequence[Moment], begin_s: int, end_s: int, before: Account | None) -> Iterator[InForce]:
+    """Yield what was in force at the beginning of a period, by the record before it, and what changed it."""
+    known = [(one.utc_s, one.facts.in_force) for one in moments if one.utc_s < end_s]
+    if before is not None and before.in_force:
+        known.insert(0, (begin_s, before.in_force[-1]))
+    dated = (one._replace(since_s=max(at_s, begin_s)) for at_s, one in known if one is not None)
+    yield from _changes(dated)
+
+
+def _changes(found: Iterable[InForce]) -> Iterator[InForce]:
+    last: InForce | None = None
+    for one in found:
+        if last is None or one[1:] != last[1:]:
+            yield one
+            last = one
