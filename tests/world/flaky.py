@@ -26,7 +26,7 @@ HANG_S = 30.0
 
 
 class Request(NamedTuple):
-    """A request that came in; `lines` is its body, unpacked."""
+    """A request that came in; `lines` is its body, unpacked. What is no text stands in it as surrogates."""
 
     target: str
     headers: Mapping[str, str]
@@ -159,7 +159,7 @@ class FlakyDatabase:
         request = Request(
             words[1].decode(errors="replace"),
             headers,
-            (zlib.decompress(body, 31) if packed else body).decode(),
+            (zlib.decompress(body, 31) if packed else body).decode(errors="surrogateescape"),
             words[0].decode(errors="replace"),
         )
         self.requests.append(request)
