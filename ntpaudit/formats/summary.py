@@ -85,12 +85,20 @@ def _premise(record: Record) -> str:
 
 
 def _agreement(record: Record, since: str) -> str:
-    """Count the servers that agree: now, and at the last agreement where the offset is from that one."""
+    """Count the servers that agree: now, and at the last agreement where the offset is from that one.
+
+    A poll since then that gave no measurement is named beside it; one that queried no server says nothing.
+    """
     if not record.age_s:
         return _counts(record)
-    ago = f"measured {format_duration(record.age_s)} {since}"
+    ago, poll = f"measured {format_duration(record.age_s)} {since}", record.last_poll
+    if record.kind == "network" and any(source.status != "skipped" for source in record.sources):
+        return f"{ago}; this poll gave no measurement: {_counts(record)}"
+    # a suspend and the oscillator's error are in only one of the two ages
+    if poll is not None and poll.age_s < 0.99 * record.age_s - 1:
+        return f"{ago}; the poll {format_duration(poll.age_s)} {since} gave no measurement"
     if record.kind == "network":
-        return f"{ago}, now {_counts(record)}"
+        return f"{ago}; no server was queried now"
     return f"{ago}, {record.agreement.agreeing} of {plural(record.agreement.sources, 'server')} agreed"
 
 

@@ -129,6 +129,8 @@ def _statements(record: Record) -> Iterator[tuple[str, str]]:
     if (offset := record.offset) is not None:
         error_s = max(offset.latest_s - offset.estimate_s, offset.estimate_s - offset.earliest_s)
         counts = f"{record.agreement.agreeing} of {plural(record.agreement.sources, 'server')} agreed"
+        if record.age_s and record.kind == "network":  # the counts are of this poll, the offset is not
+            counts = f"measured {format_duration(record.age_s)} before"
         yield "servers", f"{_offset_and_error(offset.estimate_s, error_s)} ({counts})"
     others = []
     for daemon in record.daemons:

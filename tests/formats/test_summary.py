@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 
 from ntpaudit.core.policy import Severity
-from ntpaudit.core.record import Record
+from ntpaudit.core.record import LastPoll, Record
+from ntpaudit.core.selection import SourceCounts
 from ntpaudit.formats.summary import summary
 from tests.records import CASES, records
 
@@ -145,6 +146,34 @@ def test_no_sentence_claims_more_than_the_record(record: Record) -> None:
         least_s = max(record.offset.earliest_s, -record.offset.latest_s)
         assert all(least <= least_s + slack for least in spans(sentence, "at least "))
         assert [word for word in ("behind", "ahead") if word in sentence] == [record.offset.direction]
+
+
+OUTAGE = CASES["ok, behind"]._replace(
+    age_s=439.0, sources=CASES["unmeasured, no reply"].sources, agreement=SourceCounts(4, 0, 0, 1, asked=4)
+)
+
+
+@pytest.mark.parametrize(
+    ("record", "measured"),
+    [
+        (OUTAGE, "measured 7.32 min ago; this poll gave no measurement: 0 of 4 servers agree, 4 did not reply"),
+        (
+            OUTAGE._replace(sources=CASES["unmeasured, asked lately"].sources, last_poll=LastPoll(125.0, 4, 0, 0)),
+            "measured 7.32 min ago; the poll 2.08 min ago gave no measurement",
+        ),
+        (
+            CASES["ok, behind"]._replace(age_s=439.0, kind="local", sources=(), last_poll=LastPoll(125.0, 4, 0, 0)),
+            "measured 7.32 min ago; the poll 2.08 min ago gave no measurement",
+        ),
+        (
+            CASES["ok, behind"]._replace(age_s=439.0, kind="local", sources=(), last_poll=LastPoll(439.0, 4, 4, 4)),
+            "measured 7.32 min ago, 4 of 4 servers agreed",
+        ),
+    ],
+)
+def test_the_last_measurement_and_the_last_poll_are_told_apart(record: Record, measured: str) -> None:
+    """In one outage each record says when the clock was measured, and that the last poll measured nothing."""
+    assert summary(record).endswith(f"({measured})")
 
 
 def test_servers_that_did_not_reply_last_time_are_the_reason() -> None:
