@@ -97,7 +97,7 @@ def test_what_an_agent_concluded_last(tmp_path: Path) -> None:
     )
     assert blocks[2].splitlines()[1].startswith("ntp1.example.net  192.0.1.1  agreeing")
     assert re.search(
-        r"^drift +with its present correction the clock (gains|loses) .* per day \(.* ppm, fit error .* ppm",
+        r"^drift +with its present correction the clock (gains or loses at most|gains|loses) .* per day \(.* ppm, fit error .* ppm",
         blocks[3],
         re.MULTILINE,
     )
@@ -548,6 +548,7 @@ OK = CASES["ok, behind"]
 LOCAL = OK._replace(kind="local", sources=(), age_s=120.0)
 BREACH = Breach(3600.0, 7200.0, None, 600.0, free_running=False, calibrated=True)
 DRIFT = Drift(1.5, 1.5, 0.02, 64, BREACH, 18_900.0)
+VAGUE = Drift(2.62, 2.62, 710.0, 3, BREACH._replace(calibrated=False, pessimistic_s=None), 35.0)
 UNCALIBRATED = Breach(None, None, None, 19_000.0, free_running=True, calibrated=False)
 
 
@@ -561,6 +562,18 @@ UNCALIBRATED = Breach(None, None, None, 19_000.0, free_running=True, calibrated=
         ),
         (DRIFT._replace(frequency_ppm=-1.5), "the clock gains 130 ms per day"),
         (DRIFT._replace(frequency_ppm=None, samples=1), "drift not known yet (1 sample)"),
+        (
+            VAGUE,
+            "drift not known yet (+2.620 ppm, fit error 710 ppm over 35 s, 3 samples) forecast from now: none yet, "
+            "because the drift is not known (",
+        ),
+        (VAGUE._replace(frequency_ppm=-750.0, raw_frequency_ppm=-750.0), "the clock gains 64.8 s per day"),
+        (VAGUE._replace(breach=UNCALIBRATED), "forecast from now: none yet, because the drift is not known"),
+        (
+            DRIFT._replace(frequency_ppm=0.001, skew_ppm=0.01, breach=BREACH._replace(central_s=None)),
+            "the clock gains or loses at most 951 µs per day (+0.001 ppm, fit error 0.01 ppm over 5.25 h, 64 samples) "
+            "forecast from now: expected to stay within 1 s for 30 days",
+        ),
         (
             DRIFT._replace(frequency_ppm=None, breach=UNCALIBRATED),
             "forecast from now: none yet, because the drift is not known (guaranteed within 1 s for 5.27 h)",

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ntpaudit.core.clock.drift import FORECAST_LIMIT_S, Breach, Drift, breach_after
+from ntpaudit.core.clock.readings import MAX_DRIFT_PPM
 from ntpaudit.core.policy import Severity
 from ntpaudit.core.record import Health
 from ntpaudit.core.staleness import AgentStatus, RunningAgent, Wait
@@ -150,9 +151,18 @@ def _drift_and_forecast(status: AgentStatus) -> Iterator[tuple[str, str]]:
         return
     yield "drift", _drift(record.drift)
     if breach is not None and record.verdict in ("within", "unproven"):
-        is_known = record.drift.frequency_ppm is not None
+        is_known = _is_rate_known(record.drift, breach, record.profile.critical_s)
         forecast = _forecast(breach, format_duration(record.profile.critical_s), status.age_s, is_known=is_known)
         yield "forecast", f"from now: {forecast}"
+
+
+def _is_rate_known(drift: Drift, breach: Breach, tolerance_s: float) -> bool:
+    """Whether the rate behind a forecast exceeds its error, or is so low that its error never reaches the tolerance."""
+    rate_ppm = drift.raw_frequency_ppm if breach.free_running else drift.frequency_ppm
+    if drift.frequency_ppm is None or rate_ppm is None:
+        return False
+    most_s = (abs(rate_ppm) + drift.skew_ppm) * 1e-6 * FORECAST_LIMIT_S
+    return abs(rate_ppm) > drift.skew_ppm or (breach.central_s is None and most_s <= tolerance_s)
 
 
 def _drift(drift: Drift) -> str:
@@ -162,7 +172,14 @@ def _drift(drift: Drift) -> str:
     error_ppm = float(f"{drift.skew_ppm:.2g}")  # written without an exponent
     per_day = format_duration(drift.frequency_ppm * 1e-6 * DAY_S)
     fit = f"{drift.frequency_ppm:+.3f} ppm, fit error {error_ppm:g} ppm over {format_duration(drift.span_s)}"
-    return f"with its present correction the clock {verb} {per_day} per day ({fit}, {plural(drift.samples, 'sample')})"
+    fit += f", {plural(drift.samples, 'sample')}"
+    most_ppm = abs(drift.frequency_ppm) + drift.skew_ppm
+    if abs(drift.frequency_ppm) > drift.skew_ppm:
+        return f"with its present correction the clock {verb} {per_day} per day ({fit})"
+    if most_ppm > MAX_DRIFT_PPM:
+        return f"not known yet ({fit})"
+    most = format_duration(most_ppm * 1e-6 * DAY_S, rounding="up")
+    return f"with its present correction the clock gains or loses at most {most} per day ({fit})"
 
 
 def _forecast(breach: Breach, tolerance: str, age_s: float, *, is_known: bool) -> str:
