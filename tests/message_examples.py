@@ -4,7 +4,15 @@ from collections.abc import Iterator
 from typing import Any, Literal
 
 from ntpaudit.core.audit_rules import missing_rules
-from ntpaudit.core.checks.context import AuditContext, Contradiction, DatabaseDate, DroppedAgreement, EarlierState, Gap
+from ntpaudit.core.checks.context import (
+    AuditContext,
+    Contradiction,
+    DatabaseDate,
+    DroppedAgreement,
+    EarlierState,
+    Gap,
+    SharedServers,
+)
 from ntpaudit.core.checks.debounce import DebounceState, judge
 from ntpaudit.core.checks.host import RULES
 from ntpaudit.core.checks.rule import LEVEL_SEVERITY
@@ -61,6 +69,9 @@ from tests.core.worlds import (
 
 Example = tuple[str, str, str]
 """The id of a finding, its level and its message."""
+
+
+SERVING = CHRONYD._replace(disciplines=False, reason="started with -x")
 
 
 def _behind(offset_ns: int, half_width_ns: int = 10 * MS, profile: str = "log-integrity") -> AuditContext:
@@ -189,6 +200,22 @@ HOSTS = (
     case(kernel=UNSYNCHRONISED, daemons=()),
     _with(case(kernel=UNSYNCHRONISED, daemons=()), vanished="chronyd"),
     case(kernel=UNSYNCHRONISED, daemons=_HIDDEN),
+    case(kernel=UNSYNCHRONISED, daemons=(SERVING,)),
+    case(
+        kernel=UNSYNCHRONISED,
+        daemons=HiddenDaemons("daemons outside this container cannot be seen", (SERVING,)),
+        host=HOST._replace(container="lxc"),
+    ),
+    *(
+        _with(
+            case(
+                kernel=UNSYNCHRONISED,
+                daemons=(_claiming(NTPD, is_synchronised=False, leap=3),),
+            ),
+            shared_servers=(SharedServers("ntpd", *counts),),
+        )
+        for counts in ((4, 4), (1, 0))
+    ),
     _with(case(daemons=()), vanished="chronyd"),
     case(daemons=(CHRONYD, timesyncd.KIND.daemon(640))),
     case(daemons=(), kernel=Unavailable("not permitted")),

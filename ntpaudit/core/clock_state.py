@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from ntpaudit.core.checks.context import DroppedAgreement
+from ntpaudit.core.checks.context import DroppedAgreement, SharedServers
 from ntpaudit.core.checks.debounce import DebounceState, of_new_boot
 from ntpaudit.core.checks.steps import MIN_STEP_S, level_of_step, step_severity_key
 from ntpaudit.core.clock.drift import BackTest, Drift, Fit, Sample, drop_forecasts, is_sound
@@ -54,11 +54,15 @@ class SeenDaemon(NamedTuple):
 
 
 class Poll(NamedTuple):
-    """The latest audit that polled a source: its uptime, its numbers of sources, and the polling interval then."""
+    """The latest audit that polled a source: its uptime, its numbers of sources, and the polling interval then.
+
+    `shared`: the servers of time daemons among its sources.
+    """
 
     polled_ns: int
     counts: SourceCounts
     interval_s: float
+    shared: tuple[SharedServers, ...] = ()
 
 
 class PollInterval(NamedTuple):

@@ -1,9 +1,18 @@
 """Judge one observation with the state before it: measure or carry forward, detect gaps, raise and clear findings."""
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from ntpaudit.core.agreements import compare, store_agreement
-from ntpaudit.core.checks.context import AuditContext, Contradiction, DatabaseDate, DroppedAgreement, EarlierState, Gap
+from ntpaudit.core.checks.context import (
+    AuditContext,
+    Contradiction,
+    DatabaseDate,
+    DroppedAgreement,
+    EarlierState,
+    Gap,
+    SharedServers,
+)
 from ntpaudit.core.checks.daemons import STALE_POLLS
 from ntpaudit.core.checks.debounce import judge
 from ntpaudit.core.checks.host import BY_ID
@@ -90,7 +99,8 @@ def evaluate(
     last = state.agreement
     polled_counts = last.counts if kind == "local" and last else count_sources(measured.replies)
     if any(classified.status != "skipped" for classified in measured.replies.sources):
-        state = state._replace(poll=Poll(now.boottime_ns, polled_counts, settings.interval_s))
+        shared = tuple(_shared_servers(observation, measured.replies))
+        state = state._replace(poll=Poll(now.boottime_ns, polled_counts, settings.interval_s, shared))
     counts = polled_counts
     if agreement is not None:  # f is that of the reported interval, which may be carried forward
         counts = counts._replace(max_falsetickers=agreement.max_falsetickers, guaranteed=agreement.is_guaranteed)
@@ -106,6 +116,7 @@ def evaluate(
         refusals=health.refusals,
         failure=health.failure,
         vanished=state.daemon.name if state.daemon and state.daemon.gone_ns is not None else None,
+        shared_servers=state.poll.shared if state.poll else (),
         config_changes=config.changes if config else (),
     )
     selection = measured.replies._replace(agreement=agreement)
@@ -147,6 +158,15 @@ def evaluate(
         events += (_config_event(listed, record, raised=False),)
     state = state._replace(debounce=decision.state, dated_ns=database.reading.raw_ns if database else state.dated_ns)
     return AuditResult(record, events, state, decision.wants_poll)
+
+
+def _shared_servers(observation: Observation, replies: Selection) -> Iterator[SharedServers]:
+    """Compare the configuration of each time daemon with the sources that gave a usable reply, by name or address."""
+    usable = {name for one in replies.usable for name in (one.source.name.partition("/")[0], one.source.address)}
+    for daemon in observation.known_daemons:
+        servers = daemon.configuration.servers if daemon.configuration else ()
+        if replying := [one for one in servers if one.host in usable or f"{one.host}:{one.port}" in usable]:
+            yield SharedServers(daemon.name, len(replying), sum(one.key or one.nts for one in replying))
 
 
 class _Measured(NamedTuple):

@@ -18,7 +18,7 @@ from ntpaudit.core.clock.readings import ClockReading
 from ntpaudit.core.clock_state import ClockState, LastAgreement, detect_clock_change
 from ntpaudit.core.evaluation import AuditSettings, evaluate
 from ntpaudit.core.holdover import MAX_CARRY_S, holdover, utc_ns
-from ntpaudit.core.observation import Daemon, HiddenDaemons
+from ntpaudit.core.observation import Claim, Configuration, ConfiguredServer, Daemon, HiddenDaemons
 from ntpaudit.core.policy import PROFILES, Severity
 from ntpaudit.core.record import Health
 from ntpaudit.core.selection import Agreement, SourceCounts
@@ -28,7 +28,7 @@ from ntpaudit.probes.daemons import timesyncd
 from tests.core.hosts import LivingHost
 from tests.core.random_agents import INTERVAL_S, LABELS, SILENT, Round, Watch
 from tests.core.test_steps import STEPS_NS
-from tests.core.worlds import DAY, HOUR, MS, NOON, US, YEAR, S, answered, failed, measurement
+from tests.core.worlds import DAY, HOUR, MS, NOON, UNSYNCHRONISED, US, YEAR, S, answered, failed, measurement
 from tests.work import instructions
 
 OK, WARNING, UNKNOWN, CRITICAL = Severity.OK, Severity.WARNING, Severity.UNKNOWN, Severity.CRITICAL
@@ -775,6 +775,45 @@ def test_what_proves_nothing_does_not_replace_what_was_proven() -> None:
         ("unreachable-sources", "medium"),
     ]
     assert watch.changes("evidence-gap") == []
+
+
+@pytest.mark.parametrize(
+    ("servers", "words"),
+    [
+        (
+            (ConfiguredServer("ntp1.example.net", key=True), ConfiguredServer("192.0.2.1", nts=True)),
+            ", but 2 of its servers reply to ntpaudit, which queries without authentication: check the keys or "
+            "certificates of ntpd",
+        ),
+        (
+            (ConfiguredServer("ntp1.example.net"), ConfiguredServer("elsewhere")),
+            ", but 1 of its servers replies to ntpaudit",
+        ),
+        ((ConfiguredServer("elsewhere", key=True),), ""),
+    ],
+)
+def test_a_daemon_whose_servers_reply_to_us_has_another_fault(
+    servers: tuple[ConfiguredServer, ...], words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The words stay until the next poll; a daemon that is synchronised, or servers that do not reply, have none."""
+    watch = measured()
+    configured, host = Configuration(servers), watch.host
+    claim = Claim(0, is_synchronised=False, leap=3)
+    monkeypatch.setattr(host, "read_kernel", lambda: UNSYNCHRONISED)
+    said = []
+    for claimed, sources in (
+        (claim, host.sources()),
+        (claim, ()),
+        (claim._replace(is_synchronised=True), ()),
+        (claim, SILENT),
+    ):
+        host.daemons = (Daemon("ntpd", 812, claim=claimed, configuration=configured),)
+        host.run(300)
+        done = watch.network(*sources) if sources else watch.local()
+        (message,) = [one.message for one in done.record.findings if one.id == "unsynced"]
+        said.append(message.partition("; ntpd reports that it ")[2].partition(". Pending")[0])
+    unsynchronised = "is not synchronised and follows no server"
+    assert said == [unsynchronised + words, unsynchronised + words, "is synchronised", unsynchronised]
 
 
 LAST_MEASURED = r"\. Last measured (.+): the replies since then prove no offset, so this stays raised$"

@@ -171,7 +171,7 @@ OUTAGE = CASES["ok, behind"]._replace(
         ),
     ],
 )
-def test_the_last_measurement_and_the_last_poll_are_told_apart(record: Record, measured: str) -> None:
+def test_the_last_measurement_and_the_last_poll_are_distinct(record: Record, measured: str) -> None:
     """In one outage each record says when the clock was measured, and that the last poll measured nothing."""
     assert summary(record).endswith(f"({measured})")
 

@@ -45,7 +45,7 @@ from tests.world.packages import REPOSITORY, environment, program
 from tests.world.servers import Chronyd, ServerFailedError, chronyd
 
 BEHIND_S = 10.0
-"""So much that no delay of a packet on a busy machine hides the sign or the unit."""
+"""No delay of a packet on a busy machine hides the sign or the unit of such an offset."""
 
 NEAR_S = BEHIND_S / 2
 QUESTIONS = (TRACKING, N_SOURCES, SOURCE_DATA, SOURCE_NAME, AUTH_DATA)

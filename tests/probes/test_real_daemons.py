@@ -20,7 +20,7 @@ from tests.world.packages import program
 pytestmark = [pytest.mark.needs("root", "netns", "mount", "seccomp", "ntpd", "ntpd-rs", "chronyd", "openssl")]
 
 AHEAD_S = 10.0
-"""So much that no delay of a packet on a busy machine hides the sign or the unit."""
+"""No delay of a packet on a busy machine hides the sign or the unit of such an offset."""
 
 NEAR_S = AHEAD_S / 2
 

@@ -60,6 +60,14 @@ class Gap(NamedTuple):
     has_ended: bool = False
 
 
+class SharedServers(NamedTuple):
+    """How many servers of a time daemon's configuration gave us a usable reply, and to how many it authenticates."""
+
+    daemon: str
+    replying: int
+    authenticated: int
+
+
 class EarlierState(NamedTuple):
     """What an agent knows from before this observation; a one-shot check knows nothing.
 
@@ -73,6 +81,7 @@ class EarlierState(NamedTuple):
     - `refusals`: writes that the database has refused since it last accepted one.
     - `failure`: why delivery failed last.
     - `vanished`: the time daemon that has stopped without a successor (R12).
+    - `shared_servers`: by the last poll, for each time daemon that has servers which we query too.
     - `config_changes`: the listed changes of what decides how the host's time is set, newest last.
     """
 
@@ -87,6 +96,7 @@ class EarlierState(NamedTuple):
     refusals: int = 0
     failure: str | None = None
     vanished: str | None = None
+    shared_servers: tuple[SharedServers, ...] = ()
     config_changes: tuple[ConfigChange, ...] = ()
 
 

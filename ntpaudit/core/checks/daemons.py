@@ -30,7 +30,15 @@ _FIX_NO_DAEMON = (
 )
 _FIX_HIDDEN_DAEMON = (
     "check as root whether a time daemon already runs (in the list of `ps -e`: chronyd, ntpd, ntp-daemon, "
-    "systemd-timesyn, ptp4l or phc2sys), on the host if this is a container; start one only if none runs"
+    "systemd-timesyn, ptp4l or phc2sys); start one only if none runs"
+)
+_FIX_SERVES = (
+    "let one time daemon discipline the clock: restart the one that runs without what the message names "
+    "(`systemctl cat UNIT` shows its options), or start another one"
+)
+_FIX_CONTAINER = (
+    "the clock is that of this container's host: check there that a time daemon runs and is synchronised (`chronyc "
+    "tracking`, `timedatectl timesync-status`); one in the container that does not discipline the clock needs no repair"
 )
 _FIX_RTC = "run `timedatectl set-local-rtc 0`"
 _LEAP_UNSYNCHRONISED = 3  # the leap indicator of a daemon that is not synchronised (RFC 5905 §7.3)
@@ -100,15 +108,17 @@ def check_unsynced(context: AuditContext) -> Raised | None:
     summary = "the kernel reports that its clock is not synchronised"
     numbers = {"kernel_synchronised": 0}
     if not daemons and (hidden := _hidden_daemons(context)) is not None:
-        message = f"{summary}; whether a time daemon disciplines it is unknown: {hidden}"
-        return Raised("medium", message, remedy=_FIX_HIDDEN_DAEMON, numbers={**numbers, "all_daemons_visible": 0})
+        message = f"{summary}; whether a time daemon disciplines it is unknown: {hidden}{_not_disciplining(context)}"
+        remedy = _FIX_HIDDEN_DAEMON if context.observation.host.container is None else _FIX_CONTAINER
+        return Raised("medium", message, remedy=remedy, numbers={**numbers, "all_daemons_visible": 0})
     vanished = context.earlier.vanished
     cause = f"and {vanished}, which disciplined it, has stopped" if vanished else "and no time daemon disciplines it"
     if daemons:
         verb = "runs" if len(daemons) == 1 else "run"
         cause = f"although {joined([daemon.name for daemon in daemons])} {verb}"
-    message = f"{summary}, {cause}: at 50 ppm it drifts by 1 s in 5.6 h{_reports(daemons)}"
-    return Raised("high", message, numbers=numbers)
+    serving = "" if daemons else _not_disciplining(context)
+    message = f"{summary}, {cause}{serving}: at 50 ppm it drifts by 1 s in 5.6 h{_reports(context)}"
+    return Raised("high", message, remedy=_FIX_SERVES if serving else None, numbers=numbers)
 
 
 UNSYNCED = Rule(
@@ -128,7 +138,11 @@ UNSYNCED = Rule(
         "high": "kernel_synchronised < 1",
         "medium": "kernel_synchronised < 1 and all_daemons_visible < 1",
     },
-    case_remedies={"the level is medium": _FIX_HIDDEN_DAEMON},
+    case_remedies={
+        "the level is medium": _FIX_HIDDEN_DAEMON,
+        "the level is medium, and this is a container": _FIX_CONTAINER,
+        "a time daemon runs and does not discipline the clock": _FIX_SERVES,
+    },
     caused_by=(DAEMON_DEAD.id,),
     message_id="9a524159e9264fc9b92579cb3a737428",
     basis="host",
@@ -142,7 +156,7 @@ def check_daemon_count(context: AuditContext) -> Raised | None:
     daemons, kernel = context.observation.disciplining, context.observation.kernel
     if len(daemons) > 1:
         names = ", ".join(f"{daemon.name} (pid {daemon.pid})" for daemon in daemons)
-        message = f"several programs discipline this clock: {names}{_reports(daemons)}"
+        message = f"several programs discipline this clock: {names}{_reports(context)}"
         return Raised("medium", message, numbers={"time_daemons": len(daemons)})
     if daemons or context.earlier.vanished or _is_booting(context) or _hidden_daemons(context) is not None:
         return None  # one that has stopped is `daemon-dead`
@@ -191,7 +205,7 @@ def check_daemon_stale(context: AuditContext) -> Raised | None:
     ago = format_duration(stale_s, rounding="down")
     # "maximum error" and not "clock": VirtualBox's service corrects the clock and does not update the error.
     cause = "the time daemon is stopped or has lost its servers"
-    message = f"no time daemon has updated the kernel's maximum error for {ago}: {cause}{_reports(daemons)}"
+    message = f"no time daemon has updated the kernel's maximum error for {ago}: {cause}{_reports(context)}"
     return Raised(level, message, numbers={"time_since_kernel_update_s": stale_s, "update_limit_s": limit_s})
 
 
@@ -283,9 +297,27 @@ def own_words(daemon: Daemon) -> str:
     return f"{daemon.name} reports that it {state}{ago}"
 
 
-def _reports(daemons: tuple[Daemon, ...]) -> str:
-    """Return the clauses of these daemons, each after a semicolon."""
-    return "".join(f"; {words}" for words in map(own_words, daemons) if words)
+def _reports(context: AuditContext) -> str:
+    """Return what each daemon that disciplines the clock reports, after a semicolon, with what contradicts it."""
+    daemons = context.observation.disciplining
+    return "".join(f"; {words}{_replies(context, one)}" for one in daemons if (words := own_words(one)))
+
+
+def _replies(context: AuditContext, daemon: Daemon) -> str:
+    """Say that a daemon's servers reply to us, if it is not synchronised: so the network is not the cause."""
+    shared = next((one for one in context.earlier.shared_servers if one.daemon == daemon.name), None)
+    if shared is None or not isinstance(daemon.claim, Claim) or daemon.claim.is_synchronised is not False:
+        return ""
+    reply = f", but {shared.replying} of its servers {'replies' if shared.replying == 1 else 'reply'} to ntpaudit"
+    if not shared.authenticated:
+        return reply
+    return f"{reply}, which queries without authentication: check the keys or certificates of {daemon.name}"
+
+
+def _not_disciplining(context: AuditContext) -> str:
+    """Name the visible daemons that do not discipline the clock, and why, each after a semicolon."""
+    seen = [one for one in context.observation.known_daemons if one.disciplines is False]
+    return "".join(f"; {one.name} (pid {one.pid}) runs and does not ({one.reason})" for one in seen if one.reason)
 
 
 def _is_unsynchronised(daemon: Daemon) -> bool:
