@@ -163,6 +163,7 @@ def _add_control(root: Path, arch: str, version: str) -> None:
     control = (DEBIAN / "control").read_text().format(version=version, arch=arch, size_kib=size_kib)
     _write(root / "DEBIAN/control", control)
     _write(root / "DEBIAN/md5sums", sums)
+    _write(root / "DEBIAN/triggers", (DEBIAN / "triggers").read_text())
     for script in ("postinst", "prerm", "postrm"):
         _write(root / "DEBIAN" / script, (DEBIAN / script).read_text(), 0o755)
 

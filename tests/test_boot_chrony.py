@@ -152,6 +152,19 @@ def newest_claim(host: Machine) -> list[dict[str, Any]]:
     return [daemon["claim"] for daemon in daemons if daemon["claim"]["available"]]
 
 
+def test_by_udp_from_a_slice_of_its_own(site: Site) -> None:
+    """It is a service of the system in any slice."""
+    drop_in = "/etc/systemd/system/chrony.service.d/slice.conf"
+    write(site.host, drop_in, "[Service]\nSlice=time-ntp.slice\n")
+    site.host.say("systemctl", "daemon-reload")
+    try:
+        site.start_chronyd()
+        check(site, None)
+    finally:
+        site.host.path(drop_in).unlink()
+        site.host.say("systemctl", "daemon-reload")
+
+
 def test_killed_chronyd_makes_no_claim(site: Site) -> None:
     """What is left of it, its socket's file, is not taken for its word."""
     site.start_chronyd(CLOSED)

@@ -188,6 +188,26 @@ def recorded(host: Machine) -> dict[str, Any]:
     return found["systemd-timesyncd"] if found and found["systemd-timesyncd"]["claim"].get("follows") else {}
 
 
+@pytest.mark.parametrize("release", RELEASES)
+def test_timesyncd_that_is_installed_later_gets_its_helper(built: Path, release: str) -> None:
+    """Its installation starts the socket for an agent that runs, and for no other."""
+    with machine(release) as host:
+        shutil.copy(built, host.path("/root/ntpaudit.deb"))
+        host.say("dpkg", "--install", "/root/ntpaudit.deb")
+        (package,) = (path for path in archives(release, *TIME_DAEMONS) if path.name.startswith("systemd-timesyncd"))
+        shutil.copy(package, host.path("/root/timesyncd.deb"))
+        write(host, "/etc/systemd/system/systemd-timesyncd.service.d/test.conf", UNITS["systemd-timesyncd"])
+        install = ("dpkg", "--install", "--force-depends", "--force-conflicts", "/root/timesyncd.deb")
+        states = []
+        host.say("ntpaudit", "config", "init", RIGHT, "--output", "/etc/ntpaudit/ntpaudit.toml")
+        for state in ("start", "stop"):
+            host.say("systemctl", state, "ntpaudit")
+            states.append(shown(host, "ntpaudit-timesync.socket", "ActiveState"))
+            host.say(*install)
+            states.append(shown(host, "ntpaudit-timesync.socket", "ActiveState"))
+        assert states == ["inactive", "active", "inactive", "inactive"]
+
+
 def test_sandbox_without_the_helper_sees_when_timesyncd_corrected_the_clock(host: Machine) -> None:
     """The bus refuses its user. Two facts remain, and the others are not known."""
     start_timesyncd(host, RIGHT)

@@ -1,8 +1,10 @@
 """Changes of the clock in the log of auditd: who made which system call."""
 
 import glob
+import math
 import os
 import re
+import time
 from collections.abc import Iterable, Iterator
 
 from ntpaudit.core.attribution import AUDIT, LogLine
@@ -17,23 +19,36 @@ _RECORD = re.compile(
 _MAX_LINE = 1 << 16
 
 
-def read_audit_log(path: str = AUDIT_LOG, since_s: int = 0) -> list[LogLine] | Unavailable:
+def read_audit_log(
+    path: str = AUDIT_LOG, since_s: int = 0, within_s: float | None = None
+) -> list[LogLine] | Unavailable:
     """Return what the log and its older files (`audit.log.1`) record about set clocks, or why they cannot be read.
 
     Older files that were last written before `since_s` (host time, Unix seconds) are skipped: a site may keep them all.
+    `within_s` is how long it may take; TimeoutError where that is not enough.
     """
     found: list[LogLine] = []
+    deadline = math.inf if within_s is None else time.monotonic() + within_s
     try:
         for name in (path, *sorted(glob.glob(f"{glob.escape(path)}.*"))):
             if name != path and os.stat(name).st_mtime < since_s:
                 continue
             with open(name, encoding="utf-8", errors="replace") as file:
-                found += parse_audit(file)
+                found += parse_audit(_until(file, deadline))
+    except TimeoutError:
+        raise
     except FileNotFoundError:
         return Unavailable(f"there is no {path}", "auditd can record each change of the clock: see docs/journal.md")
     except OSError as error:
         return Unavailable(f"{path} cannot be read: {os.strerror(error.errno or 0)}", "run it with sudo")
     return found
+
+
+def _until(lines: Iterable[str], deadline: float) -> Iterator[str]:
+    for line in lines:
+        if time.monotonic() > deadline:
+            raise TimeoutError
+        yield line
 
 
 def parse_audit(lines: Iterable[str]) -> Iterator[LogLine]:

@@ -2,10 +2,10 @@
 
 import ctypes
 import errno
-import socket
 import struct
 
 from ntpaudit.core.observation import KernelState, Unavailable
+from ntpaudit.probes.helper import ask_helper
 
 TIMEX = struct.Struct("=I4x 4q i4x 3q 2q q 2q i4x 5q i44x")
 """struct timex as LP64 has it, which __kernel_timex of 32-bit systems has too (A7)."""
@@ -50,13 +50,10 @@ def _adjtimex() -> tuple[int, int, bytes]:
 
 
 def _ask(service: str) -> tuple[int, int, bytes] | None:
-    with socket.socket(socket.AF_UNIX) as asking:
-        asking.settimeout(_SERVICE_WITHIN_S)
-        try:
-            asking.connect(service)
-            answer = asking.recv(_ANSWER.size, socket.MSG_WAITALL)
-        except OSError:
-            return None
+    try:
+        answer = ask_helper(service, _SERVICE_WITHIN_S, _ANSWER.size)
+    except OSError:
+        return None
     return _ANSWER.unpack(answer) if len(answer) == _ANSWER.size else None
 
 

@@ -23,7 +23,7 @@ _GUEST_AGENTS = ("qemu-ga",)
 
 _OWN = JournalSource()
 _SYNCHRONIZED = "/run/systemd/timesync/synchronized"
-_WITHIN_S = 5.0  # the agent waits for the journal; its watchdog allows more
+_WITHIN_S = 5.0  # for the journal, and for the log of auditd: the agent waits for both; its watchdog allows more
 _BEFORE_S = 60  # the journal is read from this long before a step
 
 
@@ -56,7 +56,11 @@ def causes_of_steps(
     unreadable: list[Unavailable] = []
     reader = Journal(journal, _WITHIN_S)
     lines = _journal_lines(moments, reader, unreadable)
-    audits = read_audit_log(audit_log, since_s)
+    try:
+        audits = read_audit_log(audit_log, since_s, _WITHIN_S)
+    except TimeoutError:
+        unreadable.append(Unavailable(f"reading {audit_log} took more than {_WITHIN_S:.0f} s"))
+        audits = []
     host_lines = [*([] if isinstance(audits, Unavailable) else audits), *_timesyncd()]
     unread_of_all = _reason(unreadable) or _unlogged(context)
     found = []

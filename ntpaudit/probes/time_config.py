@@ -126,7 +126,7 @@ class _RecordingFiles(Files):
     def wanted(self, services: Iterable[str]) -> set[str]:
         """Return the paths whose settings count; `services` are those of the time daemons that run."""
         read = {path for path in self._texts if not _PROGRAM.fullmatch(path)}
-        keys = {os.fsdecode(path) for text in self._texts.values() for path in _KEY_FILES.findall(text)}
+        keys = {os.fsdecode(path) for one in read for path in _KEY_FILES.findall(self._texts[one])}
         self.looked.update(_OPTIONS)
         options = {path for folder in _OPTIONS for unit in _UNITS if self.exists(path := f"{folder}/{unit}")}
         ptp = {path for pattern in _PTP for path in self.matching(pattern)}
@@ -143,12 +143,19 @@ class _RecordingFiles(Files):
             if os.path.islink(f"{self.root}{folder.partition('/systemd')[0]}"):
                 continue  # /lib is /usr/lib
             self.looked.add(folder)
+            names = self._names(folder)  # in one call, instead of two for each service
             for service in sorted(services):
                 path = f"{folder}/{service}"
-                if self.exists(path) and not os.path.islink(self.root + path):
+                if service in names and not os.path.islink(self.root + path):
                     yield path
-                if os.path.isdir(f"{self.root}{path}.d"):
+                if f"{service}.d" in names:
                     yield from self.matching(f"{path}.d/*.conf")
+
+    def _names(self, folder: str) -> frozenset[str]:
+        try:
+            return frozenset(os.listdir(self.root + folder))
+        except OSError:
+            return frozenset()
 
 
 def printable(text: str) -> str:

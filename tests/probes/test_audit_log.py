@@ -54,6 +54,14 @@ def test_older_files(tmp_path: Path) -> None:
         assert len(newest) == count
 
 
+def test_a_log_that_takes_too_long(tmp_path: Path) -> None:
+    """What was read by then is not all: it is no result."""
+    (tmp_path / "audit.log").write_text(LOG)
+    with pytest.raises(TimeoutError):
+        read_audit_log(str(tmp_path / "audit.log"), within_s=0.0)
+    assert read_audit_log(str(tmp_path / "audit.log"), within_s=60.0) == read_audit_log(str(tmp_path / "audit.log"))
+
+
 def test_no_log(tmp_path: Path) -> None:
     """The reason, and what would change it."""
     found = read_audit_log(str(tmp_path / "audit.log"))

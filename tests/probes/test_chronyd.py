@@ -312,6 +312,88 @@ def test_helper_without_chronyd_says_nothing(tmp_path: Path) -> None:
         assert found == by_helper_of_this_process(tmp_path / "helper")
 
 
+FLOOD = """
+import socket, sys
+waiting = []
+while True:
+    client = socket.socket(socket.AF_UNIX)
+    client.setblocking(False)
+    try:
+        client.connect(sys.argv[1])
+    except BlockingIOError:  # the queue is full
+        continue
+    waiting = [*waiting[-200:], client]
+    print(flush=True)
+"""
+
+
+def test_clients_in_a_loop_do_not_hide_the_claim(tmp_path: Path) -> None:
+    """Another user fills the queue of the helper again and again, and reads no answer."""
+    place = tmp_path / "helper"
+    with chronyd() as daemon, helper(daemon.command_socket, place):
+        ask = by_helper(daemon.pid, place)
+        flooding = [sys.executable, "-c", FLOOD, str(place)]
+        with subprocess.Popen(flooding, stdout=subprocess.PIPE) as flood:
+            assert flood.stdout
+            for _ in range(1000):  # longer than the queue
+                flood.stdout.readline()
+            flood.stdout.close()
+            found = [ask(True) for _ in range(10)]
+            flood.kill()
+        assert all(isinstance(one, Claim) for one in found), found
+
+
+def test_many_clients_share_an_answer(tmp_path: Path) -> None:
+    """The helper does not ask chronyd for each of them."""
+    place, asked = tmp_path / "helper", 0
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as serving:
+        serving.bind(str(tmp_path / "chronyd.sock"))
+        serving.settimeout(0.05)
+        with helper(tmp_path / "chronyd.sock", place):
+            clients = [socket.socket(socket.AF_UNIX) for _ in range(100)]
+            for client in clients:
+                client.settimeout(30)
+                client.connect(str(place))
+            with suppress(TimeoutError):
+                while True:
+                    _, asking = serving.recvfrom(2048)
+                    asked += 1
+                    serving.sendto(bytes(104), asking)  # to N_SOURCES: 0
+            answers = {client.recv(1 << 16) for client in clients}
+            for client in clients:
+                client.close()
+    assert 2 <= asked < 2 * len(clients)
+    assert {len(answer) for answer in answers} == {2 * (4 + 104)}
+
+
+def test_silent_helper_is_not_blamed_on_chronyd(tmp_path: Path) -> None:
+    """No program accepts at its socket; whether chronyd replies is not known then."""
+    place = tmp_path / "helper"
+    process = Process(os.getpid(), (), unit="chrony.service", uid=os.geteuid())
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(place))
+        listening.listen(0)
+        found = chrony_client.claim(process, CommandSettings(0), True, str(place))
+        assert found == chrony_client.claim(process, CommandSettings(0), True, str(place))  # its queue is full now
+    assert isinstance(found, Unavailable)
+    assert "ntpaudit-chrony.socket: no reply" in found.reason
+    assert found.remedy == "systemctl status ntpaudit-chrony.service"
+
+
+@pytest.mark.needs("root")
+def test_silent_port_is_blamed_on_chronyd(tmp_path: Path) -> None:
+    """Neither the helper nor chronyd itself replies."""
+    port, place = reserved_port(), tmp_path / "helper"
+    process = Process(os.getpid(), (), unit="chrony.service", uid=0)
+    with socket.socket(socket.AF_UNIX) as listening, impostor(port) as asked_by_udp:
+        listening.bind(str(place))
+        listening.listen()
+        found = chrony_client.claim(process, CommandSettings(port), True, str(place))
+    assert isinstance(found, Unavailable)
+    assert asked_by_udp
+    assert found.remedy == "systemctl restart chrony.service"
+
+
 def by_helper_of_this_process(place: Path) -> Claim | Unavailable:
     """Ask the helper, for a process that has no other way."""
     return chrony_client.claim(Process(os.getpid(), (), uid=os.geteuid()), CommandSettings(0), True, str(place))
@@ -366,8 +448,23 @@ def test_missing_unix_socket_is_no_impostor(tmp_path: Path) -> None:
     process = Process(os.getpid(), (), uid=os.geteuid())
     found = chrony_client.claim(process, CommandSettings(0, str(place)), True, str(tmp_path / "helper"))
     assert isinstance(found, Unavailable)
-    assert f"there is no {place}" in found.reason
+    assert f"there is no socket {place}" in found.reason
     assert not (found.remedy or "").startswith("rm ")
+
+
+def test_link_is_no_unix_socket(tmp_path: Path) -> None:
+    """The user of chronyd could send the requests of root to another program's socket."""
+    place = tmp_path / "chronyd.sock"
+    place.symlink_to(tmp_path / "other.sock")
+    process = Process(os.getpid(), (), uid=os.geteuid())
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other:
+        other.bind(str(tmp_path / "other.sock"))
+        other.setblocking(False)
+        found = chrony_client.claim(process, CommandSettings(0, str(place)), True, str(tmp_path / "helper"))
+        with pytest.raises(BlockingIOError):
+            other.recv(1)
+    assert isinstance(found, Unavailable)
+    assert f"there is no socket {place}" in found.reason
 
 
 @pytest.mark.needs("another-user")

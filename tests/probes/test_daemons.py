@@ -1,12 +1,16 @@
 """Time daemons found among real processes; a script is, to the kernel, a process of the script's name."""
 
 import os
+import re
 import shutil
+import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import IO
 
 import psutil
 import pytest
@@ -15,11 +19,12 @@ from ntpaudit.core.checks.daemons import STALE_POLLS, STALE_S
 from ntpaudit.core.evaluation import UNSEEN_DAEMON_S
 from ntpaudit.core.observation import Configuration, Daemon, HiddenDaemons, Unavailable
 from ntpaudit.probes import daemons as probes_daemons
-from ntpaudit.probes.daemons import KINDS, running_daemons, with_claims
+from ntpaudit.probes.daemons import KINDS, ntpd, running_daemons, sockets, with_claims
 from ntpaudit.probes.daemons.chronyd import KIND as CHRONYD
 from ntpaudit.probes.daemons.kind import Process
-from ntpaudit.probes.daemons.process import time_processes
+from ntpaudit.probes.daemons.process import service_of, time_processes
 from tests import abilities
+from tests.abilities import ANOTHER_USER
 from tests.waiting import until
 from tests.world.another_user import let_others_in
 from tests.world.namespaces import unshared
@@ -287,6 +292,77 @@ def test_a_zombie_is_no_daemon(tmp_path: Path) -> None:
         os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
         assert Path(f"/proc/{pid}/comm").read_text() == "chronyd\n"
         assert _seen(pid) == []
+
+
+@pytest.mark.needs("another-user")
+def test_a_crowd_of_false_daemons_is_not_listed(tmp_path: Path) -> None:
+    """64 of those that cannot set the clock, and how many more there are; beside them each one that root started."""
+    let_others_in(tmp_path)
+    shutil.copy(shutil.which("sleep") or "/bin/sleep", tmp_path / "chronyd")
+    as_another = ["setpriv", f"--reuid={ANOTHER_USER}", f"--regid={ANOTHER_USER}", "--clear-groups"]
+    command = [*as_another, "sh", "-c", 'for i in $(seq 70); do "$0" 60 & done; wait', str(tmp_path / "chronyd")]
+    with chronyd() as real, subprocess.Popen(command, start_new_session=True) as crowd:
+        try:
+            assert until(lambda: len(time_processes(["chronyd"])[0]) > 70)
+            found = [daemon for daemon in _found() if daemon.name == "chronyd"]
+            powerless = [daemon for daemon in found if os.stat(f"/proc/{daemon.pid}").st_uid == ANOTHER_USER]
+        finally:
+            os.killpg(crowd.pid, signal.SIGKILL)
+    assert real.pid in [daemon.pid for daemon in found]
+    assert 0 < len(powerless) <= 64
+    (reason,) = {daemon.reason for daemon in powerless} - {LACKS}
+    assert re.fullmatch(rf"{LACKS}; \d+ more such processes are not listed", reason or "")
+
+
+@pytest.mark.parametrize(
+    ("cgroups", "unit"),
+    [
+        ("0::/system.slice/chrony.service\n", "chrony.service"),
+        ("0::/time.slice/time-ntp.slice/chrony.service\n", "chrony.service"),
+        ("0::/chrony.service/payload\n", "chrony.service"),
+        ("2:cpu:/other\n1:name=systemd:/time.slice/chrony.service\n", "chrony.service"),
+        ("0::/user.slice/user-1000.slice/user@1000.service/app.slice/chrony.service\n", None),
+        ("0::/user.slice/chrony.service\n", None),
+        ("0::/machine.slice/libpod-1.scope/system.slice/chrony.service\n", None),
+        ("0::/machine.slice/nspawn@web.service/payload/system.slice/chrony.service\n", "nspawn@web.service"),
+        ("0::/\n", None),
+    ],
+)
+def test_the_service_of_a_process(cgroups: str, unit: str | None) -> None:
+    """In any slice of the system; not one of a user's own manager, nor one of a container."""
+    assert service_of(cgroups) == unit
+
+
+def test_a_silent_ntpd_is_asked_again_with_its_servers() -> None:
+    """Each audit would wait for it in vain; another reason may have gone."""
+    for reason, again in ((f"{ntpd.SILENT} from 127.0.0.1", False), ("it cannot be queried", True)):
+        before = (Daemon("ntpd", 1 << 22, claim=Unavailable(reason)),)
+        asked = (Daemon("ntpd", 1 << 22, claim=Unavailable("it has ended")),)
+        assert with_claims(before, with_sources=False) == (asked if again else before)
+        assert with_claims(before, with_sources=True) == asked
+
+
+def test_tables_of_sockets_are_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A host may have very many sockets: two addresses of a daemon are looked up in the same table."""
+    opened: list[str] = []
+
+    def counting(path: str, *, encoding: str) -> IO[str]:
+        opened.append(path)
+        return open(path, encoding=encoding)
+
+    monkeypatch.setattr(sockets, "open", counting, raising=False)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as serving, ExitStack() as stack:
+        serving.bind(("127.0.0.1", 0))
+        place = serving.getsockname()
+        port = sockets.UdpPort(Process(os.getpid(), ("ntpd",), uid=os.geteuid()), place[1])
+        first, other = (stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) for _ in range(2))
+        first.connect(place)
+        other.connect(("127.0.0.2", place[1]))
+        assert port.why_not_believed(first) is None
+        assert port.why_not_believed(other) == Unavailable(f"no program has UDP port {place[1]} of 127.0.0.2")
+    assert [path for path in opened if "/net/udp" in path] == [
+        f"/proc/{os.getpid()}/net/{one}" for one in ("udp", "udp6")
+    ]
 
 
 def test_processes_that_come_and_go_do_no_harm(tmp_path: Path) -> None:

@@ -149,11 +149,11 @@ sys.stdin.read()
 ASK = """
 import os, socket, sys
 from ntpaudit.probes.daemons.kind import Process
-from ntpaudit.probes.daemons.sockets import why_not_believed
+from ntpaudit.probes.daemons.sockets import UdpPort
 asking = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 asking.connect(("127.0.0.1", 123))
 for user in (0, 65534):
-    found = why_not_believed(Process(os.getpid(), ("ntpd",), uid=user), asking)
+    found = UdpPort(Process(os.getpid(), ("ntpd",), uid=user), 123).why_not_believed(asking)
     print(found and found.reason)
 """
 

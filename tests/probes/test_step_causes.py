@@ -11,6 +11,7 @@ import pytest
 from ntpaudit.core.clock.steps import Step, StepCause
 from ntpaudit.core.observation import Daemon, HiddenDaemons, HostContext
 from ntpaudit.probes import step_causes
+from ntpaudit.probes.audit_log import read_audit_log
 from ntpaudit.probes.journal import JournalSource
 from ntpaudit.probes.step_causes import causes_of_steps
 from tests.abilities import ANOTHER_USER
@@ -163,6 +164,18 @@ def test_a_journal_that_does_not_answer(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     monkeypatch.setattr(step_causes, "_WITHIN_S", 0.2)
     assert causes(tmp_path).unread == "reading the journal took more than 0 s"
+
+
+@pytest.mark.needs("systemd-journal-remote")
+def test_an_audit_log_that_takes_too_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The cause may stand where it was not read; what the journal names counts."""
+    (tmp_path / "audit.log").write_text("type=LOGIN msg=audit(1.000:1): pid=1\n")
+    monkeypatch.setattr(step_causes, "read_audit_log", lambda path, since_s, _: read_audit_log(path, since_s, 0.0))
+    write_journal(tmp_path, [KERNEL])
+    assert causes(tmp_path).unread == f"reading {tmp_path}/audit.log took more than 5 s"
+    write_journal(tmp_path / "named", [KERNEL, STEPPED])
+    shutil.copy(tmp_path / "audit.log", tmp_path / "named")
+    assert causes(tmp_path / "named").name == "chronyd"
 
 
 def test_the_same_boot_only() -> None:

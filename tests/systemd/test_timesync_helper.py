@@ -1,6 +1,8 @@
 """The program that asks the message bus for a sandboxed agent; tests/test_booted_daemons.py has a real bus."""
 
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 from tests.systemd.test_kernel_clock import answering
@@ -30,3 +32,11 @@ def test_callers_that_leave_do_not_stop_it(tmp_path: Path) -> None:
         idle.connect(str(tmp_path / "socket"))
         for _ in range(2):
             assert b"NTPMessage" not in asked(tmp_path / "socket")
+
+
+def test_it_imports_little() -> None:
+    """It is started for one question: what takes longest to import is not imported."""
+    begin = PROGRAM.read_text().replace("/opt/ntpaudit/lib", str(REPOSITORY)).partition("\nIDLE_S")[0]
+    code = f"{begin}\nprint({{'collections', 'enum', 're', 'socket', 'typing'}} & sys.modules.keys())"
+    done = subprocess.run([sys.executable, "-IS", "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"

@@ -1,7 +1,7 @@
 """Find the time daemons that run on this host, and the servers that they are configured with."""
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from ntpaudit.core.observation import (
@@ -37,6 +37,7 @@ KINDS = (
 
 _LACKS = "cannot set the clock: it lacks CAP_SYS_TIME"
 _NOT_ASKED = "neither root nor a service of its own started it"
+_MAX_POWERLESS = 64
 _UNITS = frozenset(unit for kind in KINDS for unit in kind.units)
 _BY_PROCESS = {name: kind for kind in KINDS for name in kind.process_names}
 
@@ -67,8 +68,20 @@ def running_daemons() -> tuple[Daemon, ...] | HiddenDaemons:
     """Return the time daemons in sight, by name and pid; one that runs as several processes counts once."""
     running, hidden = _running()
     kernel = others.hyper_v(Files())
-    daemons = (*(one.daemon for one in running), *([kernel] if kernel else []))
+    daemons = (*_listed(running), *([kernel] if kernel else []))
     return daemons if hidden is None else HiddenDaemons(hidden, daemons)
+
+
+def _listed(running: Sequence[Running]) -> Iterator[Daemon]:
+    """Yield the daemons for the record. Anybody can start any number of programs that are called ntpd."""
+    powerless = [one.daemon for one in running if not one.is_trusted and one.daemon.disciplines is False]
+    unlisted = {daemon.pid for daemon in powerless[_MAX_POWERLESS:]}
+    for one in running:
+        if unlisted and one.daemon is powerless[_MAX_POWERLESS - 1]:
+            reason = f"{one.daemon.reason}; {len(unlisted)} more such processes are not listed"
+            yield one.daemon._replace(reason=reason)
+        elif one.daemon.pid not in unlisted:
+            yield one.daemon
 
 
 def with_units(
@@ -86,13 +99,19 @@ def with_units(
 def with_claims(
     daemons: tuple[Daemon, ...] | HiddenDaemons, *, with_sources: bool
 ) -> tuple[Daemon, ...] | HiddenDaemons:
-    """Return these daemons with what each reports about itself now, and about its servers if asked for."""
+    """Return these daemons with what each reports about itself now, and about its servers if asked for.
+
+    An ntpd that was silent is asked again only with its servers: each audit would wait for it.
+    """
     seen = daemons.seen if isinstance(daemons, HiddenDaemons) else daemons
     claiming = tuple(_with_claim(daemon, with_sources) for daemon in seen)
     return daemons._replace(seen=claiming) if isinstance(daemons, HiddenDaemons) else claiming
 
 
 def _with_claim(daemon: Daemon, with_sources: bool) -> Daemon:
+    before = daemon.claim
+    if not with_sources and isinstance(before, Unavailable) and before.reason.startswith(ntpd.SILENT):
+        return daemon
     kind = next((kind for kind in KINDS if kind.name == daemon.name), None)
     if kind is None or (kind.claim is None and not (with_sources and kind.servers)):
         return daemon

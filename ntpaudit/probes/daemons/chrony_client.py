@@ -29,7 +29,8 @@ from ntpaudit.probes.daemons.chrony_protocol import (
     request,
 )
 from ntpaudit.probes.daemons.kind import CLAIM_WITHIN_S, Process
-from ntpaudit.probes.daemons.sockets import first_unprivileged_port, owner_of, why_not_believed
+from ntpaudit.probes.daemons.sockets import UdpPort, first_unprivileged_port, socket_owner
+from ntpaudit.probes.helper import ask_helper
 
 SERVICE = "/run/ntpaudit-chrony"
 """The socket of ntpaudit-chrony.service."""
@@ -81,9 +82,9 @@ def claim(
         except _ClosedError as error:
             reasons.append(f"{name}: {error}")
             remedies += [error.remedy] if error.remedy else []
-        except TimeoutError:
+        except TimeoutError:  # chronyd itself is silent
             reasons.append(f"{name}: no reply")
-            remedies += [f"systemctl restart {process.unit}"] if process.unit else []
+            remedies[:0] = [f"systemctl restart {process.unit}"] if process.unit else []
         except (OSError, MalformedReplyError) as error:
             reasons.append(f"{name}: {getattr(error, 'strerror', None) or error}")
     return Unavailable(f"it cannot be asked; {'; '.join(reasons)}", remedies[0] if remedies else None)
@@ -103,8 +104,8 @@ def _unix_socket(process: Process, path: str, until: float) -> Iterator[Ask]:
         raise _ClosedError("open to root and its own user only")
     if process.root and not os.path.samefile(process.root + path, path):
         raise _ClosedError("in another mount namespace")
-    if (owner := owner_of(path)) is None:
-        raise _ClosedError(f"there is no {path}")
+    if (owner := socket_owner(path)) is None:
+        raise _ClosedError(f"there is no socket {path}")
     if owner not in (0, process.uid):
         raise _ClosedError("another user made it", f"rm {path}, and restart chronyd")
     ours = f"{folder}/ntpaudit.{os.getpid()}.sock"
@@ -143,7 +144,7 @@ def _udp(process: Process, settings: CommandSettings, until: float) -> Iterator[
         raise _ClosedError("closed (`cmdport 0`)", "remove `cmdport 0` from its configuration")
     if settings.port >= first_unprivileged_port():
         raise _ClosedError("any user can open it", "remove `cmdport` from its configuration")
-    reasons = []
+    reasons, port = [], UdpPort(process, settings.port)
     for address in (settings.ipv4, settings.ipv6):
         with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM) as asking:
             try:
@@ -151,7 +152,7 @@ def _udp(process: Process, settings: CommandSettings, until: float) -> Iterator[
             except OSError as error:  # a host without IPv6
                 reasons.append(Unavailable(f"{address}: {error.strerror}"))
                 continue
-            if (reason := why_not_believed(process, asking)) is None:
+            if (reason := port.why_not_believed(asking)) is None:
                 yield _asker(asking, until)
                 return
             reasons.append(reason)
@@ -191,17 +192,13 @@ def _service(process: Process, path: str, service: str, until: float) -> Iterato
     """Ask ntpaudit-chrony.service, which sends all answers at once: each with the data of its request before it."""
     if path not in UNIX_SOCKETS:
         raise _ClosedError(f"it asks only {UNIX_SOCKETS[0]}")
-    with socket.socket(socket.AF_UNIX) as asking:
-        asking.settimeout(_left(until))
-        try:
-            asking.connect(service)
-        except FileNotFoundError:
-            start = "systemctl enable --now ntpaudit-chrony.socket" if os.path.exists(_UNIT) else "run ntpaudit as root"
-            raise _ClosedError("not started", start) from None
-        answer = b""
-        while len(answer) <= _LONGEST_ANSWER and (more := asking.recv(65536)):
-            asking.settimeout(_left(until))
-            answer += more
+    try:
+        answer = ask_helper(service, _left(until), _LONGEST_ANSWER)
+    except FileNotFoundError:
+        start = "systemctl enable --now ntpaudit-chrony.socket" if os.path.exists(_UNIT) else "run ntpaudit as root"
+        raise _ClosedError("not started", start) from None
+    except TimeoutError:
+        raise _ClosedError("no reply", "systemctl status ntpaudit-chrony.service") from None
     if not answer:
         raise _ClosedError("chronyd did not reply to it", process.unit and f"systemctl restart {process.unit}")
     replies = read_service(answer)

@@ -25,7 +25,7 @@ from ntpaudit.probes.daemons.kind import (
     config_path,
     read_options,
 )
-from ntpaudit.probes.daemons.sockets import why_not_believed
+from ntpaudit.probes.daemons.sockets import UdpPort
 
 _OPTIONS = "46aAbc:dD:f:gGhi:I:k:l:LmMnNp:P:qQr:Rs:t:u:U:vVw:xzZ"
 _LONG_OPTIONS = (
@@ -44,6 +44,9 @@ _CLOCK_ADDRESS = "127.127."  # a reference clock in the guise of an address
 _MAX_POLL = 17  # NTP_MAXPOLL; NTPsec reports 99 for a server whose interval it does not know
 _AUTHENTICATION_ENABLED = 0x4000  # of an association's status word (RFC 9327 §3.2)
 _FOLLOWED = (4, 6, 7)  # its selection: a survivor that is combined with the system peer, that peer, a PPS signal
+SILENT = "it does not reply to control messages"
+"""How the reason begins of an ntpd that lets us wait in vain."""
+
 _PRINTABLE = r"[!-~]{1,255}"
 
 
@@ -116,16 +119,16 @@ def _claim(process: Process, files: Files, with_sources: bool) -> Claim | Unavai
     """Ask ntpd on the loopback addresses; half of the time is for each, because it may permit queries from one only."""
     if _is_busybox(process):
         return Unavailable("BusyBox's ntpd has no interface that reports its state", "run chronyd or NTPsec instead")
-    failures = []
+    failures, port = [], UdpPort(process, NTP_PORT)
     for family, address in _LOOPBACK:
         deadline = time.monotonic() + CLAIM_WITHIN_S / len(_LOOPBACK)
         try:
             with socket.socket(family, socket.SOCK_DGRAM) as asking:
                 asking.connect((address, NTP_PORT))
-                failure = why_not_believed(process, asking)
+                failure = port.why_not_believed(asking)
                 claim = failure or read_claim(mode6.Conversation(asking, deadline), with_sources=with_sources)
         except TimeoutError:
-            claim = Unavailable(f"it does not reply to control messages from {address}", _remedy(process, files))
+            claim = Unavailable(f"{SILENT} from {address}", _remedy(process, files))
         except OSError as error:
             claim = Unavailable(f"it cannot be queried at UDP port {NTP_PORT} of {address}: {error.strerror}")
         if isinstance(claim, Claim):

@@ -16,7 +16,7 @@ _CAP_SYS_TIME = 25
 _ALL_IDS = "4294967295"
 _INITIAL_PID_NAMESPACE = 0xEFFFFFFC  # its inode, in every Linux (PROC_PID_INIT_INO, include/linux/proc_ns.h)
 _SERVICE = re.compile(
-    r"^(?:0:|\d+:name=systemd):/system\.slice/(?:[^/\n]+\.slice/)*([^/\n]+\.service)(?:/|$)", re.MULTILINE
+    r"^(?:0:|\d+:name=systemd):/(?!user\.slice/)(?:[^/\n]+\.slice/)*([^/\n]+\.service)(?:/|$)", re.MULTILINE
 )
 
 
@@ -78,20 +78,28 @@ def _status(pid: int) -> str | None:
 
 
 def _process(pid: int, status: str, helpers: Collection[int]) -> Process:
-    service = _SERVICE.search(_read_or_empty(pid, "cgroup"))
     users = _field(status, "Uid").split()  # real, effective, saved, file system (proc_pid_status(5))
     return Process(
         pid,
         _words(pid),
         can_set_clock=_can_set_clock(pid, status),
         is_root=users[:1] == ["0"],
-        unit=service[1] if service else None,
+        unit=service_of(_read_or_empty(pid, "cgroup")),
         helpers=tuple(map(_words, helpers)),
         root=_root(pid),
         folder=_working_folder(pid),
         is_ours=len(_field(status, "NSpid").split()) <= 1,
         uid=int(users[1]) if users else None,
     )
+
+
+def service_of(cgroups: str) -> str | None:
+    """Return the service that a process belongs to by /proc/PID/cgroup, in any slice of the system (`Slice=`).
+
+    Users run services of their own in user.slice, under any name.
+    """
+    found = _SERVICE.search(cgroups)
+    return found[1] if found else None
 
 
 def _words(pid: int) -> tuple[str, ...]:

@@ -2,9 +2,9 @@
 
 import os
 import socket
+import stat
 import struct
 import sys
-from collections.abc import Iterator
 from contextlib import suppress
 
 from ntpaudit.core.observation import Unavailable
@@ -14,39 +14,55 @@ _TABLES = ("udp", "udp6")
 _ANY_ADDRESS = ("0" * 8, "0" * 32)
 
 
-def why_not_believed(process: Process, asking: socket.socket) -> Unavailable | None:
-    """Return why another program than `process` may reply to our UDP socket, connected to a loopback address.
+class UdpPort:
+    """A UDP port of loopback where a process should reply. The kernel's tables are read once: they can be long."""
 
-    All sockets that can receive our query must belong to the user of the process, or to root, as a daemon's do that
-    opens them before it becomes that user. They must be in our network namespace. Where PrivateUsers=yes maps all
-    other users to one, only root and holders of CAP_NET_BIND_SERVICE can open a port below
-    net.ipv4.ip_unprivileged_port_start, and only they can start a process in a service of systemd.
-    """
-    address, port = asking.getpeername()[:2]
-    places = {f"{one}:{port:04X}" for one in (_table_address(asking.family, address), *_ANY_ADDRESS)}
-    users, is_its_network = set[int](), False
-    for words in _udp_sockets(process.pid):
-        is_its_network = is_its_network or int(words[9]) == os.fstat(asking.fileno()).st_ino
-        if words[1] in places:
-            users.add(int(words[7]))
-    if not is_its_network:
-        return Unavailable("it runs in another network namespace", "run ntpaudit in that network namespace")
-    if not users:
-        return Unavailable(f"no program has UDP port {port} of {address}")
-    if process.uid is None or users - {0, process.uid}:
-        other = f"stop the program that `ss -lunp sport = :{port}` shows, or move it to another port"
-        return Unavailable(f"another user's program has UDP port {port}", other)
-    if not _is_mapped(process.uid) and (process.unit is None or port >= first_unprivileged_port()):
-        reason = f"whether UDP port {port} belongs to it cannot be seen from a service with PrivateUsers=yes"
-        return Unavailable(reason, f"start it as a service, and set net.ipv4.ip_unprivileged_port_start above {port}")
-    return None
+    def __init__(self, process: Process, port: int) -> None:
+        self._process = process
+        self._port = port
+        self._sockets: list[list[str]] = []
+        self._is_our_network = False
 
+    def why_not_believed(self, asking: socket.socket) -> Unavailable | None:
+        """Return why another program than the process may reply to our socket, connected to an address of this port.
 
-def _udp_sockets(pid: int) -> Iterator[list[str]]:
-    """Yield the UDP sockets of a process's network namespace, as words: address 1, user 7, inode 9 (proc_net_udp)."""
-    for table in _TABLES:
-        with suppress(OSError, ValueError), open(f"/proc/{pid}/net/{table}", encoding="ascii") as lines:
-            yield from (words for line in list(lines)[1:] if len(words := line.split()) > 9)
+        All sockets that can receive our query must belong to the user of the process, or to root, as a daemon's do that
+        opens them before it becomes that user. They must be in our network namespace. Where PrivateUsers=yes maps all
+        other users to one, only root and holders of CAP_NET_BIND_SERVICE can open a port below
+        net.ipv4.ip_unprivileged_port_start, and only they can start a process in a service of systemd.
+        """
+        process, port, address = self._process, self._port, asking.getpeername()[0]
+        if not self._is_our_network:
+            self._read_tables(os.fstat(asking.fileno()).st_ino)
+        if not self._is_our_network:
+            return Unavailable("it runs in another network namespace", "run ntpaudit in that network namespace")
+        places = [f"{one}:{port:04X}" for one in (_table_address(asking.family, address), *_ANY_ADDRESS)]
+        users = {int(words[7]) for words in self._sockets if words[1] in places}
+        if not users:
+            return Unavailable(f"no program has UDP port {port} of {address}")
+        if process.uid is None or users - {0, process.uid}:
+            other = f"stop the program that `ss -lunp sport = :{port}` shows, or move it to another port"
+            return Unavailable(f"another user's program has UDP port {port}", other)
+        if not _is_mapped(process.uid) and (process.unit is None or port >= first_unprivileged_port()):
+            reason = f"whether UDP port {port} belongs to it cannot be seen from a service with PrivateUsers=yes"
+            setting = f"start it as a service, and set net.ipv4.ip_unprivileged_port_start above {port}"
+            return Unavailable(reason, setting)
+        return None
+
+    def _read_tables(self, ours: int) -> None:
+        """Read the UDP sockets of the process's network namespace, as words: address 1, user 7, inode 9 (proc_net_udp).
+
+        Our own socket is among them, by its inode, if that is our namespace.
+        """
+        at_port, inode = f":{self._port:04X} ", f" {ours} "
+        for table in _TABLES:
+            with (
+                suppress(OSError, ValueError),
+                open(f"/proc/{self._process.pid}/net/{table}", encoding="ascii") as lines,
+            ):
+                near = [line.split() for line in lines if at_port in line or inode in line]
+                self._sockets += [words for words in near if len(words) > 9]
+        self._is_our_network = any(words[9] == str(ours) for words in self._sockets)
 
 
 def _table_address(family: int, address: str) -> str:
@@ -75,9 +91,10 @@ def is_listening(process: Process, connected: socket.socket) -> bool:
     return bool(pid == process.pid or user == 0)
 
 
-def owner_of(path: str) -> int | None:
-    """Return the user who owns a file or socket; None where it cannot be seen."""
+def socket_owner(path: str) -> int | None:
+    """Return the user who owns a Unix socket; None if there is none, or only a link to one."""
     try:
-        return os.stat(path).st_uid
+        found = os.lstat(path)
     except OSError:
         return None
+    return found.st_uid if stat.S_ISSOCK(found.st_mode) else None
