@@ -261,6 +261,7 @@ HOSTS = (
     _changed(("chrony.service", "value", "enabled", "masked"), ("/etc/localtime", "value", "Etc/UTC", "Asia/Tokyo")),
     _changed(("/etc/ntpsec/ntp.conf", "mode", "0644", "0666"), (_DROP_IN, "added", None, "ef" * 32)),
     _changed(*((f"/etc/chrony/conf.d/{number}.conf", "removed", "ab" * 32, None) for number in range(6))),
+    _changed(_CONTENT, (*_CONTENT[:2], _CONTENT[3], _CONTENT[2])),
     *APPROVAL_HOSTS,
     *SMEAR_HOSTS,
     *INGEST_HOSTS,

@@ -153,7 +153,9 @@ def evaluate(
     )
     events = tuple(_event(change, record, context) for change in decision.changes)
     if config_changes:
-        events += (_config_event(config_changes, record),)
+        changed = {one.path for one in config_changes}
+        known = tuple(one for one in listed if one.path in changed)  # show what a change restores
+        events += (_config_event(config_changes, record, known),)
     elif listed and config is not None and not config.changes:
         events += (_config_event(listed, record, raised=False),)
     state = state._replace(debounce=decision.state, dated_ns=database.reading.raw_ns if database else state.dated_ns)
@@ -329,12 +331,16 @@ def _event(change: tuple[Finding, bool], record: Record, context: AuditContext) 
     )
 
 
-def _config_event(changes: tuple[ConfigChange, ...], record: Record, *, raised: bool = True) -> Event:
+def _config_event(
+    changes: tuple[ConfigChange, ...], record: Record, known: tuple[ConfigChange, ...] = (), *, raised: bool = True
+) -> Event:
     """Make the event of the changes that one audit saw first, with every value before and after; or of the end of all.
+
+    `known` are earlier ones of the same files and services.
 
     A second change while the finding is listed is an event too, unlike that of a finding which is raised already.
     """
-    text = describe_changes(changes)
+    text = describe_changes((*known, *changes))
     return Event(
         TIME_CONFIG_CHANGED.id,
         raised,

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ntpaudit.core.checks.tampering import TIME_CONFIG_CHANGED
+from ntpaudit.core.checks.tampering import TIME_CONFIG_CHANGED, describe_changes
 from ntpaudit.core.clock_state import ClockState, restored
 from ntpaudit.core.evaluation import AuditResult, AuditSettings, evaluate
 from ntpaudit.core.observation import Enablement, TimeSetting, TimeUnit
@@ -92,6 +92,52 @@ def test_each_kind_of_change_is_named(before: TimeSetting, after: TimeSetting, w
 def test_what_is_not_known_is_no_change(before: TimeSetting, after: TimeSetting) -> None:
     """The near misses: a file that can no longer be read, an id that a user namespace hides."""
     assert changes((before,), (after,)) == changes((after,), (before,)) == []
+
+
+def described(*states: tuple[TimeSetting, ...], **known: Any) -> str:
+    """Return the message after these readings, a minute apart."""
+    state, _ = watch_settings(None, seen(states[0], **known), NOON)
+    for minute, settings in enumerate(states[1:], 1):
+        state, _ = watch_settings(state, seen(settings, minute * 60 * S, **known), NOON + minute * 60 * S)
+    assert state is not None
+    return describe_changes(state.changes).removeprefix("the time configuration has changed: ")
+
+
+def test_what_is_restored_says_when_it_changed_and_when_it_was_restored() -> None:
+    """A file that is as it was first seen, whatever it was meanwhile; a near miss differs in its mode or content."""
+    other, third, mode = CONF._replace(sha256="b" * 64), CONF._replace(sha256="c" * 64), CONF._replace(mode=0o666)
+    restored = (
+        f"{CONF.path} (restored to the earlier state; changed 2026-10-21T12:01:00Z, restored 2026-10-21T12:0%d:00Z)"
+    )
+    assert described((CONF,), (other,), (CONF,)) == restored % 2
+    assert described((CONF,), (other,), (), (third,), (CONF,)) == restored % 4
+    assert described((CONF,), (other._replace(mode=0o666),), (CONF,)) == restored % 2
+    assert described((CONF,), (other,), (third,)) == f"{CONF.path} (content; first seen 2026-10-21T12:02:00Z)"
+    assert described((CONF,), (other,), (mode,)) == (
+        f"{CONF.path} (mode was 0644, is 0666; first seen 2026-10-21T12:02:00Z)"
+    )
+
+
+def test_every_changed_path_is_named_or_where_all_are() -> None:
+    """Four are described, twelve more are named, and the rest is counted with the command that lists all."""
+    files = tuple(TimeSetting(f"/etc/chrony/conf.d/{number:02}.conf", sha256="a" * 64) for number in range(20))
+    for count, end in ((4, "Z)"), (6, "; and 2 others: /etc/chrony/conf.d/01.conf, /etc/chrony/conf.d/00.conf")):
+        assert described((CONF,), (CONF, *files[:count])).endswith(end)
+    assert described((CONF,), (CONF, *files)).endswith(
+        "04.conf and 4 more, all in `sudo ntpaudit history --events --format json`"
+    )
+
+
+def test_the_event_of_a_restored_file_says_so() -> None:
+    """Its text is about the earlier changes of the same file too; its values are those of the new change."""
+    utc = ZONE._replace(value="Etc/UTC")
+    result = judged(None, (CONF, ZONE), 0)
+    for at_ns, settings in ((60 * S, (CONF._replace(sha256="b" * 64), utc)), (120 * S, (CONF, utc))):
+        result = judged(result.state, settings, at_ns)
+    (event,) = [one for one in result.events if one.kind == TIME_CONFIG_CHANGED.id]
+    assert "chrony.conf (restored to the earlier state; changed" in event.text
+    assert "/etc/localtime" not in event.text
+    assert [one["path"] for one in event.detail["changes"]] == [CONF.path]
 
 
 def test_files_are_added_and_removed() -> None:

@@ -100,7 +100,7 @@ def samples_needed(rule: AnyRule) -> str:
 def clearing(rule: AnyRule) -> str:
     """Describe when an agent clears the finding of one host."""
     if rule.basis == "moment":
-        return "when it is no longer true"
+        return rule.cleared or "when it is no longer true"
     below = f"; better is below {100 * HYSTERESIS:g} % of the tolerance" if rule.has_hysteresis else ""
     return f"after {MAJORITY} better samples in a row, or {_TWO_APART}{below}"
 

@@ -200,6 +200,7 @@ CONTRADICTS_EARLIER = Rule(
         " or the oscillator drifts more than assumed. The message has both intervals and their distance, which is the"
         " event's value. The earlier measurement is discarded at once. The finding is listed for an hour."
     ),
+    cleared="an hour later",
     message_id="a0849a205f2d4597ab6d588afb98bbea",
     basis="moment",
     needs_agent=True,

@@ -90,6 +90,7 @@ class Rule(NamedTuple, Generic[_Context, _Result]):
     - `has_own_cause`: these rules do not explain it now, so it is listed by itself.
     - `keeps_events`: it has its events also while it is listed under another, because auditors count them.
     - `replaced_by`: the rules that raise this cause instead, because of which the check does not.
+    - `cleared`: when it is cleared, if not when its condition is no longer true.
     - `counts_as`: the severity, if it is not that of the level.
     - `has_own_events`: its events are not those of raising and clearing.
     - `value_s`, `detail`: the number in seconds and the further values of its events.
@@ -122,6 +123,7 @@ class Rule(NamedTuple, Generic[_Context, _Result]):
     has_own_cause: Callable[[_Context], bool] = lambda _: False
     keeps_events: bool = False
     replaced_by: Callable[[_Context], tuple[str, ...]] = lambda _: ()
+    cleared: str = ""
     counts_as: Severity | None = None
     has_own_events: bool = False
     value_s: Callable[[_Context], float | None] = lambda _: None

@@ -72,6 +72,7 @@ UNATTRIBUTED_CHANGE = Rule(
         "time daemons may be "
         "hidden, or in a container: the finding about the step gives the reason. The finding is listed for an hour."
     ),
+    cleared="an hour later",
     message_id="b07ed47f299d46eb801ea96308c24e70",
     basis="moment",
     needs_agent=True,
@@ -115,6 +116,7 @@ STEP_BACK = Rule(
         "The message gives the time that occurs twice in the logs. A leap second that the kernel inserts, or that "
         f"the servers announced, is not a step. {_LISTED}"
     ),
+    cleared="an hour later",
     message_id="67034e6221f14875bb57585b1894c249",
     basis="moment",
     caused_by=(UNATTRIBUTED_CHANGE.id,),
@@ -138,6 +140,7 @@ STEP_FORWARD = Rule(
     formula=_formula("set_forward_s"),
     techniques=(ITM_TIME_LINUX, ATTACK_TIMESTOMP),
     notes=f"The message gives the time that is missing in the logs. {_LISTED}",
+    cleared="an hour later",
     message_id="94061a08892d408ba9c672acc87c2156",
     basis="moment",
     caused_by=(UNATTRIBUTED_CHANGE.id,),

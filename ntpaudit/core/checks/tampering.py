@@ -20,7 +20,9 @@ from ntpaudit.core.units import NS_PER_S, format_duration, format_utc, joined, p
 START_AUDITD = (
     "run `sudo systemctl enable --now auditd`, and `sudo auditctl -e 1` if `sudo auditctl -s` shows that enabled is 0"
 )
-_MAX_NAMED = 4
+_MAX_NAMED = 4  # changes that a message describes,
+_MAX_LISTED = 12  # and further ones of which it gives the path
+_OF_CONTENT = ("added", "removed", "content", "value")
 _LISTED = format_duration(LISTED_NS / NS_PER_S)
 
 
@@ -37,20 +39,30 @@ def describe_changes(changes: Sequence[ConfigChange]) -> str:
     by_path: dict[str, list[ConfigChange]] = {}
     for change in reversed(changes):
         by_path.setdefault(change.path, []).append(change)
-    named = [_describe(one) for one in list(by_path.values())[:_MAX_NAMED]]
-    others = len(by_path) - len(named)
-    more = f"; and {plural(others, 'other')}" if others else ""
+    named, others = [_describe(one) for one in list(by_path.values())[:_MAX_NAMED]], list(by_path)[_MAX_NAMED:]
+    more = f"; and {plural(len(others), 'other')}: {', '.join(others[:_MAX_LISTED])}" if others else ""
+    if len(others) > _MAX_LISTED:
+        more += f" and {len(others) - _MAX_LISTED} more, all in `sudo ntpaudit history --events --format json`"
     return f"the time configuration has changed: {'; '.join(named)}{more}"
 
 
 def _describe(changes: Sequence[ConfigChange]) -> str:
-    """Describe the changes of one path that were seen last, together."""
-    newest = changes[0]
-    now = sorted((one for one in changes if one.boottime_ns == newest.boottime_ns), key=lambda one: one.what)
-    what = ", ".join(_difference(one) for one in now)
-    when = format_utc(newest.host_ns if newest.utc_ns is None else newest.utc_ns)[:19]
-    clock = "Z by the host's clock" if newest.utc_ns is None else "Z"
-    return f"{newest.path} ({what}; first seen {when}{clock})"
+    """Describe the changes of one path, newest first: those that were seen last, together, or that all are undone."""
+    of_aspect: dict[str, list[ConfigChange]] = {}
+    for change in changes:
+        of_aspect.setdefault("content" if change.what in _OF_CONTENT else change.what, []).append(change)
+    standing = [group[0] for group in of_aspect.values() if len(group) == 1 or group[0].after != group[-1].before]
+    path, newest = changes[0].path, max(standing or changes, key=lambda one: one.boottime_ns)
+    if not standing:
+        return f"{path} (restored to the earlier state; changed {_moment(changes[-1])}, restored {_moment(newest)})"
+    now = sorted((one for one in standing if one.boottime_ns == newest.boottime_ns), key=lambda one: one.what)
+    return f"{path} ({', '.join(map(_difference, now))}; first seen {_moment(newest)})"
+
+
+def _moment(change: ConfigChange) -> str:
+    """Return when a change was first seen."""
+    when = format_utc(change.host_ns if change.utc_ns is None else change.utc_ns)[:19]
+    return f"{when}Z by the host's clock" if change.utc_ns is None else f"{when}Z"
 
 
 def _difference(change: ConfigChange) -> str:
@@ -82,13 +94,15 @@ TIME_CONFIG_CHANGED = Rule(
     notes=(
         "The first audit takes the present state as the reference. Each change is an event, also one that restores the "
         f"earlier state; the finding lists the changes of the last {_LISTED}, so that the next shift sees them, also "
-        "of what was restored since: the latest change of each file or service. Services are read at each network "
-        "audit and every 5 minutes, so a shorter change of one is not detected. A "
+        "of what was restored since: the latest change of each file or service. Files are compared at each audit. "
+        "Services are read at each network audit and every 5 minutes: a change of one is detected up to 5 "
+        "minutes later, and a shorter one not at all. A "
         "package upgrade that changes a file is a change too. A file that the agent may not read, such as a file of "
         "keys, is compared by size, time of change, mode and owner. Drift files, NTS cookies and the numbers in "
         "/etc/adjtime are not compared: daemons change them. As a service, the agent sees 65534 for every owner and "
         "group but root, so it cannot detect a change from one of these to another."
     ),
+    cleared=f"{_LISTED} after the latest change, also where the earlier state is restored",
     message_id="57fb9e9c45f647a3960a04fed1ca1f89",
     basis="moment",
     has_own_events=True,
