@@ -9,7 +9,7 @@ import pytest
 
 from tests.test_boot import audit_now, configured, measured, package, records, write
 from tests.waiting import until
-from tests.world.machine import Machine
+from tests.world.machine import TIMEDATED_WITHOUT_CLOCK, Machine
 
 pytestmark = [pytest.mark.needs("boot", "step-clock"), pytest.mark.untraced]
 
@@ -24,8 +24,10 @@ SET_TIME = "org.freedesktop.timedate1 /org/freedesktop/timedate1 org.freedesktop
 
 @pytest.fixture
 def host(package: Path) -> Iterator[Machine]:
-    """A machine whose agent has measured."""
+    """A machine whose systemd-timedated can set the clock."""
     with configured(package) as host:
+        host.say("rm", TIMEDATED_WITHOUT_CLOCK)
+        host.say("systemctl", "daemon-reload")
         yield host
 
 

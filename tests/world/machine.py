@@ -35,6 +35,10 @@ NTP_DAEMONS = {
 RELEASES = ("bookworm", "trixie")
 """Debian 12, which most tests boot, and 13."""
 
+TIMEDATED_WITHOUT_CLOCK = "/etc/systemd/system/systemd-timedated.service.d/without-clock.conf"
+"""The file by which `timedatectl` cannot move the clock; also a change of the time zone would. Only a test that steps
+the clock on purpose removes it."""
+
 READY_WITHIN_S = 180.0
 """A machine that has not finished booting by then is given up."""
 
@@ -76,7 +80,8 @@ def machine(release: str = "bookworm") -> Iterator[Machine]:
     need("boot")
     root = prepare(release)
     # A whole machine has this capability; without it no process inside could set the clock, sandboxed or not. It is
-    # this machine's clock: nothing inside may set it. chrony's own service is masked for that.
+    # this machine's clock: nothing inside may set it. For that chrony's own service is masked, and systemd-timedated
+    # lacks the capability.
     command = [
         *_nspawn(root),
         f"--directory={root}",
@@ -106,10 +111,12 @@ def prepare(release: str = "bookworm") -> Path:
         fcntl.flock(lock, fcntl.LOCK_EX)
         stamp = folder / f"{release}.{'+'.join(INCLUDED)}"
         if stamp.exists():
+            _forbid_timedated(root)
             return root
         for old in (root, *folder.glob(f"{release}.*")):
             shutil.rmtree(old) if old.is_dir() else old.unlink(missing_ok=True)
         _bootstrap(release, unfinished)
+        _forbid_timedated(unfinished)
         unfinished.rename(root)
         stamp.touch()
     return root
@@ -156,6 +163,14 @@ def _bootstrap(release: str, root: Path) -> None:
     (root / "etc/systemd/system/chrony.service").symlink_to("/dev/null")
     (root / "etc/hosts").write_text("127.0.0.1 localhost\n::1 localhost\n")
     (root / "etc/resolv.conf").unlink(missing_ok=True)  # a copy of the one outside, whose servers cannot be reached
+
+
+def _forbid_timedated(root: Path) -> None:
+    """Take the right to set the clock from systemd-timedated; the files may have been made before."""
+    file = root / TIMEDATED_WITHOUT_CLOCK.lstrip("/")
+    if not file.exists():
+        file.parent.mkdir(exist_ok=True)
+        file.write_text("[Service]\nCapabilityBoundingSet=~CAP_SYS_TIME\n")
 
 
 def _nspawn(root: Path) -> list[str]:
