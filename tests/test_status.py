@@ -91,7 +91,7 @@ def test_what_an_agent_concluded_last(tmp_path: Path) -> None:
         " ".join(blocks[0].split(" ", 1)[0:1]) + "  " + " ".join(blocks[0].split()[1:]),
     )
     assert re.match(
-        r"recorded  2[0-9] s ago, at [0-9-]{10} [0-9:]{8} UTC; all values below are from that time\n"
+        r"recorded  [2-9][0-9] s ago, at [0-9-]{10} [0-9:]{8} UTC; all values below are from that time\n"
         r"polled    2 min earlier; last results:$",
         blocks[1],
     )
@@ -305,7 +305,7 @@ def test_an_agent_that_has_just_begun(format_name: str, tmp_path: Path) -> None:
     with held(tmp_path):
         ran = status("--format", format_name, state=tmp_path)
     assert ran.status == 3
-    waits = r"the agent started [2-9] s ago and waits for its first measurement \(due within 1[0-8] s\)"
+    waits = r"the agent started \d+ s ago and waits for its first measurement \(due within \d+ s\)"
     assert re.search(waits, said(ran))
     assert "start one" not in ran.out
     if format_name == "json":
@@ -329,7 +329,7 @@ def test_an_agent_that_has_begun_since_another_boot(tmp_path: Path) -> None:
     with held(tmp_path):
         shown = said(status(state=tmp_path))
     assert shown.startswith("UNKNOWN the last record is of another boot")
-    assert re.search(r"fix: the agent started [2-9] s ago and waits for its first measurement \(due within", shown)
+    assert re.search(r"fix: the agent started \d+ s ago and waits for its first measurement \(due within", shown)
 
 
 @pytest.mark.parametrize("boot_id", ["another", None])
