@@ -46,7 +46,7 @@ def test_the_numbers_are_those_of_the_agents_last_record(tmp_path: Path) -> None
     """No server is queried. The age of the record is shown, and that a stale one describes the past."""
     keep(tmp_path, recent(20.0))
     text = explain("offset-out", state=tmp_path).out
-    assert re.search(r"^now       minimum error .*, critical tolerance 1 s$", text, re.MULTILINE)
+    assert re.search(r"^now       minimum error \(.*\) > critical tolerance \(1 s\)$", text, re.MULTILINE)
     assert re.search(r"^record    the agent's last record on \S+, [2-9]\d s ago$", text, re.MULTILINE)
     data = json.loads(explain("offset-out", "--format", "json", state=tmp_path).out)
     assert data["findings"][0]["raised"] is False

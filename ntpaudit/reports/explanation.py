@@ -16,12 +16,12 @@ from ntpaudit.core.checks.explanation import (
     in_words,
     is_of_fleet,
     listed,
-    name_of,
     page_of,
     present_numbers,
-    quantities,
     samples_needed,
+    symbols,
     technique_text,
+    why_not_raised,
 )
 from ntpaudit.core.checks.rule import AnyRule, Finding
 from ntpaudit.core.fleet import checks
@@ -140,7 +140,8 @@ def _state(rule: AnyRule, here: Here) -> str:
         return "a finding of a fleet, which `ntpaudit fleet` lists"
     if here.record is None:
         return "a finding of a host"
-    return f"not raised on {here.record.host.name}"
+    why = "" if any(why_not_raised(rule, here.record)) else ", because no condition is met or was confirmed"
+    return f"not raised on {here.record.host.name}{why}"
 
 
 def _conditions(rule: AnyRule) -> Iterator[tuple[str, str]]:
@@ -153,9 +154,10 @@ def _here(rule: AnyRule, here: Here, finding: Finding | None) -> Iterator[tuple[
     if here.record is None or is_of_fleet(rule):
         return
     if finding is None:
-        if compared := compared_here(rule, present_numbers(here.record)):
-            shown = quantities(compared)
-            yield "now", ", ".join(f"{name_of(symbol)} {text}" for symbol, text in shown.items())
+        yield from (("why not", reason) for reason in why_not_raised(rule, here.record))
+        present = present_numbers(here.record)
+        formulas = dict.fromkeys(one.formula for one in conditions(rule))
+        yield from (("now", in_words(one, present)) for one in formulas if present.keys() >= set(symbols(one)))
     else:
         for formula in formulas_here(rule, finding.level, finding.numbers):
             yield "here", in_words(formula, finding.numbers)
@@ -205,6 +207,9 @@ def _data(rule: AnyRule, here: Here) -> dict[str, Any]:
             "formulas": formulas_here(rule, finding.level, finding.numbers),
             "numbers": dict(finding.numbers),
         },
+        "why_not_raised": tuple(why_not_raised(rule, here.record))
+        if is_of_host and finding is None and here.record is not None
+        else (),
         "present": compared_here(rule, present_numbers(here.record)) if here.record is not None and is_of_host else {},
         "remedy": rule.remedy,
         "case_remedies": dict(rule.case_remedies),

@@ -17,7 +17,7 @@ from ntpaudit.core.policy import Severity
 from ntpaudit.core.record import Labels, Record, write_record
 from ntpaudit.formats import text as text_format
 from ntpaudit.reports.explanation import IDS, Here, render, render_json, render_list, rules_of
-from tests.core.worlds import FOUR, case
+from tests.core.worlds import CHRONYD, FOUR, case
 from tests.message_examples import HOSTS
 
 NO_RECORD = Here(None, "none: no agent has stored a record")
@@ -100,11 +100,35 @@ def test_a_raised_finding_has_its_message_its_fix_and_its_numbers() -> None:
 def test_a_finding_that_is_not_raised_has_the_present_numbers() -> None:
     """They stand beside the limit; without a record, or without the values, no number is shown."""
     text = render("offset-out", here(case(*FOUR)))
-    assert text.startswith("offset-out: not raised on web1\n")
-    assert re.search(r"^now       minimum error 0 s, critical tolerance 1 s$", text, re.MULTILINE)
+    assert text.startswith("offset-out: not raised on web1, because no condition is met or was confirmed\n")
+    assert re.search(r"^now       minimum error \(0 s\) > critical tolerance \(1 s\)$", text, re.MULTILINE)
     ok = here(case(*FOUR))
     for text in (render("offset-out", NO_RECORD), render("step-back", ok), render("coverage", ok)):
         assert not re.search(r"^(now|here) ", text, re.MULTILINE)
+
+
+SERVING = CHRONYD._replace(disciplines=False, reason="started with -x")
+
+
+@pytest.mark.parametrize(
+    ("finding_id", "context", "reasons"),
+    [
+        ("unapproved-source", case(daemons=(SERVING,)), ["chronyd was not judged: started with -x"]),
+        ("daemon-disagrees", case(daemons=()), ["no time daemon was judged: none was found"]),
+        ("unapproved-source", case(), []),
+        ("offset-high", HOSTS[0], ["not listed while offset-out is raised"]),
+        ("daemon-dead", case(), ["only an agent detects it, and this record is not of an agent"]),
+        ("offset-out", case(), []),
+    ],
+)
+def test_a_finding_that_is_not_raised_says_why(finding_id: str, context: AuditContext, reasons: list[str]) -> None:
+    """What was not judged, what another finding covers, what only an agent detects; else the numbers say it."""
+    shown = here(context)
+    text = plain(render(finding_id, shown))
+    assert all(f"{reason}" in text for reason in reasons)
+    assert (", because no condition is met" in text) == (not reasons)
+    (found,) = [one for one in json.loads(render_json([finding_id], shown))["findings"] if one["of"] == "host"]
+    assert found["why_not_raised"] == reasons
 
 
 def test_a_record_of_an_older_version_is_explained_without_numbers() -> None:

@@ -221,6 +221,7 @@ UNAPPROVED_SOURCE = Rule(
     "(`chronyd -x`, or one without CAP_SYS_TIME) is not judged. Addresses of this host are approved. So is an address "
     "that a daemon follows if it is configured with an approved name: a name may have any address. With "
     "`sources.role`, a source that `sources.approved` names is not public, except a zone of pool.ntp.org.",
+    of_daemon=True,
     message_id="08cf6454ac6e4640a3b5fec7834dd4c0",
 )
 
@@ -298,6 +299,7 @@ UNAUTHENTICATED = Rule(
     case_remedies={"the level is low": _FIX_UNKNOWN},
     notes="Reference clocks are not judged, nor programs that do not discipline the clock (`chronyd -x`), nor the "
     "queries of ntpaudit itself, which never set a clock.",
+    of_daemon=True,
     message_id="98fc29eb4dcc41b78a6aec83c5195bb5",
 )
 

@@ -70,6 +70,7 @@ DAEMON_DISAGREES = Rule(
         "that it corrects, so every offset from that to 0 agrees with it. Only the daemon that disciplines the clock "
         "is compared, not one that only serves (`chronyd -x`)."
     ),
+    of_daemon=True,
     message_id="2915bf92a9744fbf8f23ce1c82b04901",
     is_of_offset=True,
     value_s=lambda context: context.cross_check.daemon_excess_s,
@@ -106,6 +107,7 @@ DAEMON_BOUND_VIOLATED = Rule(
     formula={"medium": "daemon_excess_s > 0 s and daemon_error_s > warning_tolerance_s"},
     notes="The daemon's bound is half its root delay plus its root dispersion.",
     caused_by=(DAEMON_DISAGREES.id,),
+    of_daemon=True,
     message_id="5e9e9447654a41659772134003a6afbd",
     is_of_offset=True,
     value_s=lambda context: context.cross_check.daemon_excess_s,

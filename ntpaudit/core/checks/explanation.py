@@ -206,6 +206,21 @@ def present_numbers(record: Record) -> dict[str, float]:
     return {symbol: float(value) for symbol, value in found.items() if isinstance(value, int | float)}
 
 
+def why_not_raised(rule: AnyRule, record: Record) -> Iterator[str]:
+    """Yield why a finding that is not in a record could not be raised or listed there, whatever the numbers are."""
+    counted = {one.id for one in record.findings if one.severity}
+    if by := [one for one in rule.covered_by if one in counted]:
+        yield f"not listed while {joined(by)} is raised"
+    if rule.needs_agent and record.health is None:
+        yield "only an agent detects it, and this record is not of an agent"
+    if not rule.of_daemon or any(daemon.get("disciplines") for daemon in record.daemons):
+        return
+    if not record.daemons:
+        yield f"no time daemon was judged: {record.daemons_hidden or 'none was found'}"
+    for daemon in record.daemons:
+        yield f"{daemon['name']} was not judged: {daemon.get('reason') or 'it does not discipline the clock'}"
+
+
 def compared_here(rule: AnyRule, present: Mapping[str, float]) -> dict[str, float]:
     """Return the present values of the conditions of which all are known."""
     known = [names for one in conditions(rule) if (names := symbols(one.formula)) and present.keys() >= set(names)]

@@ -83,6 +83,7 @@ class Rule(NamedTuple, Generic[_Context, _Result]):
       clock is being corrected.
     - `has_hysteresis`: it compares the offset with a tolerance, and is cleared only below 70 % of it.
     - `needs_agent`: True if a one-shot check cannot detect it.
+    - `of_daemon`: it judges only the time daemons that discipline the clock.
     - `covered_by`: more severe or more exact rules about the same fact; while one of them is raised and counts, this
       finding is not listed.
     - `caused_by`: rules about another fact with the same cause; while one of them is raised and counts (or neither
@@ -118,6 +119,7 @@ class Rule(NamedTuple, Generic[_Context, _Result]):
     is_of_offset: bool = False
     has_hysteresis: bool = False
     needs_agent: bool = False
+    of_daemon: bool = False
     covered_by: tuple[str, ...] = ()
     caused_by: tuple[str, ...] = ()
     has_own_cause: Callable[[_Context], bool] = lambda _: False
