@@ -385,8 +385,8 @@ def test_a_pending_finding_says_how_long_it_must_still_last() -> None:
         "or 2 in a row 10 min apart, and in 10 min at the earliest",
         "Pending (2 of 5 samples): raised as high after 3 such samples of the last 5, "
         "or 2 in a row 10 min apart, and in 9 min at the earliest",
-        "Pending (3 of 5 samples): raised as high after 8 min if it persists",
-        "Pending (4 of 5 samples): raised as high after 7 min if it persists",
+        "Pending (3 of 5 samples): raised as high in 8 min if it persists",
+        "Pending (4 of 5 samples): raised as high in 7 min if it persists",
     ]
 
 

@@ -344,9 +344,7 @@ def _when(rule: HostRule, condition: ConditionState, now_ns: int) -> str:
     if left_s <= 0:
         return _IF_CONFIRMED
     left = format_duration(left_s, rounding="up")
-    return (
-        f"{_IF_CONFIRMED}, and in {left} at the earliest" if condition.needs_samples else f"after {left} if it persists"
-    )
+    return f"{_IF_CONFIRMED}, and in {left} at the earliest" if condition.needs_samples else f"in {left} if it persists"
 
 
 def _unconfirmed(level: Level, samples: str = "", when: str = _IF_CONFIRMED, *, can_confirm: bool) -> str:

@@ -55,7 +55,9 @@ _FIX_OF_REASON = {
     BEFORE_RELEASE: _FIX_BEFORE_RELEASE,
 }
 
-_FIX_LOOP = "remove this server, and configure servers that do not get their time from this host"
+_FIX_LOOP = (
+    "use servers on other hosts that do not get their time from this host, instead of those that the message names"
+)
 
 
 def check_source_quorum(context: AuditContext) -> Raised | None:
