@@ -5,7 +5,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Container, Iterable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from ntpaudit.core.ntp import rate_limit
@@ -48,18 +47,26 @@ class QueryOptions(NamedTuple):
     hint: str = ""
 
 
-@dataclass(slots=True)
 class Target:
     """A server to query, and its answers so far."""
 
-    name: str
-    endpoints: tuple[Endpoint, ...]
-    samples: int
-    pool: Pool | None = None
-    slot: int | None = None
-    is_named: bool = False
-    answers: list[ExchangeResult] = field(default_factory=list)
-    reserved_keys: list[str] = field(default_factory=list)
+    def __init__(
+        self,
+        name: str,
+        endpoints: tuple[Endpoint, ...],
+        samples: int,
+        pool: Pool | None = None,
+        slot: int | None = None,
+        is_named: bool = False,
+    ) -> None:
+        self.name = name
+        self.endpoints = endpoints
+        self.samples = samples
+        self.pool = pool
+        self.slot = slot
+        self.is_named = is_named
+        self.answers: list[ExchangeResult] = []
+        self.reserved_keys: list[str] = []
 
     @property
     def is_public(self) -> bool:

@@ -75,6 +75,7 @@ ORDER = (
     "core.agent_state",
     "core.agent_events",
     "core.agent",
+    "core.fleet.policy",
     "core.fleet.model",
     "core.fleet.severity",
     "core.fleet.members",

@@ -9,7 +9,7 @@ from typing import Annotated, Any, NamedTuple, get_args
 
 from ntpaudit.config import values
 from ntpaudit.core.clock.readings import MAX_DRIFT_PPM
-from ntpaudit.core.fleet.model import FleetPolicy
+from ntpaudit.core.fleet.policy import FleetPolicy
 from ntpaudit.core.ingest import PIPELINES
 from ntpaudit.core.ntp.patterns import Pattern
 from ntpaudit.core.ntp.rate_limit import POOL_INTERVAL_S

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from ntpaudit.core.checks.rule import Level
 from ntpaudit.core.clock.readings import MAX_DRIFT_PPM
+from ntpaudit.core.fleet.policy import FleetPolicy as FleetPolicy
 from ntpaudit.core.policy import Severity, Verdict
 
 MIN_HOSTS = 3  # fewer hosts prove nothing about what they share
@@ -181,23 +182,6 @@ class SeverityCounts(NamedTuple):
 
     begin_ns: int
     hosts: tuple[int, int, int, int]
-
-
-class FleetPolicy(NamedTuple):
-    """The limits for a fleet.
-
-    A host without a point for `silent_after_s` is silent. Events that are `ambiguity_s` apart must be orderable.
-    `warning_s` is the tolerance for shifts and slow walks. `warning_s` and `critical_s` also apply to hosts that do not
-    report their own tolerances. `inventory` names the hosts that should report, None if there is none; `sites` has
-    their sites, if known.
-    """
-
-    silent_after_s: float = 600.0
-    ambiguity_s: float = 1.0
-    warning_s: float = 0.1
-    inventory: tuple[str, ...] | None = None
-    sites: Mapping[str, str] = MappingProxyType({})
-    critical_s: float = 1.0
 
 
 class HostStatus(NamedTuple):

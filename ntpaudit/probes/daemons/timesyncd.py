@@ -14,7 +14,6 @@ from typing import Any
 from ntpaudit.core.observation import Claim, ClaimedSource, Unavailable
 from ntpaudit.probes.daemons.files import Files
 from ntpaudit.probes.daemons.kind import CLAIM_WITHIN_S, ConfiguredServer, DaemonKind, Process, always
-from ntpaudit.probes.dbus import MAX_OCTETS, TIMESYNCD, BusError, ask, read_properties
 from ntpaudit.probes.helper import ask_helper
 
 _FOLDERS = ("/etc/systemd", "/run/systemd", "/usr/local/lib/systemd", "/usr/lib/systemd", "/lib/systemd")
@@ -136,6 +135,8 @@ def _compiled_in(files: Files) -> list[str]:
 
 
 def _claim(_process: Process, files: Files, with_sources: bool) -> Claim | Unavailable:
+    from ntpaudit.probes.dbus import BusError, read_properties  # only hosts with this daemon pay for it
+
     boottime_ns, updated_s = time.clock_gettime_ns(time.CLOCK_BOOTTIME), _updated_s(files)
     try:
         return read_claim(read_properties(_properties()), boottime_ns, updated_s, with_sources=with_sources)
@@ -148,6 +149,8 @@ def _claim(_process: Process, files: Files, with_sources: bool) -> Claim | Unava
 
 def _properties() -> bytes:
     """Return the reply of the helper, where it runs, else that of the bus. BusError where there is none."""
+    from ntpaudit.probes.dbus import MAX_OCTETS, TIMESYNCD, BusError, ask
+
     try:
         return ask_helper(_HELPER, CLAIM_WITHIN_S, MAX_OCTETS)
     except TimeoutError:
