@@ -62,6 +62,11 @@ ORDER = (
     "core.accounting",
     "core.excursions",
     "core.accounts",
+    "core.evidence.model",
+    "core.evidence.hosts",
+    "core.evidence.method",
+    "core.evidence.clauses",
+    "core.evidence.report",
     "core.staleness",
     "core.checks.debounce",
     "core.checks.explanation",
@@ -116,6 +121,7 @@ FREE = {
     "core.ntp",
     "core.checks",
     "core.fleet",
+    "core.evidence",
 }  # the package itself holds the version alone, and __main__ only starts the command line
 
 PURE_ROOTS = {
@@ -212,15 +218,16 @@ def test_influxdb_client_is_imported_in_one_place_at_most() -> None:
 
 
 def test_the_template_engine_is_imported_for_a_page_alone() -> None:
-    """No module but those of the page imports jinja2, itself or by another; only `fleet --html` imports the page."""
-    page = {"reports.fleet_page", "render.html"}
+    """No module but those of the pages imports jinja2, itself or by another; only commands that write one import it."""
+    page = {"reports.fleet_page", "reports.evidence_page", "reports.evidence_pdf", "render.html"}
     others = [f"ntpaudit.{module}" for module, _ in modules() if module and module not in page]
     code = "import sys\nfrom importlib import import_module\nfor name in sys.argv[1:]: import_module(name)\n"
     code += "print('jinja2' in sys.modules, 'markupsafe' in sys.modules)"
     ran = subprocess.run([sys.executable, "-c", code, *others], check=True, capture_output=True, text=True)
     assert ran.stdout.split() == ["False", "False"]
-    users = {module for module, path in modules() if "ntpaudit.reports.fleet_page" in imports(path)}
-    assert users == {"cli.fleet_writing"}
+    pages = {"ntpaudit.reports.fleet_page", "ntpaudit.reports.evidence_page"}
+    users = {module for module, path in modules() if pages & {*imports(path)}}
+    assert users == {"cli.fleet_writing", "reports.evidence_pdf"}
 
 
 def test_no_connection_leaves_the_store() -> None:

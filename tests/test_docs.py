@@ -254,7 +254,7 @@ def test_the_path_of_a_reply_names_what_exists() -> None:
         assert attrgetter(name)(import_module(package + path.replace("/", "."))), f"{path}.py: {name}"
 
 
-CITED = re.compile(r"\b(AC|NTPA-|[A-Z])(\d{1,2}b?)\b(?:(?: to |-)\1(\d{1,2})\b)?")
+CITED = re.compile(r"\b(AC|CH|EV|NTPA-|[A-Z])(\d{1,2}b?)\b(?:(?: to |-)\1(\d{1,2})\b)?")
 
 
 def cited(text: str) -> set[str]:

@@ -70,7 +70,7 @@ def test_nothing_from_outside_is_marked_as_safe() -> None:
 
 
 def test_every_template_is_used() -> None:
-    """Each is the page, or is included or imported by another one."""
+    """Each is a page, or is included or imported by another one."""
     sources = "".join(path.read_text() for path in TEMPLATES)
-    used = {"fleet.html.jinja", *re.findall(r'(?:include|import|from) "([^"]+)"', sources)}
+    used = {"evidence.html.jinja", "fleet.html.jinja", *re.findall(r'(?:include|import|from) "([^"]+)"', sources)}
     assert used == {path.name for path in TEMPLATES}

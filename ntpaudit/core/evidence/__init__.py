@@ -1,0 +1,1 @@
+"""What an evidence report contains about the clocks of hosts in a period (EV1); pure, as all of the core."""
