@@ -322,7 +322,7 @@ def test_the_first_poll_comes_before_a_local_audit_says_unmeasured(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_network: bool
 ) -> None:
     """At a start, after a boot and after a suspend the offset is unknown until the poll that is due within seconds."""
-    monkeypatch.setattr("ntpaudit.agent.random.random", lambda: 0.9)  # the first poll is due after 9 s
+    monkeypatch.setattr("ntpaudit.agent._random", lambda: 0.9)  # the first poll is due after 9 s
     runtime = SimulatedRuntime(START_NS, seed=5)
     runtime.host.is_cut_off = not has_network
     life = AgentLife(tmp_path, runtime, None)

@@ -41,6 +41,7 @@ from ntpaudit.probes.daemons.kind import CLAIM_WITHIN_S, Process
 from ntpaudit.probes.daemons.process import find_process
 from tests.waiting import until
 from tests.world.another_user import let_others_in
+from tests.world.flood import flooded
 from tests.world.packages import REPOSITORY, environment, program
 from tests.world.servers import Chronyd, ServerFailedError, chronyd
 
@@ -312,34 +313,13 @@ def test_helper_without_chronyd_says_nothing(tmp_path: Path) -> None:
         assert found == by_helper_of_this_process(tmp_path / "helper")
 
 
-FLOOD = """
-import socket, sys
-waiting = []
-while True:
-    client = socket.socket(socket.AF_UNIX)
-    client.setblocking(False)
-    try:
-        client.connect(sys.argv[1])
-    except BlockingIOError:  # the queue is full
-        continue
-    waiting = [*waiting[-200:], client]
-    print(flush=True)
-"""
-
-
 def test_clients_in_a_loop_do_not_hide_the_claim(tmp_path: Path) -> None:
     """Another user fills the queue of the helper again and again, and reads no answer."""
     place = tmp_path / "helper"
     with chronyd() as daemon, helper(daemon.command_socket, place):
         ask = by_helper(daemon.pid, place)
-        flooding = [sys.executable, "-c", FLOOD, str(place)]
-        with subprocess.Popen(flooding, stdout=subprocess.PIPE) as flood:
-            assert flood.stdout
-            for _ in range(1000):  # longer than the queue
-                flood.stdout.readline()
-            flood.stdout.close()
+        with flooded(place):
             found = [ask(True) for _ in range(10)]
-            flood.kill()
         assert all(isinstance(one, Claim) for one in found), found
 
 

@@ -13,7 +13,9 @@ from pathlib import Path
 import pytest
 
 from ntpaudit.core.observation import KernelState
+from ntpaudit.probes.helper import ask_helper
 from ntpaudit.probes.kernel import TIMEX, decode_timex, read_kernel
+from tests.world.flood import flooded
 from tests.world.packages import REPOSITORY
 
 PROGRAM = REPOSITORY / "systemd/helpers/kernel.py"
@@ -70,6 +72,15 @@ def test_it_survives_a_caller_that_leaves(tmp_path: Path) -> None:
         hasty.close()
         idle.connect(str(tmp_path / "socket"))
         assert asked(tmp_path / "socket")[1] == 0
+
+
+@pytest.mark.needs("adjtimex")
+def test_clients_in_a_loop_do_not_hide_it(tmp_path: Path) -> None:
+    """Another user fills its queue again and again: an agent waits for its turn."""
+    place = tmp_path / "socket"
+    with answering(place), flooded(place):
+        for _ in range(10):
+            assert len(ask_helper(str(place), 10.0, ANSWER.size)) == ANSWER.size
 
 
 @pytest.mark.needs("seccomp")
