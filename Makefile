@@ -3,7 +3,7 @@
 # make test-trixie   run the quick part of the tests with the Python of Debian 13
 # make check   format, lint, types, tests: what must hold before a commit
 # make truth   measure in simulated worlds how often each statement holds, and write docs/truth.md (WORLDS=, DECADES=, SEED=)
-# make fuzz    give the readers of what time daemons send millions of damaged replies (SECONDS= for each, TARGETS=)
+# make fuzz    give the readers of what daemons and servers send millions of damaged replies (SECONDS= for each, TARGETS=)
 # make bench   measure every claim and write docs/benchmarks.md
 #
 # As root, on a host that is to be audited (PREFIX=/opt/ntpaudit, DESTDIR= for packagers):

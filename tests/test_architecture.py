@@ -18,6 +18,7 @@ ORDER = (
     "core.units",
     "core.merkle",
     "core.roughtime",
+    "core.anchor",
     "core.chain",
     "core.clock.readings",
     "core.clock.interval",
@@ -126,6 +127,7 @@ FREE = {
 
 PURE_ROOTS = {
     "array",
+    "base64",
     "bisect",
     "collections",
     "dataclasses",

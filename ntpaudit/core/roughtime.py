@@ -175,8 +175,6 @@ def _signed_time(fields: Fields, request: bytes, key: bytes, is_signed: CheckSig
     online_key, signature = _fixed(delegated, PUBK, KEY_OCTETS), _fixed(fields, SIG, SIGNATURE_OCTETS)
     if not any(is_signed(online_key, signature, context + signed) for context in RESPONSE):
         raise _MalformedError("the delegated key did not sign it")
-    if _root(fields, request) != _fixed(response, ROOT, HASH_OCTETS):
-        raise _MalformedError("its path does not lead from the request to the signed root")
     found = SignedTime(_number(response, MIDP, 8), _number(response, RADI), _number(response, VER))
     if found.version not in VERSIONS or found.version not in _versions(response):
         raise _MalformedError(f"it is of version {found.version:#x}, which was not requested")
@@ -184,6 +182,8 @@ def _signed_time(fields: Fields, request: bytes, key: bytes, is_signed: CheckSig
         raise _MalformedError("its time is out of range")
     if not _number(delegated, MINT, 8) <= found.midpoint_s <= _number(delegated, MAXT, 8):
         raise _MalformedError("its time is outside the time of its delegation")
+    if _root(fields, request) != _fixed(response, ROOT, HASH_OCTETS):
+        raise _MalformedError("its path does not lead from the request to the signed root")
     return found
 
 

@@ -1,11 +1,12 @@
-"""Octets for each target that it reads to the end: what the daemons sent."""
+"""Octets for each target that it reads to the end: what the daemons and servers sent."""
 
 import json
 import struct
 
 from ntpaudit.probes.daemons.chrony_protocol import AUTH_DATA, N_SOURCES, SOURCE_DATA, SOURCE_NAME, TRACKING, Question
-from tests.fuzz.targets import joined
+from tests.fuzz.targets import ROUGHTIME_REQUEST, joined
 from tests.probes import test_dbus, test_mode6, test_ntpd_rs, test_openntpd
+from tests.world.roughtime_server import new_signer
 
 _PLACE = b"\x7f\x00\x00\x02" + bytes(12) + b"\x00\x01" + bytes(2)  # 127.0.0.2
 _TIME = (0, 1_796_000_000, 0)
@@ -45,5 +46,9 @@ SEEDS: dict[str, tuple[bytes, ...]] = {
     ),
     "ntpd-rs": tuple(json.dumps(one).encode() for one in (test_ntpd_rs.REPORT_1_4, test_ntpd_rs.REPORT_1_9)),
     "openntpd": tuple(one.encode() for one in (test_openntpd.REPORT, test_openntpd.UNSYNCHRONISED)),
+    "roughtime": (
+        new_signer().reply(ROUGHTIME_REQUEST),
+        new_signer().reply(ROUGHTIME_REQUEST, [bytes([number]) for number in range(20)], 9),
+    ),
     "timesyncd": (test_dbus.REAL,),
 }

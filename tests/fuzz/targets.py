@@ -1,4 +1,4 @@
-"""The readers of what time daemons send, each as a function of octets that returns a claim or refuses them."""
+"""The readers of what others send, each as a function of octets that returns a value or refuses them."""
 
 import json
 import socket
@@ -6,21 +6,26 @@ from collections.abc import Callable, Iterator
 from math import inf
 from typing import NamedTuple, cast
 
+from ntpaudit.core import roughtime
 from ntpaudit.core.observation import Claim, Unavailable
 from ntpaudit.probes import dbus
 from ntpaudit.probes.daemons import chrony_client, chrony_protocol, mode6, ntpd, ntpd_rs, openntpd, timesyncd
 
 BOOTTIME_NS = 7
 NOW_NS = 1_796_000_000_000_000_000
+ROUGHTIME_REQUEST = roughtime.build_request(bytes(32), bytes(32))
+
+
+Found = Claim | Unavailable | roughtime.SignedTime | roughtime.InvalidReply
 
 
 class Target(NamedTuple):
     """A reader, and the errors that its callers expect."""
 
-    read: Callable[[bytes], Claim | Unavailable]
+    read: Callable[[bytes], Found]
     refusals: tuple[type[Exception], ...] = ()
 
-    def check(self, data: bytes) -> Claim | Unavailable | None:
+    def check(self, data: bytes) -> Found | None:
         """Read octets; None if they are refused. Any other error is a fault, and so is a claim that cannot be one."""
         try:
             found = self.read(data)
@@ -114,6 +119,11 @@ def read_openntpd(data: bytes) -> Claim | Unavailable:
     return openntpd.read_claim(data.decode(errors="replace"), BOOTTIME_NS, with_sources=True)
 
 
+def read_roughtime(data: bytes) -> roughtime.SignedTime | roughtime.InvalidReply:
+    """A Roughtime server: its reply, all of whose signatures count as valid, so that more of it is read."""
+    return roughtime.read_reply(data, ROUGHTIME_REQUEST, bytes(32), lambda key, signature, text: True)
+
+
 _MALFORMED = (chrony_protocol.MalformedReplyError,)
 TARGETS = {
     "chronyd": Target(read_chronyd, _MALFORMED),
@@ -121,5 +131,6 @@ TARGETS = {
     "mode6": Target(read_mode6, (OSError,)),
     "ntpd-rs": Target(read_ntpd_rs),
     "openntpd": Target(read_openntpd),
+    "roughtime": Target(read_roughtime),
     "timesyncd": Target(read_timesyncd, (dbus.BusError, ValueError)),
 }

@@ -1,0 +1,68 @@
+"""Let others sign the root of an anchor, over the network; and verify what they signed, which needs no network."""
+
+import secrets
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from ntpaudit.core import anchor as anchors
+from ntpaudit.core.anchor import Anchor, Attested, Check, RoughtimeReply, StampReply
+from ntpaudit.errors import AnchorError
+from ntpaudit.net import roughtime, timestamps
+
+if TYPE_CHECKING:
+    from cryptography.x509 import Certificate
+
+_SALT_OCTETS = 32
+
+
+class RoughtimeServer(NamedTuple):
+    """A server of RFC 10049, and its long-term public key."""
+
+    host: str
+    port: int
+    key: bytes
+
+    @property
+    def name(self) -> str:
+        """Where it is, HOST:PORT."""
+        return f"{self.host}:{self.port}"
+
+
+def sign(
+    anchor: Anchor, urls: Sequence[str], roots: "Sequence[Certificate]", servers: Sequence[RoughtimeServer]
+) -> tuple[Anchor, tuple[AnchorError, ...]]:
+    """Return the anchor with all signatures that could be had, and why others could not.
+
+    The authorities at `urls` are asked first, then the servers, each after the reply of the one before it.
+    """
+    errors = []
+    for url in urls:
+        try:
+            reply = timestamps.stamp(url, anchor.root, roots)
+        except AnchorError as error:
+            errors.append(error)
+        else:
+            anchor = anchor._replace(stamps=(*anchor.stamps, StampReply(url, reply)))
+    for server in servers:
+        salt = secrets.token_bytes(_SALT_OCTETS)
+        try:
+            got = roughtime.exchange(server.host, server.port, server.key, anchors.next_nonce(anchor, salt))
+        except AnchorError as error:
+            errors.append(error)
+        else:
+            signed = RoughtimeReply(server.name, server.key, salt, got.request, got.reply)
+            anchor = anchor._replace(roughtime=(*anchor.roughtime, signed))
+    return anchor, tuple(errors)
+
+
+def verify(anchor: Anchor, roots: "Sequence[Certificate]", servers: Sequence[RoughtimeServer]) -> Iterator[Check]:
+    """Yield all checks of an anchor, with these certificates and servers trusted."""
+
+    def check_stamp(reply: bytes, data: bytes) -> Attested | str:
+        try:
+            found = timestamps.verify(reply, data, roots)
+        except AnchorError as error:
+            return error.reason
+        return Attested(found.authority, found.latest_s)
+
+    yield from anchors.verify(anchor, {server.key for server in servers}, roughtime.is_signed, check_stamp)
