@@ -29,8 +29,9 @@ from ntpaudit.outputs import Output, OutputConfig, open_output
 from ntpaudit.outputs.journal import journal_takes_our_output
 from ntpaudit.outputs.systemd import Notifier
 from ntpaudit.runtime import SystemRuntime
-from ntpaudit.store import audits, outbox, paths, saved_state
+from ntpaudit.store import audits, chain, outbox, paths, saved_state
 from ntpaudit.store.lock import AgentLock
+from ntpaudit.store.serialization import plain
 from ntpaudit.store.state import StateStore
 
 if TYPE_CHECKING:
@@ -142,11 +143,33 @@ class Agent:
         self.state = first_state(settings, context, reading, self._agent_store.load())
         if self.state.clock.time_config is not None:
             self._runtime.time_config.expect(self.state.clock.time_config.settings)
+        self._note_start(context)
         self._agent_store.recover(
             lambda pending: self.handle(agent_events.Recovered(pending.observation, pending.kind, self._report()))
         )
         self._agent_store.log_damaged(context.host.boot_id)
         self.handle(agent_events.Started(self._runtime.clock.read(), self._runtime.kernel(), _random()))
+
+    def _note_start(self, context: HostContext) -> None:
+        config, host = self._setup.config, context.host
+        self.store.write(
+            chain.note,
+            "start",
+            {
+                "version": __version__,
+                "pid": os.getpid(),
+                "boot_id": host.boot_id,
+                "boottime_ns": self._started_ns,
+                "config_sha256": config.sha256,
+                "machine_id": host.machine_id,
+                "host": host.name,
+            },
+        )
+        self._note_configuration()
+
+    def _note_configuration(self) -> None:
+        """Store the configuration in force, every key with its value, if it is another than before."""
+        self.store.write(chain.note_if_changed, "configuration", plain(self._setup.config))
 
     def _turn(self) -> bool:
         """Wait until something is due or happens, and handle it; return False to stop."""
@@ -219,6 +242,7 @@ class Agent:
     def _emit(self, record: Record, events: Sequence[Event]) -> None:
         """Send a record and events to every output; log when an output fails and when it works again."""
         self._notifier.status(status_line(record))
+        record = record._replace(chain=self._agent_store.head)
         for name, (_, output) in self._outputs.items():
             try:
                 output.emit(record, events)
@@ -253,6 +277,7 @@ class Agent:
             if outputs.get(name) != known:
                 known[1].close()
         self._setup, self._outputs = setup, outputs
+        self._note_configuration()
         if self._delivery is not None:
             self._delivery.stop(STOP_S)
         self._delivery = self._start_delivery()

@@ -5,6 +5,7 @@ from typing import Any
 
 from ntpaudit.config.schema import HistoryConfig
 from ntpaudit.core.actions import Prune, StampHistory, StoreAudit, StoreEvents
+from ntpaudit.core.chain import ChainHead
 from ntpaudit.core.clock_state import ClockState
 from ntpaudit.core.units import plural
 from ntpaudit.formats.line_protocol import render, render_events, render_unstamped, stamp_lines, stamp_of
@@ -34,6 +35,7 @@ class AgentStore:
     def __init__(self, store: StateStore) -> None:
         self._store = store
         self._stored: dict[str, object] = {}
+        self.head: ChainHead | None = None  # of the chain, after what was last stored; None while in memory
 
     def load(self) -> ClockState | None:
         """Return the state of the last run, None if there is none. A damaged part is left out."""
@@ -87,9 +89,16 @@ class AgentStore:
         if record.kind == "network":
             self._stored.clear()
         stamp_ns = stamp_of(record)
-        lines = (render_unstamped if stamp_ns is None else render)(record, events) if delivers else ""
-        entry = OutboxEntry(0, lines, stamp_ns, record.host.boot_id, record.boottime_ns, record.host_ns)
-        self._store.store_audit(observation, record, events, entry if delivers else None, self._changed(clock))
+        entry = OutboxEntry(0, "", stamp_ns, record.host.boot_id, record.boottime_ns, record.host_ns)
+        lines_of = render_unstamped if stamp_ns is None else render
+        self.head = self._store.store_audit(
+            observation,
+            record,
+            events,
+            entry if delivers else None,
+            self._changed(clock),
+            lambda head: lines_of(record._replace(chain=head), events),
+        )
 
     def store_events(self, action: StoreEvents, *, delivers: bool) -> None:
         """Store events between two audits, all of one moment, and the state."""
@@ -97,7 +106,7 @@ class AgentStore:
         first, lines = events[0], render_events(host, events, last) if delivers else ""
         entry = OutboxEntry(0, lines, first.utc_ns, host.boot_id, first.boottime_ns, first.host_ns)
         changed = self._changed(clock)
-        self._store.write(keep_events_and_state, events, host.boot_id, entry if delivers else None, changed)
+        self.head = self._store.write(keep_events_and_state, events, host.boot_id, entry if delivers else None, changed)
 
     def stamp(self, action: StampHistory) -> None:
         """Stamp audits and outbox entries; an entry that never gets a stamp becomes a dead letter."""

@@ -42,7 +42,7 @@ def status(config_path: str | None, format_name: str, stale: float | None) -> No
     runs = agent_vouches(path)  # checked before anything is read
     try:
         with open_history(path) as history:
-            found = history.status(lambda: this_host(runs), stale)
+            found, head = history.status(lambda: this_host(runs), stale), history.chain_head()
             if found is None:
                 wait = wait_of(history.agent_state(), this_host(runs))
                 agent = None if wait is None else history.agent_state()
@@ -51,5 +51,5 @@ def status(config_path: str | None, format_name: str, stale: float | None) -> No
         write_parts([render_absence(str(error), format_name, agent, **layout())])
         raise click.exceptions.Exit(Severity.UNKNOWN.exit_status) from error
     status, stored = found
-    write_parts([render(status, format_name, stored, **layout())])
+    write_parts([render(status, format_name, stored, head, **layout())])
     raise click.exceptions.Exit(status.severity.exit_status)

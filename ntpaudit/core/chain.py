@@ -4,7 +4,7 @@ The head of entry n is SHA-256(head of entry n - 1, n, kind, digest of the row),
 before it. docs/evidence.md has the rule for who writes a verifier.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from json import JSONEncoder
 from struct import pack
 from typing import Any, Literal, NamedTuple
@@ -28,6 +28,15 @@ class ChainHead(NamedTuple):
     def number(self) -> int:
         """The first 53 bits of the head."""
         return int.from_bytes(self.head[:8]) >> 64 - HEAD_BITS
+
+    def plain(self) -> dict[str, Any]:
+        """Return it as JSON has it, the hash in hex."""
+        return {"sequence": self.sequence, "head": self.head.hex()}
+
+    @classmethod
+    def of(cls, data: Mapping[str, Any]) -> "ChainHead":
+        """Read what `plain` made. KeyError, TypeError or ValueError for anything else."""
+        return cls(data["sequence"], bytes.fromhex(data["head"]))
 
 
 BEGIN = ChainHead(0, bytes(32))
@@ -56,6 +65,53 @@ def ranges(ids: Iterable[int]) -> list[Range]:
         else:
             found.append((number, number))
     return found
+
+
+class Delivered(NamedTuple):
+    """The head of an entry as another system has it, from a point of the time `stamp_ns`.
+
+    `head` is None where that system keeps no texts; then `number` alone is compared.
+    """
+
+    sequence: int
+    stamp_ns: int
+    head: bytes | None
+    number: int
+
+    def fits(self, head: bytes) -> bool:
+        """Whether this is the head of the entry."""
+        here = ChainHead(self.sequence, head)
+        return here.number == self.number if self.head is None else head == self.head
+
+
+class Comparison(NamedTuple):
+    """Delivered heads compared with a chain.
+
+    - `fitting`: how many are on the chain, and `last_fitting` the greatest entry that fits.
+    - `removed`: how many belong to entries that retention has removed, so that they cannot be compared.
+    - `other`: the first that the chain contradicts, and `others` how many do.
+    - `beyond`: the first of an entry that the chain does not have yet, and `missing` how many are.
+    """
+
+    fitting: int = 0
+    last_fitting: int = 0
+    removed: int = 0
+    other: Delivered | None = None
+    others: int = 0
+    beyond: Delivered | None = None
+    missing: int = 0
+
+    def with_one(self, one: Delivered, head: bytes | None, first: int) -> "Comparison":
+        """Count one; `head` is that of the chain, None if it has none, and `first` the first entry that it has."""
+        if head is None and one.sequence < first:
+            return self._replace(removed=self.removed + 1)
+        if head is None:
+            earliest = self.beyond if self.beyond and self.beyond.sequence < one.sequence else one
+            return self._replace(beyond=earliest, missing=self.missing + 1)
+        if not one.fits(head):
+            earliest = self.other if self.other and self.other.sequence < one.sequence else one
+            return self._replace(other=earliest, others=self.others + 1)
+        return self._replace(fitting=self.fitting + 1, last_fitting=max(self.last_fitting, one.sequence))
 
 
 def merged(parts: Iterable[Range]) -> Iterator[Range]:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
+from ntpaudit.core.chain import ChainHead
 from ntpaudit.core.checks.context import AuditContext
 from ntpaudit.core.checks.host import findings_of
 from ntpaudit.core.checks.rule import Finding
@@ -120,8 +121,8 @@ class Record(NamedTuple):
     """One judged audit. `utc_ns` is the corrected time, None if unmeasured; `host_ns` is the host's clock.
 
     `age_s` is the age of the measurement that the offset is based on: 0 if this audit made it. `health` is None in a
-    one-shot check, `last_poll` before the first poll, `database_clock` without a recent reply of the database, and
-    `cross_check` in older records.
+    one-shot check, `last_poll` before the first poll, `database_clock` without a recent reply of the database,
+    `cross_check` in older records, and `chain` (the head after this record) in the history itself.
     While not `confirmed`, the severity of the offset alone is worse than that of the raised findings about it: more
     samples must confirm one.
     """
@@ -154,6 +155,7 @@ class Record(NamedTuple):
     time_config: tuple[Mapping[str, Any], ...] | None = None
     audit: Mapping[str, Any] | None = None
     cross_check: CrossCheck | None = None
+    chain: ChainHead | None = None
 
     @property
     def claim(self) -> Mapping[str, Any] | None:
@@ -208,6 +210,7 @@ class Record(NamedTuple):
             ],
             "agent": _plain(self.health),
             "database_clock": _plain(self.database_clock),
+            "chain": None if self.chain is None else self.chain.plain(),
         }
 
     @classmethod
@@ -250,6 +253,7 @@ class Record(NamedTuple):
             audit=data.get("audit"),
             time_config=None if data.get("time_config") is None else tuple(data["time_config"]),
             cross_check=_read(CrossCheck, data.get("cross_check")),
+            chain=None if data.get("chain") is None else ChainHead.of(data["chain"]),
         )
 
 

@@ -175,6 +175,9 @@ def _clock(record: Record) -> dict[str, Value]:
         "disputed_s": disputed_s or None,
         "disputed_severity": int(record.severity) if disputed_s else None,
     }
+    if record.chain is not None:
+        sequence, head = record.chain
+        fields |= {"chain": sequence, "chain_head": head.hex(), "chain_head_int": record.chain.number}
     if offset is not None:
         drift_ppm = float(offset.max_drift_ppm or 0)
         fields |= {

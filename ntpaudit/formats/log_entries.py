@@ -85,7 +85,10 @@ def log_entries(record: Record, events: Sequence[Event], last: Record | None) ->
             record.utc_ns,
             record.host_ns,
             _clock_error_s(record),
-            {"severity": record.severity.word} | _of_clock(record) | _times(record.utc_ns, record.host_ns),
+            {"severity": record.severity.word}
+            | _of_clock(record)
+            | _times(record.utc_ns, record.host_ns)
+            | _of_chain(record),
         )
 
 
@@ -115,6 +118,7 @@ def _of_event(event: Event, record: Record) -> LogEntry:
         "severity": event.severity.word,
         **_of_clock(record),
         **_times(event.utc_ns, event.host_ns),
+        **_of_chain(record),
         **_microseconds(value=(event.value_s, "near")),
     }
     return LogEntry(
@@ -148,6 +152,11 @@ def _of_clock(record: Record) -> dict[str, str]:
         latest=(offset.latest_s, "up"),
         bound=(offset.bound_s, "up"),
     )
+
+
+def _of_chain(record: Record) -> dict[str, str]:
+    """Return the head of the history's chain, as far as it is known: this copy shows if the history is rewritten."""
+    return {} if record.chain is None else {"chain": str(record.chain.sequence), "chain_head": record.chain.head.hex()}
 
 
 def _microseconds(**values: tuple[float | None, Rounding]) -> dict[str, str]:

@@ -29,7 +29,7 @@ class _Lines:
 
     def emit(self, record: Record, events: Sequence[Event]) -> None:
         """Append the record, unless it is the last one again. Raises OutputError, and then leaves no partial line."""
-        if record == self._last:
+        if self._last is not None and record == self._last._replace(chain=record.chain):
             return
         try:
             self._file = _current(self._path, self._file)

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from ntpaudit.core.chain import ChainHead
 from ntpaudit.core.clock.drift import FORECAST_LIMIT_S, Breach, Drift, breach_after
 from ntpaudit.core.clock.readings import MAX_DRIFT_PPM
 from ntpaudit.core.policy import Severity
@@ -22,12 +23,21 @@ ANSWERS_WITHIN_S = 10.0  # the time from the start of a poll to its record, with
 
 
 def render(
-    status: AgentStatus, format_name: str, stored: Mapping[str, Any], *, width: int | None = None, colour: bool = False
+    status: AgentStatus,
+    format_name: str,
+    stored: Mapping[str, Any],
+    head: ChainHead | None = None,
+    *,
+    width: int | None = None,
+    colour: bool = False,
 ) -> str:
-    """Write the status in one of `FORMATS`, text in lines of `width` columns, at most 100; `stored` is for JSON."""
+    """Write the status in one of `FORMATS`, text in lines of `width` columns, at most 100.
+
+    `stored` (the record) and `head` (the newest of the history's chain) are for JSON.
+    """
     match format_name:
         case "json":
-            return _json(status, stored)
+            return _json(status, stored, head)
         case "nagios":
             numbers = [] if status.is_stale else performance(status.record)  # graphs would show them as current
             return plugin_line(status.severity, sentence(status), [*numbers, f"age={status.age_s:.0f}s;;;0;"])
@@ -91,7 +101,7 @@ def _summary(status: AgentStatus) -> str:
     return f"clock was not measured: the replies of {_age(_polled_before_s(status))} earlier are no longer valid"
 
 
-def _json(status: AgentStatus, stored: Mapping[str, Any]) -> str:
+def _json(status: AgentStatus, stored: Mapping[str, Any], head: ChainHead | None) -> str:
     breach = _breach_now(status)
     data = {
         "record": stored,
@@ -102,6 +112,7 @@ def _json(status: AgentStatus, stored: Mapping[str, Any]) -> str:
         "asked_age_s": status.last_network_age_s,
         "breach": None if breach is None else breach._asdict(),
         "agent": status.agent._asdict() | {"up_s": status.agent_up_s},
+        "chain": None if head is None else head.plain(),
     }
     return json_line(data)
 

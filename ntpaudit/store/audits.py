@@ -40,7 +40,7 @@ def keep_observation(connection: sqlite3.Connection, observation: Observation, k
 
 def keep_record(connection: sqlite3.Connection, audit_id: int, record: Record) -> bool:
     """Store the record of a stored observation; return False if there is no such observation."""
-    values = _record_values(record)
+    values = record_values(record)
     done = connection.execute(
         f"UPDATE audits SET ({RECORD_COLUMNS}) = ({marks(values)}) WHERE id = ?",  # noqa: S608
         (*values, audit_id),
@@ -56,7 +56,7 @@ def keep_audit(connection: sqlite3.Connection, observation: Observation, record:
         return audit_id
     # the observation of a local audit is complete in its record and columns
     seen = "" if record.kind == "local" else _packed(observation)
-    values = (*_observation_values(observation, record.kind), seen, *_record_values(record))
+    values = (*_observation_values(observation, record.kind), seen, *record_values(record))
     audit_id = insert(connection, "audits", f"{OBSERVATION_COLUMNS}, {RECORD_COLUMNS}", values)
     chain.append(connection, "observation", audit_id)
     chain.append(connection, "record", audit_id)
@@ -80,7 +80,8 @@ def _packed(observation: Observation) -> bytes:
     return pack_text(to_json(plain(observation._replace(time_config=None))))
 
 
-def _record_values(record: Record) -> tuple[Any, ...]:
+def record_values(record: Record) -> tuple[Any, ...]:
+    """Return the values of `RECORD_COLUMNS`; all but the text follow from it."""
     offset = record.offset
     edges = (offset.estimate_s, offset.earliest_s, offset.latest_s) if offset else (None, None, None)
     return (
@@ -150,12 +151,15 @@ def keep_events(connection: sqlite3.Connection, events: Sequence[Event], boot_id
 
 def stamp_audits(connection: sqlite3.Connection, boot_id: str | None, boot_ns: int) -> None:
     """Stamp the latest audits and events of a boot; `boot_ns` is the true time of its start."""
+    stamped = 0
     for table in ("audits", "events"):
-        connection.execute(
+        stamped += connection.execute(
             f"UPDATE {table} SET utc_ns = boottime_ns + ? WHERE utc_ns IS NULL AND boot_id = ?"  # noqa: S608
             f" AND id > (SELECT MAX(id) FROM {table}) - ?",
             (boot_ns, boot_id, MAX_STAMPED),
-        )
+        ).rowcount
+    if stamped:
+        chain.note(connection, "stamps", {"boot_id": boot_id, "boot_ns": boot_ns})
 
 
 def count_stored(memory: sqlite3.Connection) -> tuple[int, int]:
@@ -198,9 +202,12 @@ def pending_observations(connection: sqlite3.Connection) -> list[PendingObservat
 
 
 def _quarantine_audit(connection: sqlite3.Connection, audit_id: int) -> None:
-    connection.execute("UPDATE audits SET kind = 'damaged' WHERE id = ?", (audit_id,))
+    marked = connection.execute("UPDATE audits SET kind = 'damaged' WHERE kind <> 'damaged' AND id = ?", (audit_id,))
+    if marked.rowcount:
+        chain.note(connection, "damaged", {"audit": audit_id})
 
 
 def give_up(connection: sqlite3.Connection, audit_id: int) -> None:
     """Never try to judge this observation again."""
     connection.execute("UPDATE audits SET kind = NULL WHERE id = ?", (audit_id,))
+    chain.note(connection, "skipped", {"audit": audit_id})

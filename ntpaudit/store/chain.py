@@ -5,31 +5,63 @@ Rows in memory have none; they get one when they are moved into the file.
 
 import sqlite3
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 from ntpaudit import __version__
-from ntpaudit.core.chain import BEGIN, ChainHead, EntryKind, canonical, linked
+from ntpaudit.core.chain import BEGIN, ChainHead, EntryKind, canonical, linked, ranges
 from ntpaudit.core.units import NS_PER_S
 from ntpaudit.files import sha256
 from ntpaudit.store.compression import pack_text, unpack_text
 from ntpaudit.store.rows import ROW_ERRORS, insert, parse_json
 from ntpaudit.store.serialization import to_json
 
-_EVENT = "kind, raised, severity, level, text, utc_ns, host_ns, boot_id, boottime_ns, value_s, detail"
-_OBSERVED = "host_ns, kind, boot_id, boottime_ns, suspended_ns, raw_ns"
-_JUDGED = f"{_OBSERVED}, utc_ns, severity, verdict, offset_ns, earliest_ns, latest_ns, local_s"
-_ROWS: Mapping[EntryKind, str] = {
-    "observation": f"SELECT {_OBSERVED}, observation FROM audits WHERE observation <> '' AND id = ?",  # noqa: S608
-    "record": f"SELECT {_JUDGED}, record FROM audits WHERE record IS NOT NULL AND id = ?",  # noqa: S608
-    "event": f"SELECT {_EVENT}, '' FROM events WHERE id = ?",  # noqa: S608
-    "hour": "SELECT length_s, begin_s, account FROM accounts WHERE length_s = 3600 AND begin_s = ?",
-    "day": "SELECT length_s, begin_s, account FROM accounts WHERE length_s = 86400 AND begin_s = ?",
-    "dead-letter": "SELECT stamp_ns, reason, lines FROM set_aside WHERE id = ?",
-    "note": "SELECT kind, utc_ns, host_ns, note FROM notes WHERE id = ?",
+_OBSERVED = ("host_ns", "kind", "boot_id", "boottime_ns", "suspended_ns", "raw_ns")
+_JUDGED = ("utc_ns", "severity", "verdict", "offset_ns", "earliest_ns", "latest_ns", "local_s")
+_FOUND = (
+    "kind",
+    "raised",
+    "severity",
+    "level",
+    "text",
+    "utc_ns",
+    "host_ns",
+    "boot_id",
+    "boottime_ns",
+    "value_s",
+    "detail",
+)
+
+
+class _Source(NamedTuple):
+    """Where the rows of a kind are: the columns that are hashed, the column with the text, and which rows."""
+
+    columns: tuple[str, ...]
+    text: str
+    table: str
+    id: str = "id"
+    condition: str = "TRUE"
+
+    def query(self, what: str) -> str:
+        """Return the query for something of its rows, to which a condition can be added."""
+        return f"SELECT {what} FROM {self.table} WHERE {self.condition}"  # noqa: S608
+
+
+SOURCES: Mapping[EntryKind, _Source] = {
+    "observation": _Source(_OBSERVED, "observation", "audits", condition="observation <> ''"),
+    "record": _Source(_OBSERVED + _JUDGED, "record", "audits", condition="record IS NOT NULL"),
+    "event": _Source(_FOUND, "''", "events"),
+    "hour": _Source(("length_s", "begin_s"), "account", "accounts", "begin_s", "length_s = 3600"),
+    "day": _Source(("length_s", "begin_s"), "account", "accounts", "begin_s", "length_s = 86400"),
+    "dead-letter": _Source(("stamp_ns", "reason"), "lines", "set_aside"),
+    "note": _Source(("kind", "utc_ns", "host_ns"), "note", "notes"),
 }
-"""How a row is read: the columns that are hashed, and last its text."""
+_ROWS = {
+    kind: f"{source.query(', '.join((source.id, *source.columns, source.text)))} AND {source.id}"
+    for kind, source in SOURCES.items()
+}
+UTC_COLUMN = SOURCES["record"].columns.index("utc_ns")
 
 _ADOPTED: Mapping[str, Sequence[EntryKind]] = {
     "audits": ("observation", "record"),
@@ -39,20 +71,32 @@ _ADOPTED: Mapping[str, Sequence[EntryKind]] = {
 """The tables of a history of version 4, and the kinds of entries that their rows get."""
 
 _DAY_S = 86_400
-_MAX_SEQUENCE = 1 << 62  # far more than any history has: beyond it is damage
-UTC_COLUMN = _JUDGED.split(", ").index("utc_ns")  # of a record
+MAX_REMOVED = 100_000  # entries that are removed at once for their age, about
+MAX_SEGMENT = 5000  # entries; a day of audits each minute has 2000
+MAX_SEQUENCE = 1 << 62  # far more than any history has: beyond it is damage
+_OF_AUDITS: tuple[EntryKind, EntryKind] = ("observation", "record")
 
 
 def read_row(connection: sqlite3.Connection, kind: EntryKind, row: int) -> tuple[Sequence[Any], str] | None:
     """Return the columns of a row that are hashed, and its text unpacked (as stored, if it cannot be unpacked)."""
-    found = connection.execute(_ROWS[kind], (row,)).fetchone()
-    if found is None:
-        return None
-    *columns, text = found
+    found = connection.execute(f"{_ROWS[kind]} = ?", (row,)).fetchone()
+    return None if found is None else _content(found)
+
+
+def read_rows(
+    connection: sqlite3.Connection, kind: EntryKind, first: int, last: int
+) -> Iterator[tuple[int, tuple[Sequence[Any], str]]]:
+    """Read the rows with ids from `first` to `last`, each with its id."""
+    for row in connection.execute(f"{_ROWS[kind]} BETWEEN ? AND ?", (first, last)):
+        yield row[0], _content(row)
+
+
+def _content(row: Sequence[Any]) -> tuple[Sequence[Any], str]:
+    text = row[-1]
     try:
-        return columns, unpack_text(text)
+        return row[1:-1], unpack_text(text)
     except ROW_ERRORS:
-        return columns, text.hex() if isinstance(text, bytes) else str(text)
+        return row[1:-1], text.hex() if isinstance(text, bytes) else str(text)
 
 
 def append(connection: sqlite3.Connection, kind: EntryKind, row: int) -> ChainHead | None:
@@ -70,8 +114,7 @@ def _append(
     before = last_head(connection)
     sequence = before.sequence + 1
     head = ChainHead(sequence, sha256(linked(before.head, sequence, kind, digest)))
-    if isinstance(utc_ns, int):
-        _begin_day(connection, before, utc_ns // NS_PER_S // _DAY_S * _DAY_S)
+    _begin_segment_if_due(connection, before, utc_ns)
     connection.execute("INSERT INTO chain VALUES (?, ?, ?, ?, ?)", (sequence, kind, row, digest, head.head))
     return head
 
@@ -82,18 +125,24 @@ def last_head(connection: sqlite3.Connection) -> ChainHead:
     if row is None:
         return BEGIN
     sequence, head = row
-    if not 0 < sequence < _MAX_SEQUENCE or type(head) is not bytes or len(head) != len(BEGIN.head):
+    if not 0 < sequence < MAX_SEQUENCE or type(head) is not bytes or len(head) != len(BEGIN.head):
         raise sqlite3.DatabaseError("the last entry of the chain is damaged")
     return ChainHead(sequence, head)
 
 
-def _begin_day(connection: sqlite3.Connection, before: ChainHead, day_s: int) -> None:
-    """Begin a segment if this is another day than that of the open one, which is then closed."""
+def head_in_file(connection: sqlite3.Connection) -> ChainHead | None:
+    """Return the newest head; None in memory, where there is none."""
+    return None if _is_memory(connection) else last_head(connection)
+
+
+def _begin_segment_if_due(connection: sqlite3.Connection, before: ChainHead, utc_ns: int | None) -> None:
+    """Begin a segment, and close the one before, for a record of another UTC day, or if that one is long."""
     found = connection.execute("SELECT first, day_s FROM segments ORDER BY first DESC LIMIT 1").fetchone()
-    first, open_day_s = found or (None, None)
-    if open_day_s != day_s:
+    first, day_s = found or (before.sequence + 1, None)
+    day_of_row_s = utc_ns // NS_PER_S // _DAY_S * _DAY_S if isinstance(utc_ns, int) else day_s or 0
+    if day_of_row_s != day_s or before.sequence - first >= MAX_SEGMENT:
         connection.execute("UPDATE segments SET last = ?, head = ? WHERE first = ?", (*before, first))
-        _open_segment(connection, before, day_s)
+        _open_segment(connection, before, day_of_row_s)
 
 
 def _open_segment(connection: sqlite3.Connection, before: ChainHead, day_s: int) -> None:
@@ -105,6 +154,24 @@ def note(connection: sqlite3.Connection, kind: str, content: Mapping[str, Any], 
     """Store what happened to the history, and add it to the chain. `utc_ns` is the true time, if known."""
     values = (kind, utc_ns, time.time_ns(), pack_text(to_json(content)))
     append(connection, "note", insert(connection, "notes", "kind, utc_ns, host_ns, note", values))
+
+
+def note_if_changed(connection: sqlite3.Connection, kind: str, content: Mapping[str, Any]) -> None:
+    """Store a note, unless it says the same as the latest of its kind."""
+    if latest_note(connection, kind) != content:
+        note(connection, kind, content)
+
+
+def note_removed(
+    connection: sqlite3.Connection,
+    rule: Mapping[str, Any],
+    removed: Mapping[str, Iterable[int]],
+    utc_ns: int | None = None,
+) -> None:
+    """Note the ids of the rows that were removed, by table, and the rule; nothing where none was, or in memory."""
+    found = {table: parts for table, ids in removed.items() if (parts := ranges(ids))}
+    if found and not _is_memory(connection):
+        note(connection, "retention", {"rule": rule, "removed": found}, utc_ns)
 
 
 def latest_note(connection: sqlite3.Connection, kind: str) -> Any:
@@ -128,13 +195,69 @@ def begin(connection: sqlite3.Connection, before: ChainHead = BEGIN) -> None:
         table: connection.execute(f"SELECT COUNT(*), MIN(id), MAX(id) FROM {table}").fetchone()  # noqa: S608
         for table in _ADOPTED
     }
-    continues = {"sequence": before.sequence, "head": before.head.hex()}
-    note(connection, "adopted", {"version": __version__, "rows": found, "continues": continues})
+    note(connection, "adopted", {"version": __version__, "rows": found, "continues": before.plain()})
     with any_text(connection):
         for table, kinds in _ADOPTED.items():
             for (row,) in connection.execute(f"SELECT id FROM {table} ORDER BY id").fetchall():  # noqa: S608
                 for kind in kinds:
                     append(connection, kind, row)
+
+
+def resume(connection: sqlite3.Connection, known: ChainHead) -> None:
+    """Let the chain of a new file continue that of a file that was removed or damaged."""
+    (last,) = connection.execute("SELECT MAX(sequence) FROM chain").fetchone()
+    if last == 1 and known.sequence:
+        for table in ("chain", "segments", "notes"):
+            connection.execute(f"DELETE FROM {table}")  # noqa: S608
+        begin(connection, known)
+
+
+def remove_old_segments(connection: sqlite3.Connection, before_s: float) -> list[int]:
+    """Remove the entries of all days before a time whose audits are gone; return their numbers. Headers stay."""
+    removed: list[int] = []
+    while (found := _oldest_segment(connection)) is not None:
+        first, last, day_s = found
+        later = "SELECT day_s FROM segments WHERE first > ? AND day_s > 0 ORDER BY first LIMIT 1"
+        (next_day_s,) = connection.execute(later, (last,)).fetchone() or (before_s,)
+        if max(day_s, next_day_s) >= before_s or len(removed) >= MAX_REMOVED:
+            break
+        if not (gone := _remove_segment(connection, first, last)):
+            break
+        removed += gone
+    return removed
+
+
+def remove_oldest_segment(connection: sqlite3.Connection) -> list[int]:
+    """Remove the entries of the oldest closed segment if its audits are gone; return their numbers."""
+    found = _oldest_segment(connection)
+    return [] if found is None else _remove_segment(connection, *found[:2])
+
+
+def _oldest_segment(connection: sqlite3.Connection) -> tuple[int, int, int] | None:
+    """Return the first and the last entry, and the day, of the oldest closed segment that has entries."""
+    found: tuple[int, int, int] | None = connection.execute(
+        "SELECT first, last, day_s FROM segments WHERE last >= (SELECT MIN(sequence) FROM chain) ORDER BY first LIMIT 1"
+    ).fetchone()
+    return found
+
+
+def _remove_segment(connection: sqlite3.Connection, first: int, last: int) -> list[int]:
+    """Remove these entries, unless an audit of them exists. Other rows that still exist get a new entry each."""
+    exists = connection.execute(
+        "SELECT 1 FROM chain JOIN audits ON id = row WHERE sequence BETWEEN ? AND ? AND chain.kind IN (?, ?) LIMIT 1",
+        (first, last, *_OF_AUDITS),
+    ).fetchone()
+    if exists:
+        return []
+    others = "SELECT kind, row, digest FROM chain WHERE kind NOT IN (?, ?) AND sequence"
+    newer = {(kind, row) for kind, row, _ in connection.execute(f"{others} > ?", (*_OF_AUDITS, last))}
+    found = connection.execute(f"{others} BETWEEN ? AND ? ORDER BY sequence", (*_OF_AUDITS, first, last))
+    kept = {(kind, row): digest for kind, row, digest in found.fetchall() if (kind, row) not in newer}
+    for (kind, row), digest in kept.items():
+        if read_row(connection, kind, row) is not None:
+            _append(connection, kind, row, digest)
+    gone = connection.execute("DELETE FROM chain WHERE sequence BETWEEN ? AND ? RETURNING sequence", (first, last))
+    return [sequence for (sequence,) in gone.fetchall()]
 
 
 @contextmanager

@@ -6,6 +6,7 @@ from contextlib import closing, contextmanager
 from typing import NamedTuple
 
 from ntpaudit.errors import StoreError
+from ntpaudit.store import chain
 from ntpaudit.store.database import open_database, transaction
 from ntpaudit.store.readonly import open_readonly
 from ntpaudit.store.rows import ROW_ERRORS, read_row
@@ -54,14 +55,14 @@ def resend(path: str, ids: Sequence[int] | None) -> Resent:
                 " SELECT audit_id, 0, stamp_ns, stamp_ns, lines FROM set_aside WHERE id = ?",
                 (number,),
             )
-        _drop(connection, stamped)
+        _drop(connection, stamped, "resent")
         return Resent(len(stamped), len(chosen) - len(stamped) - damaged, damaged)
 
 
 def drop(path: str, ids: Sequence[int] | None) -> int:
     """Delete dead letters, all of them if `ids` is None; return how many. StoreError for an unknown id."""
     with _changing(path, ids) as (connection, wanted):
-        return _drop(connection, wanted)
+        return _drop(connection, wanted, "dropped")
 
 
 @contextmanager
@@ -78,5 +79,7 @@ def _ids(connection: sqlite3.Connection) -> set[int]:
     return {number for (number,) in connection.execute("SELECT id FROM set_aside")}
 
 
-def _drop(connection: sqlite3.Connection, ids: Collection[int]) -> int:
-    return sum(connection.execute("DELETE FROM set_aside WHERE id = ?", (number,)).rowcount for number in ids)
+def _drop(connection: sqlite3.Connection, ids: Collection[int], why: str) -> int:
+    removed = [number for number in ids if connection.execute("DELETE FROM set_aside WHERE id = ?", (number,)).rowcount]
+    chain.note_removed(connection, {"name": why}, {"set_aside": removed})
+    return len(removed)

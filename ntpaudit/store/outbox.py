@@ -80,13 +80,19 @@ def stamp_entries(
     connection: sqlite3.Connection, stamped: Sequence[OutboxEntry], refused: Sequence[OutboxEntry], reason: str
 ) -> None:
     """Replace entries by stamped ones, stamp their audits too, and move the refused ones to the dead letters."""
+    boots: set[tuple[int, str | None]] = set()
     for entry in stamped:
         row = connection.execute(
             f"UPDATE outbox SET lines = ?, stamp_ns = ? WHERE {_IS_ENTRY} RETURNING audit_id",  # noqa: S608
             (entry.lines, entry.stamp_ns, *_entry_key(entry)),
         ).fetchone()
         if row is not None and entry.stamp_ns != entry.host_ns:  # the host's own time is no true time
-            connection.execute("UPDATE audits SET utc_ns = ? WHERE utc_ns IS NULL AND id = ?", (entry.stamp_ns, row[0]))
+            found = (
+                "UPDATE audits SET utc_ns = ? WHERE utc_ns IS NULL AND id = ? RETURNING utc_ns - boottime_ns, boot_id"
+            )
+            boots.update(connection.execute(found, (entry.stamp_ns, row[0])).fetchall())
+    for boot_ns, boot_id in boots:
+        chain.note(connection, "stamps", {"boot_id": boot_id, "boot_ns": boot_ns})
     for entry in refused:
         dead_letter(connection, entry, reason)
 
@@ -111,7 +117,8 @@ def dead_letter(connection: sqlite3.Connection, entry: OutboxEntry, reason: str)
         chain.append(connection, "dead-letter", added.lastrowid or 0)
     gone = connection.execute(f"DELETE FROM outbox WHERE {_IS_ENTRY}", _entry_key(entry))  # noqa: S608
     _check_gone(connection, entry, gone.rowcount)
-    keep_newest(connection, "set_aside", KEPT_DEAD_LETTERS)
+    removed = {"set_aside": keep_newest(connection, "set_aside", KEPT_DEAD_LETTERS)}
+    chain.note_removed(connection, {"name": "count", "dead_letters": KEPT_DEAD_LETTERS}, removed)
 
 
 def _check_gone(connection: sqlite3.Connection, entry: OutboxEntry, count: int) -> None:

@@ -3,11 +3,12 @@
 import json
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 from ntpaudit.core.accounting import Spans
+from ntpaudit.core.chain import ChainHead
 from ntpaudit.core.checks.rule import LEVEL_SEVERITY
 from ntpaudit.core.clock_changes import ClockChange
 from ntpaudit.core.events import Event
@@ -18,6 +19,7 @@ from ntpaudit.core.staleness import AgentStatus, HostNow, RunningAgent, agent_st
 from ntpaudit.core.units import HOUR_S, NS_PER_S
 from ntpaudit.errors import StoreError
 from ntpaudit.probes import service
+from ntpaudit.store import chain
 from ntpaudit.store.accounts import read_accounts
 from ntpaudit.store.audits import EVENT_COLUMNS
 from ntpaudit.store.clock_changes import read_sleeps, read_steps, read_suspends
@@ -311,6 +313,12 @@ class History:
             {"since_ns": since_ns, "until_ns": until_ns, "limit": -1 if limit is None else limit},
         ).fetchall()
         return list(read_rows(_stored_event, reversed(rows), self._damage, "event"))
+
+    def chain_head(self) -> ChainHead | None:
+        """Return the newest head of the chain; None for a history of version 4, or if it is damaged."""
+        with suppress(sqlite3.DatabaseError):
+            return chain.last_head(self._connection)
+        return None
 
     def dead_letters(self) -> Iterator[DeadLetter]:
         """Return every dead letter, the oldest first."""

@@ -89,10 +89,15 @@ def marks(values: Sequence[Any]) -> str:
     return ", ".join("?" * len(values))
 
 
-def keep_newest(connection: sqlite3.Connection, table: str, count: int) -> int:
-    """Delete all rows but about the newest `count`; return how many."""
+def keep_newest(connection: sqlite3.Connection, table: str, count: int) -> list[int]:
+    """Delete all rows but about the newest `count`; return the ids of those deleted."""
     is_old = f"id <= (SELECT MAX(id) FROM {table}) - ?"  # noqa: S608
-    return connection.execute(f"DELETE FROM {table} WHERE {is_old}", (count,)).rowcount  # noqa: S608
+    return deleted_ids(connection.execute(f"DELETE FROM {table} WHERE {is_old} RETURNING id", (count,)))  # noqa: S608
+
+
+def deleted_ids(deletion: sqlite3.Cursor) -> list[int]:
+    """Return what a deletion ... RETURNING id deleted."""
+    return [number for (number,) in deletion.fetchall()]
 
 
 def clean_text(text: str) -> str:

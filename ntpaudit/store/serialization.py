@@ -19,7 +19,8 @@ to_json = JSONEncoder(allow_nan=False, separators=(",", ":")).encode
 def plain(value: Any, *, names: bool = True) -> Any:
     """Turn a value of the core into dicts, lists, texts and numbers: octets in hex, named tuples by name or in order.
 
-    `names` False takes half the space. A field that is added later must then be the last one, with a default.
+    A set becomes a sorted list. `names` False takes half the space. A field that is added later must then be the last
+    one, with a default.
     """
     if type(value) in _ATOMS:
         return value
@@ -30,6 +31,8 @@ def plain(value: Any, *, names: bool = True) -> Any:
             return {key: plain(part) for key, part in value._asdict().items()}
         case tuple():
             return [part if type(part) in _ATOMS else plain(part, names=names) for part in value]
+        case frozenset():
+            return sorted(plain(part, names=names) for part in value)
         case Mapping():
             return {key: plain(part, names=names) for key, part in value.items()}
     return value

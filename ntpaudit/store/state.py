@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
+from ntpaudit.core.chain import BEGIN, ChainHead
 from ntpaudit.core.events import Event
 from ntpaudit.core.ntp.rate_limit import ServerStates
 from ntpaudit.core.observation import Observation
@@ -19,7 +20,7 @@ from ntpaudit.core.record import Record
 from ntpaudit.core.units import plural
 from ntpaudit.errors import StoreError
 from ntpaudit.log import LazyLogger
-from ntpaudit.store import audits, database, outbox, retention, saved_state, transfer
+from ntpaudit.store import audits, chain, database, outbox, retention, saved_state, transfer
 from ntpaudit.store.outbox import OutboxEntry
 from ntpaudit.store.readonly import open_readonly
 from ntpaudit.store.unsaved import Unsaved, UnsavedFile
@@ -38,6 +39,7 @@ _CLOSES_SAFELY = (3, 40)  # from this SQLite on, closing a deleted file does not
 _Identity = tuple[int, int] | None
 _P = ParamSpec("_P")
 _Done = TypeVar("_Done")
+_Render = Callable[[ChainHead | None], str]
 _Work = Callable[Concatenate[sqlite3.Connection, _P], _Done]
 
 
@@ -56,6 +58,7 @@ class StateStore:
         self._left = Unsaved()  # lost by a run that was killed; not yet counted in the file
         self._first_retry_s = self._retry_s = retry_s
         self._retry_at_s = 0.0
+        self._head_before = BEGIN  # of the file that was used before memory
         self._dropped_before = 0  # the total when the memory database was created
         self._wal_large_since_s: float | None = None
         self._wal_error: str | None = None
@@ -99,15 +102,23 @@ class StateStore:
         events: Sequence[Event],
         entry: OutboxEntry | None,
         states: Mapping[str, Any],
-    ) -> None:
-        """Store all of an audit in one transaction; `entry` is None without a database, `states` are the agent's."""
+        render: "_Render | None" = None,
+    ) -> ChainHead | None:
+        """Store all of an audit in one transaction; `entry` is None without a database, `states` are the agent's.
 
-        def work(connection: sqlite3.Connection) -> None:
+        Return the head of the chain after it, None in memory; `render` makes the lines of the entry with that head.
+        """
+
+        def work(connection: sqlite3.Connection) -> ChainHead | None:
             audit_id = audits.keep_audit(connection, observation, record)
             audits.roll_up(connection, record)
-            keep_events_and_state(connection, events, record.host.boot_id, entry, states, audit_id)
+            audits.keep_events(connection, events, record.host.boot_id)
+            head = chain.head_in_file(connection)
+            rendered = entry if entry is None or render is None else entry._replace(lines=render(head))
+            _keep_entry_and_state(connection, rendered, states, audit_id)
+            return head
 
-        self.write(work)
+        return self.write(work)
 
     def ack(self, entries: Sequence[OutboxEntry]) -> None:
         """Remove delivered entries, the oldest of the outbox. After a power failure they may be sent again."""
@@ -246,6 +257,9 @@ class StateStore:
         self._logged_error = self._file_error
         logger.warning(f"{error}; continuing in memory")
         memory, file, at_once = database.open_memory(), self._connection, False
+        if file is not None:
+            with suppress(sqlite3.Error):
+                self._head_before = chain.last_head(file)
         if file is None:
             with suppress(StoreError), open_readonly(self._path) as seen:
                 transfer.copy_state(seen, memory)
@@ -291,6 +305,10 @@ class StateStore:
                         carried = f", and {plural(count, 'undelivered record')} of the deleted file{failed}"
                     # a new file has dropped none; an unreadable one had another number
                     total = max(saved_state.dropped(file), self._dropped_before) + self._dropped_of(memory)
+                    chain.resume(file, self._head_before)
+                    records = audits.count_stored(memory)[0]
+                    left_out = max(0, records - MAX_MEMORY_RECORDS)
+                    chain.note(file, "memory", {"why": self._file_error, "records": records, "dropped": left_out})
                     transfer.move(memory, file)
                     if total:
                         saved_state.save_state(file, saved_state.DROPPED, total)
@@ -330,10 +348,16 @@ def keep_events_and_state(
     boot_id: str | None,
     entry: OutboxEntry | None,
     states: Mapping[str, Any],
-    audit_id: int | None = None,
-) -> None:
-    """Store events, with the outbox entry and the agent's state."""
+) -> ChainHead | None:
+    """Store events, with the outbox entry and the agent's state; return the head of the chain, None in memory."""
     audits.keep_events(connection, events, boot_id)
+    _keep_entry_and_state(connection, entry, states, None)
+    return chain.head_in_file(connection)
+
+
+def _keep_entry_and_state(
+    connection: sqlite3.Connection, entry: OutboxEntry | None, states: Mapping[str, Any], audit_id: int | None
+) -> None:
     if entry is not None:
         outbox.enqueue(connection, entry, audit_id)
     for key, state in states.items():

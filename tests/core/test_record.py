@@ -84,6 +84,7 @@ SHAPE: dict[str, Any] = {
     "findings": None,
     "agent": {"missed", "backlog", "oldest_s", "failures", "failure", "set_aside", "store", "refusals", "local_s"},
     "database_clock": {"earliest_s", "latest_s", "age_s", "disputed_s"},
+    "chain": {"sequence", "head"},
     "last_poll": {"age_s", "sources", "usable", "agreeing"},
 }
 SOURCE_SHAPE = {
@@ -246,6 +247,7 @@ def test_the_record_is_what_the_contract_says() -> None:
         ],
         "agent": None,
         "database_clock": None,
+        "chain": None,
         "last_poll": {"age_s": 0.0, "sources": 5, "usable": 4, "agreeing": 4},
     }
 
