@@ -15,7 +15,7 @@ HEAD_BITS = 53  # of a head as a number: as many as a double holds exactly, for 
 
 Range = tuple[int, int]  # the first and the last of consecutive ids
 
-_to_json = JSONEncoder(separators=(",", ":")).encode
+_to_json = JSONEncoder(separators=(",", ":"), default=lambda blob: {"blob": blob.hex()}).encode
 
 
 class ChainHead(NamedTuple):
@@ -46,7 +46,8 @@ BEGIN = ChainHead(0, bytes(32))
 def canonical(columns: Sequence[Any], text: str) -> bytes:
     """Return the octets that are hashed for a row: its columns as a JSON array, a line feed, and its text unpacked.
 
-    The array is as Python's json.dumps writes it with the separators "," and ":", so it is ASCII.
+    The array is as Python's json.dumps writes it with the separators "," and ":", so it is ASCII. A BLOB, which no
+    agent writes into such a column, becomes an object with its hex digits.
     """
     return _to_json(columns).encode() + b"\n" + text.encode("utf-8", "surrogateescape")
 

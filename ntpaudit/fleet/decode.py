@@ -115,7 +115,7 @@ EVENT = Table("ntpaudit_event", ("host", "kind"), EventRow._fields[3:], EventRow
 STEPS = EVENT._replace(kinds=STEP_KINDS)
 SOURCE = Table("ntpaudit_source", ("host", "source"), SourceRow._fields[3:], SourceRow)
 BOUND_FIELDS = ("earliest_s", "latest_s")  # the interval that contains the offset
-TEXT_FIELDS = frozenset({"daemon", "daemon_follows"})
+TEXT_FIELDS = frozenset({"daemon", "daemon_follows", "chain_head"})
 _LISTED_FIELDS = (
     "frequency_ppm",
     "findings",

@@ -4,12 +4,13 @@ import sqlite3
 from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from operator import itemgetter
 from typing import Any, NamedTuple
 
 from ntpaudit.core.chain import BEGIN, ChainHead, Comparison, Delivered, EntryKind, Range, canonical, linked, merged
 from ntpaudit.core.units import NS_PER_S, format_utc, plural
+from ntpaudit.errors import StoreError
 from ntpaudit.files import sha256
 from ntpaudit.store import chain
 from ntpaudit.store.audits import record_values
@@ -140,7 +141,7 @@ class Verification:
         row = self._connection.execute(
             "SELECT first - 1, before FROM segments WHERE first = (SELECT MIN(sequence) FROM chain)"
         ).fetchone()
-        return BEGIN if row is None else ChainHead(*row)
+        return ChainHead(*row) if row is not None and type(row[1]) is bytes else BEGIN
 
     def _entries(self) -> Iterator[_Entry]:
         after = -(1 << 63)
@@ -246,13 +247,16 @@ class Verification:
         for row in rows:
             first, last, _, head_before, head = row
             count += 1
-            if before is not None and (before[1] is None or (before[1] + 1, before[4]) != (first, head_before)):
+            if type(last) not in (int, type(None)):
+                misfits.add(f"the header that begins with entry {first} is not what an agent writes", first)
+                last = None
+            if before is not None and (before[0] is None or (before[0] + 1, before[1]) != (first, head_before)):
                 misfits.add(f"the header that begins with entry {first} does not continue the one before", first)
             if last is not None and oldest is not None and last >= oldest:
                 found = self._connection.execute("SELECT head FROM chain WHERE sequence = ?", (last,)).fetchone()
                 if found != (head,):
                     misfits.add(f"the header of entries {first} to {last} does not end with the head of {last}", first)
-            before = row
+            before = last, head
         if oldest is not None and not any(row[0] == oldest for row in rows):
             misfits.add(f"no header begins with entry {oldest}, the first that is left", oldest)
         return misfits.result(f"{plural(count, 'header')} of days, without a gap")
@@ -274,7 +278,7 @@ class Verification:
         misfits = _Misfits("end")
         given = dict(self._connection.execute("SELECT name, seq FROM sqlite_sequence").fetchall())
         for table, kinds in (("audits", "'observation', 'record'"), ("events", "'event'"), ("notes", "'note'")):
-            newest = f"SELECT MAX(row) FROM chain WHERE kind IN ({kinds})"  # noqa: S608
+            newest = f"SELECT MAX(row) FROM chain WHERE kind IN ({kinds}) AND typeof(row) = 'integer'"  # noqa: S608
             (last,) = self._connection.execute(newest).fetchone()
             if last is not None and type(given.get(table)) is int and given[table] > last:
                 misfits.add(
@@ -321,15 +325,48 @@ class _Notes:
         return any(sha256(canonical([*form.values()], text)) == entry.digest for form in forms)
 
 
-def compare(path: str, delivered: Iterable[Sequence[Delivered]], first_s: int = 0) -> Check:
-    """Compare heads that were delivered, a batch at a time, with the chain of a history as it is when each arrives."""
-    found = Comparison()
-    with open_readonly(path) as connection:
+def verify(path: str) -> list[Check]:
+    """Verify a history. StoreError if it cannot be read, or has no chain."""
+    with _open(path) as connection:
+        connection.execute("BEGIN")  # of one moment, while the agent goes on
+        return Verification(connection).run()
+
+
+def compare(path: str, delivered: Iterable[Sequence[Delivered]]) -> Check | None:
+    """Compare heads that were delivered, a batch at a time, with the chain as it is when a batch has arrived.
+
+    None without any head. StoreError as `verify`.
+    """
+    found, count = Comparison(), 0
+    with _open(path) as connection:
         for batch in delivered:
             (first,) = connection.execute("SELECT IFNULL(MIN(sequence), 0) FROM chain").fetchone()
             for one in batch:
-                found = found.with_one(one, _head_at(connection, one.sequence), first)
-        return _compared(connection, found)
+                found, count = found.with_one(one, _head_at(connection, one.sequence), first), count + 1
+        return _compared(connection, found) if count else None
+
+
+def newest_host(path: str) -> tuple[str, str | None] | None:
+    """Return host name and machine id of the newest record; None without one. StoreError as `verify`."""
+    with _open(path) as connection:
+        row = connection.execute(
+            "SELECT record FROM audits WHERE record IS NOT NULL ORDER BY id DESC LIMIT 1"
+        ).fetchone()
+        try:
+            host = parse_json(row[0])["host"]
+            return host["name"], host["machine_id"]
+        except ROW_ERRORS:
+            return None
+
+
+@contextmanager
+def _open(path: str) -> Iterator[sqlite3.Connection]:
+    with open_readonly(path) as connection:
+        if not connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'chain'").fetchone():
+            raise StoreError(
+                f"{path} has no chain: an older ntpaudit wrote it, and the next start of the agent begins the chain"
+            )
+        yield connection
 
 
 def _head_at(connection: sqlite3.Connection, sequence: int) -> bytes | None:
