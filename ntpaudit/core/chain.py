@@ -1,11 +1,11 @@
 """The chain of a history: what is hashed for each row, and how each hash continues the one before (CH1).
 
 The head of entry n is SHA-256(head of entry n - 1, n, kind, digest of the row), so one head vouches for every row
-before it. docs/evidence.md has the rule for who writes a verifier.
+before it. docs/evidence.md has the rule for authors of a verifier.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from json import JSONEncoder
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from struct import pack
 from typing import Any, Literal, NamedTuple
 
@@ -15,7 +15,12 @@ HEAD_BITS = 53  # of a head as a number: as many as a double holds exactly, for 
 
 Range = tuple[int, int]  # the first and the last of consecutive ids
 
-_to_json = JSONEncoder(separators=(",", ":"), default=lambda blob: {"blob": blob.hex()}).encode
+
+@cache
+def _to_json() -> Callable[[Any], str]:
+    from json import JSONEncoder  # late: a check, which stores nothing, needs `ChainHead` only
+
+    return JSONEncoder(separators=(",", ":"), default=lambda blob: {"blob": blob.hex()}).encode
 
 
 class ChainHead(NamedTuple):
@@ -49,7 +54,7 @@ def canonical(columns: Sequence[Any], text: str) -> bytes:
     The array is as Python's json.dumps writes it with the separators "," and ":", so it is ASCII. A BLOB, which no
     agent writes into such a column, becomes an object with its hex digits.
     """
-    return _to_json(columns).encode() + b"\n" + text.encode("utf-8", "surrogateescape")
+    return _to_json()(columns).encode() + b"\n" + text.encode("utf-8", "surrogateescape")
 
 
 def linked(before: bytes, sequence: int, kind: str, digest: bytes) -> bytes:

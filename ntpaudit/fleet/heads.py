@@ -8,7 +8,7 @@ from ntpaudit.core.units import DAY_S, NS_PER_S
 from ntpaudit.fleet.decode import RawValue, Table
 from ntpaudit.fleet.reader import Reader, Window
 
-_PART_NS = round(7 * DAY_S) * NS_PER_S  # read at once: some 12,000 points
+_PART_NS = round(7 * DAY_S) * NS_PER_S  # read at once: about 12,000 points
 
 
 class HeadRow(NamedTuple):

@@ -1,4 +1,4 @@
-"""The chain in the history: an entry for each row, whoever writes it and whatever fails (CH1)."""
+"""The chain in the history: an entry for each row, by every way to store one (CH1)."""
 
 import itertools
 import sqlite3
