@@ -21,6 +21,7 @@ from ntpaudit import audit
 from ntpaudit.config.load import parse_config
 from ntpaudit.core.checks.host import findings_of
 from ntpaudit.core.checks.context import AuditContext
+from ntpaudit.core.observation import Unavailable
 from ntpaudit.core.selection import Selection
 from ntpaudit.probes.clock import SystemClock
 from ntpaudit.probes.kernel import read_kernel
@@ -28,7 +29,11 @@ plan = audit.plan_of(parse_config(sys.argv[2].encode(), "x"))
 context = audit.host_context(None)
 daemons = getattr(context.daemons, "seen", context.daemons)
 context = context._replace(daemons=tuple(one for one in daemons if one.pid == int(sys.argv[1])))
-seen = audit.with_claims_of(context, with_sources=True).observation(SystemClock().read(), read_kernel())
+for _ in range(100):  # a busy machine may reply too late
+    claimed = audit.with_claims_of(context, with_sources=True)
+    if not isinstance(claimed.daemons[0].claim, Unavailable):
+        break
+seen = claimed.observation(SystemClock().read(), read_kernel())
 # what these tests judge needs no right to set the clock, which the daemon does not have
 seen = seen._replace(daemons=tuple(one._replace(disciplines=True) for one in seen.daemons))
 judged = AuditContext(seen, Selection((), None), plan.profile, site_policy=plan.site_policy)

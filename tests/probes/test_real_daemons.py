@@ -64,6 +64,11 @@ def printed(daemon: Follower) -> tuple[dict[str, str], dict[str, list[str]]]:
     return variables(system), {row[1]: row[:5] + row[6:] for row in rows}
 
 
+def available(daemon: Follower) -> dict[str, Any]:
+    """What the daemon claims, once it replies: a busy machine may reply too late."""
+    return until(lambda: found if (found := daemon.claim())["available"] else {}, "a claim")
+
+
 Unchanged = tuple[dict[str, Any], dict[str, str], dict[str, str], dict[str, list[str]]]
 
 
@@ -71,10 +76,9 @@ def unchanged(daemon: Follower) -> Unchanged:
     """A claim, and what ntpq prints before and after it, between which neither the system nor a peer was updated."""
 
     def look() -> list[Unchanged]:
-        before, claim, after = printed(daemon), daemon.claim(), printed(daemon)
+        before, claim, after = printed(daemon), available(daemon), printed(daemon)
         is_same = before[0].get("reftime") == after[0].get("reftime") and before[1] == after[1]
-        is_read = claim["available"] and before[0]["peer"] != "0"  # a busy machine may reply too late
-        return [(claim, before[0], after[0], before[1])] if is_read and is_same else []
+        return [(claim, before[0], after[0], before[1])] if is_same and before[0]["peer"] != "0" else []
 
     return until(look, "a synchronised NTPsec")[0]
 
@@ -105,7 +109,7 @@ def test_ntpsec_claims_what_ntpq_prints(which: str, ahead_s: float, followers: d
 def test_ntpsec_reports_how_servers_are_authenticated(followers: dict[str, Follower]) -> None:
     """By NTS, by a symmetric key, or not at all; also before a reply."""
     daemon = followers["authenticated"]
-    claim = until(lambda: found if (found := daemon.claim())["follows"] else {}, "a synchronised NTPsec")
+    claim = until(lambda: found if (found := available(daemon))["follows"] else {}, "a synchronised NTPsec")
     found = {source["name"]: source["authentication"] for source in claim["sources"]}
     assert found == {"10.9.1.1": "nts", "10.9.1.2": "key", "10.9.1.3": "none"}
     assert claim["authentication"] == found[claim["follows"]]
@@ -113,7 +117,7 @@ def test_ntpsec_reports_how_servers_are_authenticated(followers: dict[str, Follo
 
 def test_ntpsec_without_a_reply_is_not_synchronised(followers: dict[str, Follower]) -> None:
     """A server that never replied is listed without an offset, and a pool that gave no server is not."""
-    claim = followers["silent"].claim()
+    claim = available(followers["silent"])
     assert (claim["is_synchronised"], claim["leap"], claim["stratum"]) == (False, 3, 16)
     assert [claim[name] for name in ("follows", "offset_s", "bound_s", "updated_s", "poll_s")] == [None] * 5
     assert [(source["name"], source["is_followed"], source["offset_s"]) for source in claim["sources"]] == [
@@ -225,7 +229,7 @@ def test_a_source_of_ntpd_rs_has_our_sign() -> None:
             return [] if None in found else found
 
         assert until(offsets, "its measurements") == pytest.approx([AHEAD_S, AHEAD_S], abs=NEAR_S)
-        assert daemon.claim()["is_synchronised"] is False
+        assert available(daemon)["is_synchronised"] is False
 
 
 def test_ntpd_rs_without_a_server_is_not_synchronised() -> None:
@@ -233,7 +237,7 @@ def test_ntpd_rs_without_a_server_is_not_synchronised() -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
         silent.bind(("127.0.0.1", 0))
         with ntpd_rs([f"127.0.0.1:{silent.getsockname()[1]}"]) as daemon:
-            claim = until(lambda: (found := daemon.claim())["available"] and found, "its observation socket")
+            claim = available(daemon)
     assert (claim["is_synchronised"], claim["leap"], claim["stratum"]) == (False, 3, 16)
     assert [(source["name"], source["offset_s"]) for source in claim["sources"]] == [("127.0.0.1", None)]
     assert [claim[name] for name in ("follows", "offset_s", "bound_s", "updated_s", "poll_s")] == [None] * 5
