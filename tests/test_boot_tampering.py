@@ -99,7 +99,7 @@ def test_a_change_reaches_status_journal_and_database(host: Machine) -> None:
     """The finding is listed with the file, and each change is an entry of the journal and a point."""
     listed = [finding for finding in records(host)[-1]["findings"] if finding["id"] == "time-config-changed"]
     assert [one["level"] for one in listed] == ["medium"]
-    assert f"{DROP_IN} (removed; first seen 20" in listed[0]["message"]
+    assert f"{DROP_IN} (restored to the earlier state; changed 20" in listed[0]["message"]
     assert "time-config-changed" in host.run(["ntpaudit", "status"], check=False).stdout
     written = [one for one in entries(host, "NTPAUDIT_FINDING=time-config-changed") if "changed" in one["MESSAGE"]]
     assert len(written) == len(changes(host))
