@@ -216,7 +216,9 @@ class Agent:
             case actions.StoreEvents():
                 self._agent_store.store_events(action, delivers=self._delivery is not None)
             case actions.StampHistory():
-                self._agent_store.stamp(action)
+                self._agent_store.stamp(action, self.state.identity, delivers=self._delivery is not None)
+            case actions.CloseAccounts():
+                self._agent_store.close_accounts(action, delivers=self._delivery is not None)
             case actions.Prune():
                 self._agent_store.prune(action, self._setup.config.history)
             case actions.Emit(record, events):
@@ -356,13 +358,13 @@ class Agent:
 
     def _report(self) -> agent_events.ShellReport:
         """Return what store and delivery report now."""
-        dropped = self.store.read(saved_state.dropped)
+        dropped, closed_s = self.store.read(saved_state.dropped), self.store.read(accounts.closed_s)
         store_error, is_stored = self.store.error, not self.store.is_in_memory
         if self._delivery is None:
-            return agent_events.ShellReport(Health(store=store_error), None, dropped, None, is_stored)
+            return agent_events.ShellReport(Health(store=store_error), None, dropped, None, is_stored, closed_s)
         backlog, oldest_ns, dead_letters = self.store.read(outbox.backlog)
         health = self._delivery.health._replace(backlog=backlog, set_aside=dead_letters, store=store_error)
-        return agent_events.ShellReport(health, oldest_ns, dropped, self._delivery.database_clock, is_stored)
+        return agent_events.ShellReport(health, oldest_ns, dropped, self._delivery.database_clock, is_stored, closed_s)
 
     def _start_delivery(self) -> "DeliveryWorker | None":
         influxdb = self._setup.config.influxdb

@@ -4,13 +4,22 @@ from collections.abc import Callable
 from typing import Any
 
 from ntpaudit.config.schema import HistoryConfig
-from ntpaudit.core.actions import Prune, StampHistory, StoreAudit, StoreEvents
+from ntpaudit.core.accounts import Account
+from ntpaudit.core.actions import CloseAccounts, Prune, StampHistory, StoreAudit, StoreEvents
 from ntpaudit.core.chain import ChainHead
 from ntpaudit.core.clock_state import ClockState
+from ntpaudit.core.record import HostIdentity
 from ntpaudit.core.units import plural
-from ntpaudit.formats.line_protocol import render, render_events, render_unstamped, stamp_lines, stamp_of
+from ntpaudit.formats.line_protocol import (
+    render,
+    render_account,
+    render_events,
+    render_unstamped,
+    stamp_lines,
+    stamp_of,
+)
 from ntpaudit.log import LazyLogger
-from ntpaudit.store import audits, outbox, retention, saved_state
+from ntpaudit.store import accounts, audits, outbox, retention, saved_state
 from ntpaudit.store.audits import PendingObservation
 from ntpaudit.store.outbox import OutboxEntry
 from ntpaudit.store.serialization import plain, revive
@@ -20,6 +29,8 @@ logger = LazyLogger(__name__)
 
 CHECKED_AUDITS = 128  # how many audits are checked for damage at a start
 MAX_NAMED = 5  # how many damaged audits a message names
+
+CLOSED_PIECES = 8  # each has the hours of a page of records; the agent's loop must feed the watchdog
 
 _CLOCK = "clock"
 _RARELY_CHANGED = ("samples", "line", "back_test", "debounce", "time_config")
@@ -108,10 +119,11 @@ class AgentStore:
         changed = self._changed(clock)
         self.head = self._store.write(keep_events_and_state, events, host.boot_id, entry if delivers else None, changed)
 
-    def stamp(self, action: StampHistory) -> None:
+    def stamp(self, action: StampHistory, host: HostIdentity, *, delivers: bool) -> None:
         """Stamp audits and outbox entries; an entry that never gets a stamp becomes a dead letter."""
         if action.boot_ns is not None:
-            self._store.write(audits.stamp_audits, action.boot_id, action.boot_ns)
+            entry_of = _entry_of(host, action.utc_ns or action.past_ns) if delivers else None
+            self._store.write(accounts.stamp, action.boot_id, action.boot_ns, entry_of)
         stamped, refused = [], []
         for entry in self._store.read(outbox.unstamped):
             stamp_ns = action.stamp_ns(entry.boot_id, entry.boottime_ns, entry.host_ns)
@@ -123,6 +135,13 @@ class AgentStore:
             self._store.write(
                 outbox.stamp_entries, stamped, refused, "the host's clock was wrong and the true time is not known"
             )
+
+    def close_accounts(self, action: CloseAccounts, *, delivers: bool) -> None:
+        """Close hours and days that are over, and enqueue their points; after a long absence the next audit goes on."""
+        entry_of = _entry_of(action.host, action.utc_ns) if delivers else None
+        for _ in range(CLOSED_PIECES):
+            if not self._store.write(accounts.close_hours, entry_of):
+                break
 
     def prune(self, action: Prune, limits: HistoryConfig) -> None:
         """Delete what retention no longer keeps."""
@@ -137,3 +156,8 @@ class AgentStore:
         rest = {key: part for key, part in parts.items() if key not in _RARELY_CHANGED}
         plain_parts: dict[str, Any] = plain(changed | {_CLOCK: rest}, names=False)
         return plain_parts
+
+
+def _entry_of(host: HostIdentity, utc_ns: int) -> Callable[[Account], OutboxEntry]:
+    """Return what makes the outbox entry of an account. The entry is of now; its lines have stamps of their own."""
+    return lambda account: OutboxEntry(0, render_account(account, host), utc_ns, host.boot_id, 0, utc_ns)

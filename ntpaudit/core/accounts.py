@@ -31,7 +31,8 @@ class Account(NamedTuple):
     - `raised`, `cleared`: the findings that were raised and cleared, without steps.
     - `in_force`: what was in force at its beginning, and each change.
     - `excursions`: those in it, each from its own beginning, which may be earlier.
-    - `chain_first`, `chain_last`: the sequence numbers of the chain of its rows, None without a chain.
+    - `chain_first`, `chain_last`: the first and the last entry of the chain in its time, and `chain_head` the head of
+      the last; None without a chain.
     - `rows`: the ids of the audits that it follows from, before its beginning and after its end; None for a day.
     """
 
@@ -54,6 +55,7 @@ class Account(NamedTuple):
     excursions: tuple[Excursion, ...] = ()
     chain_first: int | None = None
     chain_last: int | None = None
+    chain_head: str | None = None
     rows: tuple[int, ...] | None = None
 
     @property
@@ -77,61 +79,71 @@ def median(counts: Counts) -> int | None:
     return None
 
 
+class Timeline(NamedTuple):
+    """Records at their true times, the stretches between them, and the events of that time, all in order."""
+
+    moments: Sequence[Moment]
+    parts: Sequence[Stretch]
+    events: Sequence[Event]
+
+
+def timeline(rows: Iterable[Unplaced], events: Sequence[Event], now_s: int | None = None) -> Timeline:
+    """Place records and divide the time between them; what follows the last one is accounted for until `now_s`."""
+    moments = list(in_order(placed(rows)))
+    return Timeline(moments, list(stretches(moments, _step_times(events), now_s)), events)
+
+
 def ended_hours(
     rows: Sequence[Unplaced], ids: Sequence[int], events: Sequence[Event], begin_s: int, before: Account | None
 ) -> Iterator[Account]:
     """Yield the accounts of the hours from `begin_s` on that are over: a record after their end has a true time.
 
     `rows` begin with the last record that has a true time before `begin_s`, or with the first of all; `ids` are theirs.
-    What an hour's account depends on are the records from the last one before it to the first one after it, and nothing
-    else, so that it is the same whenever it is made. `events` are in the order of their true times.
+    An hour's account depends on the records from the last one before it to the first one after it, and on nothing else,
+    so that it is the same whenever it is made. `events` are in the order of their true times.
     """
     start, last = 0, None
     times = [(event.utc_ns or 0) // NS_PER_S for event in events]
     for index, row in enumerate(rows):
         if row.utc_ns is None:
             continue
-        while row.utc_ns // NS_PER_S >= begin_s + HOUR_S:
-            part = rows[start : index + 1]
-            known_s = next((one.utc_ns // NS_PER_S for one in part if one.utc_ns is not None), begin_s)
-            near = events[bisect_left(times, min(known_s, begin_s)) : bisect_right(times, row.utc_ns // NS_PER_S)]
-            before = account_of(part, near, begin_s, begin_s + HOUR_S, before)
-            before = before._replace(rows=(ids[start], ids[index]))
+        end_s, around = row.utc_ns // NS_PER_S, None
+        while end_s >= begin_s + HOUR_S:
+            if around is None:
+                part = rows[start : index + 1]
+                known_s = next(one.utc_ns // NS_PER_S for one in part if one.utc_ns is not None)
+                near = events[bisect_left(times, min(known_s, begin_s)) : bisect_right(times, end_s)]
+                around, span = timeline(part, near), (ids[start], ids[index])
+            before = account_of(around, begin_s, begin_s + HOUR_S, before)._replace(rows=span)
             yield before
             begin_s += HOUR_S
-            start = start if last is None else last
+            if last is not None and start != last:
+                start, around = last, None
         last = index
 
 
-def account_of(
-    rows: Sequence[Unplaced],
-    events: Sequence[Event],
-    begin_s: int,
-    end_s: int,
-    before: Account | None = None,
-    now_s: int | None = None,
-) -> Account:
-    """Return the account of a period, by the records from the last one before it to the first one after it.
+def account_of(around: Timeline, begin_s: int, end_s: int, before: Account | None = None) -> Account:
+    """Return the account of a period, by a timeline from the last record before it to the first one after it.
 
-    `before` is the account of the time that ends where this one begins. Time before the first record is absent; so is
-    the time after the last one, once a record is overdue `now_s`.
+    `before` is the account of the time that ends where this one begins. Time without a stretch is absent.
     """
-    moments = list(in_order(placed(rows)))
-    now_s = end_s if now_s is None else max(now_s, end_s)
-    parts = list(_inside(stretches(moments, _step_times(events), now_s), begin_s, end_s))
-    seen = [moment for moment in moments if begin_s <= moment.utc_s < end_s]
+    moments, events = around.moments, around.events
+    parts = list(_inside(around.parts, begin_s, end_s))
+    first, last = (bisect_left(moments, at_s, key=lambda one: one.utc_s) for at_s in (begin_s, end_s))
+    seen = moments[first:last]
     happened = [one for one in events if one.utc_ns is not None and begin_s <= one.utc_ns // NS_PER_S < end_s]
     sizes = [one.value_s for one in happened if is_step(one) and one.value_s is not None]
     findings = [one.raised for one in happened if one.kind not in STEP_KINDS]
-    judging = [one.facts for one in _judging(moments, parts, begin_s, end_s)]
+    judging = [one.facts for one in _judging(moments, parts, first, last)]
     earliest_s = extreme(min, *(one.earliest_s for one in judging))
     latest_s = extreme(max, *(one.latest_s for one in judging))
     polls = [one.facts for one in seen if one.facts.queried is not None]
-    later = next((one.verdict for one in moments if one.utc_s >= end_s), None)
+    later = None if last == len(moments) else moments[last].verdict
+    known = moments[max(0, first - 1) : last]
     return Account(
         begin_s,
         end_s - begin_s,
-        Spans(*(sum(_length(one, begin_s, end_s) for one in parts if one.state == name) for name in Spans._fields)),
+        Spans(*(sum(_length(one, end_s) for one in parts if one.state == name) for name in Spans._fields)),
         len(seen),
         earliest_s,
         latest_s,
@@ -140,25 +152,24 @@ def account_of(
         max(sizes, key=abs, default=None),
         _counted(one.queried for one in polls if one.queried is not None),
         _counted(one.usable for one in polls),
-        sum(_length(one, begin_s, end_s) for one in parts if one.usable >= 2),
-        sum(_length(one, begin_s, end_s) for one in parts if one.usable >= 3),
+        sum(_length(one, end_s) for one in parts if one.usable >= 2),
+        sum(_length(one, end_s) for one in parts if one.usable >= 3),
         findings.count(True),
         findings.count(False),
-        tuple(_in_force(moments, begin_s, end_s, before)),
+        tuple(_in_force(known or moments[:1], begin_s, before)),
         find_excursions(parts, seen, events, end_s, later, () if before is None else before.excursions),
     )
 
 
 def day_of(begin_s: int, hours: Sequence[Account]) -> Account:
-    """Return the account of a UTC day, the sum of its hours; hours before the first record are absent."""
-    lengths = [sum(spans) for spans in zip(*(hour.spans for hour in hours), strict=True)]
-    spans = Spans(*lengths)
-    spans = spans._replace(absent=spans.absent + DAY - sum(spans))
+    """Return the account of a UTC day up to the last of its hours, as their sum; time before the first is absent."""
+    spans, length_s = Spans(*map(sum, zip(*(hour.spans for hour in hours), strict=True))), hours[-1].end_s - begin_s
+    spans = spans._replace(absent=spans.absent + length_s - sum(spans))
     sizes = [hour.step_s for hour in hours if hour.step_s is not None]
     chained = [number for hour in hours for number in (hour.chain_first, hour.chain_last) if number is not None]
     return Account(
         begin_s,
-        DAY,
+        length_s,
         spans,
         sum(hour.audits for hour in hours),
         extreme(min, *(hour.earliest_s for hour in hours)),
@@ -176,6 +187,7 @@ def day_of(begin_s: int, hours: Sequence[Account]) -> Account:
         merged(one for hour in hours for one in hour.excursions),
         min(chained, default=None),
         max(chained, default=None),
+        next((hour.chain_head for hour in reversed(hours) if hour.chain_head is not None), None),
     )
 
 
@@ -204,25 +216,25 @@ def _step_times(events: Iterable[Event]) -> list[int]:
     return sorted(utc_ns // NS_PER_S for utc_ns in known if utc_ns is not None)
 
 
-def _inside(parts: Iterable[Stretch], begin_s: int, end_s: int) -> Iterator[Stretch]:
-    """Yield the parts from the beginning of a period on; the last one may end later. What precedes all is absent."""
+def _inside(parts: Sequence[Stretch], begin_s: int, end_s: int) -> Iterator[Stretch]:
+    """Yield the parts of a period, the last one to its own end; time before and after all of them is absent."""
     known_s = begin_s
-    is_first = True
-    for part in parts:
-        if is_first and part.begin_s > begin_s:
-            yield Stretch(begin_s, min(part.begin_s, end_s), "absent")
-        is_first = False
-        if part.end_s > begin_s and part.begin_s < end_s:
-            yield part._replace(begin_s=max(part.begin_s, begin_s))
-        known_s = max(known_s, part.end_s)
-    if known_s < end_s:
-        yield Stretch(known_s, end_s, "absent")
+    for part in parts[bisect_right(parts, begin_s, key=lambda one: one.end_s) :]:
+        if part.begin_s >= end_s:
+            break
+        yield from _absent(known_s, part.begin_s)
+        yield part._replace(begin_s=max(part.begin_s, begin_s))
+        known_s = part.end_s
+    yield from _absent(known_s, end_s)
 
 
-def _judging(moments: Sequence[Moment], parts: Sequence[Stretch], begin_s: int, end_s: int) -> Iterator[Moment]:
+def _absent(begin_s: int, end_s: int) -> Iterator[Stretch]:
+    if begin_s < end_s:
+        yield Stretch(begin_s, end_s, "absent")
+
+
+def _judging(moments: Sequence[Moment], parts: Sequence[Stretch], first: int, last: int) -> Iterator[Moment]:
     """Yield the records of a period, and those before and after it whose verdicts its first and last seconds have."""
-    first = bisect_left(moments, begin_s, key=lambda one: one.utc_s)
-    last = bisect_left(moments, end_s, key=lambda one: one.utc_s)
     begins = [part.begin_s for part in parts if part.state in _JUDGED]
     if first and begins and (first == len(moments) or begins[0] < moments[first].utc_s):
         yield moments[first - 1]
@@ -231,8 +243,8 @@ def _judging(moments: Sequence[Moment], parts: Sequence[Stretch], begin_s: int, 
         yield moments[last]
 
 
-def _length(part: Stretch, begin_s: int, end_s: int) -> int:
-    return max(0, min(part.end_s, end_s) - max(part.begin_s, begin_s))
+def _length(part: Stretch, end_s: int) -> int:
+    return min(part.end_s, end_s) - part.begin_s
 
 
 def _counted(numbers: Iterable[int]) -> Counts:
@@ -246,13 +258,12 @@ def _summed(counts: Iterable[Counts]) -> Counts:
     return tuple(sorted(total.items()))
 
 
-def _in_force(moments: Sequence[Moment], begin_s: int, end_s: int, before: Account | None) -> Iterator[InForce]:
+def _in_force(moments: Sequence[Moment], begin_s: int, before: Account | None) -> Iterator[InForce]:
     """Yield what was in force at the beginning of a period, by the record before it, and what changed it."""
-    known = [(one.utc_s, one.facts.in_force) for one in moments if one.utc_s < end_s]
+    known = [(one.utc_s, one.facts.in_force) for one in moments]
     if before is not None and before.in_force:
         known.insert(0, (begin_s, before.in_force[-1]))
-    dated = (one._replace(since_s=max(at_s, begin_s)) for at_s, one in known if one is not None)
-    yield from _changes(dated)
+    yield from _changes(one._replace(since_s=max(at_s, begin_s)) for at_s, one in known if one is not None)
 
 
 def _changes(found: Iterable[InForce]) -> Iterator[InForce]:

@@ -74,6 +74,13 @@ class StampHistory(NamedTuple):
         return host_ns if is_credible and not (is_own and ago_ns < UNSTAMPED_WAIT_NS) else None
 
 
+class CloseAccounts(NamedTuple):
+    """Close the hours and days that are over, in bounded pieces, and enqueue their points. `utc_ns`: the true time."""
+
+    host: HostIdentity
+    utc_ns: int
+
+
 class Emit(NamedTuple):
     """Send a record and events to every output."""
 
@@ -104,5 +111,15 @@ class Log(NamedTuple):
 
 
 Action = (
-    StartPoll | ObserveHost | StoreAudit | StoreEvents | StampHistory | Emit | WakeDelivery | Prune | SaveStatus | Log
+    StartPoll
+    | ObserveHost
+    | StoreAudit
+    | StoreEvents
+    | StampHistory
+    | CloseAccounts
+    | Emit
+    | WakeDelivery
+    | Prune
+    | SaveStatus
+    | Log
 )

@@ -11,7 +11,7 @@ from ntpaudit.core.ntp.sources import is_loopback
 from ntpaudit.core.observation import KernelState, Observation, SourceFailure, Unavailable
 from ntpaudit.core.record import Health, Record
 from ntpaudit.core.schedule import CONFIRM_S, POOL_RETRY_S, PUT_OFF_S, earliest_allowed
-from ntpaudit.core.units import NS_PER_S, format_duration
+from ntpaudit.core.units import HOUR_S, NS_PER_S, format_duration
 
 HOST_CONTEXT_EVERY_NS = 300 * NS_PER_S  # local audits search for time daemons this often, and if one has ended
 PRUNE_EVERY_NS = 3600 * NS_PER_S
@@ -90,7 +90,7 @@ def _audit(state: AgentState, event: agent_events.Observed) -> Decided:
         state = state._replace(context_ns=now_ns, polls=state.polls._replace(is_running=False, has_polled=True))
         state, saved = _save_status(state)
     state, pruned = _prune_if_due(state, observation.taken)
-    return state, (*to_do, actions.WakeDelivery(), *saved, *pruned)
+    return state, (*to_do, *_close_if_due(state, event.report), actions.WakeDelivery(), *saved, *pruned)
 
 
 def _judge(state: AgentState, event: agent_events.Observed, settings: AuditSettings) -> Decided:
@@ -236,6 +236,14 @@ def _schedule_sources(state: AgentState, observation: Observation) -> AgentState
         has_servers=network_ns is not None, has_pools=pool_ns is not None, is_loopback=are_local
     )
     return state.with_settings(settings, now_ns)
+
+
+def _close_if_due(state: AgentState, report: agent_events.ShellReport) -> tuple[Action, ...]:
+    """Close the hours that ended before this audit, if its true time is known: no record of them can follow (AC4)."""
+    utc_ns = None if state.record is None else state.record.utc_ns
+    if utc_ns is None or (report.closed_s is not None and utc_ns < (report.closed_s + HOUR_S) * NS_PER_S):
+        return ()
+    return (actions.CloseAccounts(state.identity, utc_ns),)
 
 
 def _prune_if_due(state: AgentState, now: ClockReading) -> Decided:

@@ -16,6 +16,7 @@ class ShellReport(NamedTuple):
     - `oldest_ns`: the stamp of the oldest record that waits for delivery; `dropped`: how many were ever dropped.
     - `database`: the database's clock by its last reply.
     - `is_stored`: the state is stored in a file.
+    - `closed_s`: the true time up to which hours are closed; None before the first record with a true time.
     """
 
     health: Health = Health()
@@ -23,6 +24,7 @@ class ShellReport(NamedTuple):
     dropped: int = 0
     database: DatabaseClock | None = None
     is_stored: bool = True
+    closed_s: int | None = None
 
 
 class Started(NamedTuple):

@@ -35,7 +35,7 @@ class SimulatedFleet:
             for audit in agent.advance(until_ns):
                 if audit.utc_ns > self._written_ns.get(audit.record.host.name, -1):
                     self._writer.write(audit)
-                    self.points += 1 + len(audit.record.sources) + len(audit.events)
+                    self.points += audit.points
             on_host()
         self._writer.flush()
 

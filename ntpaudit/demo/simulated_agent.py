@@ -5,7 +5,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from ntpaudit import __version__
-from ntpaudit.core.actions import ObserveHost, StartPoll, StoreAudit, StoreEvents
+from ntpaudit.core.accounts import Account
+from ntpaudit.core.actions import CloseAccounts, ObserveHost, StartPoll, StoreAudit, StoreEvents
 from ntpaudit.core.agent import handle
 from ntpaudit.core.agent_events import AgentEvent, ClockSet, Observed, Started, TimePassed
 from ntpaudit.core.agent_state import AgentSettings, first_state
@@ -15,7 +16,8 @@ from ntpaudit.core.events import Event
 from ntpaudit.core.observation import Observation, SourceObservation
 from ntpaudit.core.policy import DEFAULT_PROFILE, PROFILES
 from ntpaudit.core.record import Labels, Record
-from ntpaudit.core.units import NS_PER_S
+from ntpaudit.core.units import HOUR_S, NS_PER_S
+from ntpaudit.demo.accounts import SimulatedAccounts
 from ntpaudit.demo.host import SimulatedHost, build_host
 from ntpaudit.demo.scenario import ENV, HostSpec, Reboot, Scenario, Source
 
@@ -24,12 +26,22 @@ Query = Callable[[SimulatedHost, Sequence[Source]], tuple[SourceObservation, ...
 
 
 class SimulatedAudit(NamedTuple):
-    """The result of one audit, its true time, and how far the host's clock was behind at that time."""
+    """The result of one audit, its true time, and how far the host's clock was behind at that time.
+
+    `accounts` are those of the hours and days that it closes.
+    """
 
     record: Record
     events: tuple[Event, ...]
     utc_ns: int
     behind_ns: int
+    accounts: tuple[Account, ...] = ()
+
+    @property
+    def points(self) -> int:
+        """How many points are written of it."""
+        excursions = sum(len(account.excursions) for account in self.accounts if account.length_s == HOUR_S)
+        return 1 + len(self.record.sources) + len(self.events) + len(self.accounts) + excursions
 
 
 class SimulatedAgent:
@@ -46,6 +58,7 @@ class SimulatedAgent:
         self._changes = [(scenario.end_ns - round(event.ago_s * NS_PER_S), event.what) for event in spec.events]
         self._audits: list[SimulatedAudit] = []
         self._unsent: tuple[Event, ...] = ()
+        self._accounts = SimulatedAccounts()
         self._start(None)
 
     def _start(self, stored: ClockState | None) -> None:
@@ -87,15 +100,18 @@ class SimulatedAgent:
             match action:
                 case StartPoll():
                     sources = self._query(self._host, self._spec.sources)
-                    self._handle(Observed(self._observe(sources), "network"))
+                    self._handle(Observed(self._observe(sources), "network", self._accounts.report))
                 case ObserveHost():
-                    self._handle(Observed(self._observe(()), "local"))
+                    self._handle(Observed(self._observe(()), "local", self._accounts.report))
                 case StoreEvents(_, events):
                     self._unsent += events
-                case StoreAudit(_, record, events):
+                case StoreAudit(observation, record, events):
                     utc_ns, behind_ns = self._host.utc_ns, self._host.behind_ns
                     self._audits.append(SimulatedAudit(record, self._unsent + events, utc_ns, behind_ns))
+                    self._accounts.store(observation.taken, record, self._audits[-1].events)
                     self._unsent = ()
+                case CloseAccounts():
+                    self._audits[-1] = self._audits[-1]._replace(accounts=self._accounts.close())
 
     def _observe(self, sources: tuple[SourceObservation, ...]) -> Observation:
         host = self._host

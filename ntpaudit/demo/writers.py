@@ -10,7 +10,7 @@ from ntpaudit.core.delivery import FIX_401, Delivered, DeliveryFailure, Refused,
 from ntpaudit.demo.simulated_agent import SimulatedAudit
 from ntpaudit.errors import OutputError
 from ntpaudit.fleet.demo_store import DemoStore
-from ntpaudit.formats.line_protocol import points, render, stamp_lines
+from ntpaudit.formats.line_protocol import account_points, points, render, render_account, stamp_lines
 from ntpaudit.net.answers import WEB_PAGE
 from ntpaudit.net.influxdb import InfluxTransport
 
@@ -38,6 +38,8 @@ class StoreWriter:
     def write(self, audit: SimulatedAudit) -> None:
         """Store an audit."""
         self._store.write(points(audit.record, audit.events), audit.utc_ns)
+        for account in audit.accounts:
+            self._store.write(account_points(account, audit.record.host), audit.utc_ns)
 
     def flush(self) -> None:
         """Nothing is buffered."""
@@ -70,6 +72,7 @@ class InfluxWriter:
         """Render an audit; write when a batch is full."""
         text = render(audit.record, audit.events)
         text = text if audit.record.utc_ns is not None else stamp_lines(text, audit.utc_ns)
+        text += "".join(render_account(account, audit.record.host) for account in audit.accounts)
         self._lines += text.splitlines(keepends=True)
         if len(self._lines) >= BATCH_LINES:
             self.flush()

@@ -92,6 +92,63 @@ class SourceRow(NamedTuple):
     offset_s: RawValue
 
 
+class AccountRow(NamedTuple):
+    """A point of `ntpaudit_hour` or `ntpaudit_day`, stamped with the beginning of the period."""
+
+    host: RawValue
+    site: RawValue
+    env: RawValue
+    begin_ns: int
+    within_s: RawValue = None
+    unproven_s: RawValue = None
+    beyond_s: RawValue = None
+    unmeasured_s: RawValue = None
+    absent_s: RawValue = None
+    off_s: RawValue = None
+    audits: RawValue = None
+    earliest_s: RawValue = None
+    latest_s: RawValue = None
+    bound_s: RawValue = None
+    steps: RawValue = None
+    step_s: RawValue = None
+    queried_min: RawValue = None
+    queried_median: RawValue = None
+    usable_min: RawValue = None
+    usable_median: RawValue = None
+    two_sources_s: RawValue = None
+    three_sources_s: RawValue = None
+    raised: RawValue = None
+    cleared: RawValue = None
+    changes: RawValue = None
+    profile: RawValue = None
+    warning_s: RawValue = None
+    critical_s: RawValue = None
+    config_sha256: RawValue = None
+    version: RawValue = None
+    chain_first: RawValue = None
+    chain_last: RawValue = None
+    chain_head: RawValue = None
+
+
+class ExcursionRow(NamedTuple):
+    """A point of `ntpaudit_excursion`, stamped with its beginning."""
+
+    host: RawValue
+    site: RawValue
+    env: RawValue
+    state: RawValue
+    begin_ns: int
+    duration_s: RawValue = None
+    open: RawValue = None
+    proved_s: RawValue = None
+    possible_s: RawValue = None
+    earliest_s: RawValue = None
+    latest_s: RawValue = None
+    accepted: RawValue = None
+    findings: RawValue = None
+    cause: RawValue = None
+
+
 class Table(NamedTuple):
     """A measurement: its name, the tags and fields that are read, and the type of its rows: tags, timestamp, fields.
 
@@ -114,6 +171,9 @@ CLOCK = Table("ntpaudit_clock", ("host", "site", "env"), ClockRow._fields[4:], C
 EVENT = Table("ntpaudit_event", ("host", "kind"), EventRow._fields[3:], EventRow)
 STEPS = EVENT._replace(kinds=STEP_KINDS)
 SOURCE = Table("ntpaudit_source", ("host", "source"), SourceRow._fields[3:], SourceRow)
+HOUR = Table("ntpaudit_hour", CLOCK.tags, AccountRow._fields[4:], AccountRow)
+DAY = HOUR._replace(name="ntpaudit_day")
+EXCURSION = Table("ntpaudit_excursion", (*CLOCK.tags, "state"), ExcursionRow._fields[5:], ExcursionRow)
 BOUND_FIELDS = ("earliest_s", "latest_s")  # the interval that contains the offset
 TEXT_FIELDS = frozenset({"daemon", "daemon_follows", "chain_head"})
 _LISTED_FIELDS = (

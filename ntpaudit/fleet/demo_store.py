@@ -17,7 +17,7 @@ from ntpaudit.core.fleet.severity import AHEAD_S
 from ntpaudit.core.units import NS_PER_S
 from ntpaudit.errors import ReadError, StoreError
 from ntpaudit.files import find, replacing, unwritable
-from ntpaudit.fleet.decode import CLOCK, EVENT, SOURCE, Sighting, Table, names_of
+from ntpaudit.fleet.decode import CLOCK, DAY, EVENT, EXCURSION, HOUR, SOURCE, Sighting, Table, names_of
 from ntpaudit.fleet.reader import Reader, Window
 from ntpaudit.formats.line_protocol import Point
 from ntpaudit.render.text_safety import tag_value
@@ -26,9 +26,9 @@ _APPLICATION_ID = 0x6E747061  # "ntpa", in the header of the file (https://www.s
 _APPLICATION_ID_AT = 68
 _MAGIC = b"SQLite format 3\0"
 _HEADER_OCTETS = 100
-_VERSION = 7
+_VERSION = 8
 _BATCH = 5000
-_TABLES = {table.name: table for table in (CLOCK, EVENT, SOURCE)}
+_TABLES = {table.name: table for table in (CLOCK, EVENT, SOURCE, HOUR, DAY, EXCURSION)}
 
 
 def _short(table: Table) -> str:

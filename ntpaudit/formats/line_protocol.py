@@ -8,15 +8,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from math import inf, isfinite
 from typing import NamedTuple
 
+from ntpaudit.core.accounts import Account, least, median
 from ntpaudit.core.checks.approval import is_followed_against_policy
 from ntpaudit.core.checks.rule import Finding
 from ntpaudit.core.clock.database_clock import MAX_STAMP_DISPUTE_S
 from ntpaudit.core.clock.readings import MAX_DRIFT_PPM
 from ntpaudit.core.events import Event
+from ntpaudit.core.excursions import Excursion
 from ntpaudit.core.observation import STATUSES, host_label
 from ntpaudit.core.policy import VERDICTS
 from ntpaudit.core.record import HostIdentity, Record, SourceRecord
-from ntpaudit.core.units import NS_PER_S
+from ntpaudit.core.units import HOUR_S, NS_PER_S
 from ntpaudit.render.text_safety import one_line
 
 Value = float | int | str | None
@@ -63,6 +65,22 @@ def event_points(host: HostIdentity, events: Sequence[Event], record: Record | N
         yield Point("ntpaudit_event", {**host_tags(host), "kind": event.kind}, _event(event) | disputed, stamp_ns)
 
 
+def account_points(account: Account, host: HostIdentity) -> Iterator[Point]:
+    """Return the points of an hour or a day, stamped with its beginning, and of the excursions in an hour.
+
+    They have the names that were in force at the end of the period, else those of `host`.
+    """
+    names = account.in_force[-1] if account.in_force else None
+    if names is not None:
+        host = HostIdentity(names.host, names.site, names.env, names.machine_id, None)
+    is_hour = account.length_s == HOUR_S
+    stamp_ns = account.begin_s * NS_PER_S
+    yield Point("ntpaudit_hour" if is_hour else "ntpaudit_day", host_tags(host), _account(account), stamp_ns)
+    for one in account.excursions if is_hour else ():
+        tags = {**host_tags(host), "state": one.state}
+        yield Point("ntpaudit_excursion", tags, _excursion(one), one.begin_s * NS_PER_S)
+
+
 def stamp_of(record: Record) -> int | None:
     """Return the timestamp of a record's points: the corrected time, None if that is unknown.
 
@@ -106,6 +124,11 @@ def render_unstamped(record: Record, events: Sequence[Event]) -> str:
 def render_events(host: HostIdentity, events: Sequence[Event], last: Record | None = None) -> str:
     """Write what happened on a host since its last record; what has no true time has no stamp."""
     return "".join(map(_line, event_points(host, events, last)))
+
+
+def render_account(account: Account, host: HostIdentity) -> str:
+    """Write the lines of an hour or a day, and of the excursions in an hour."""
+    return "".join(map(_line, account_points(account, host)))
 
 
 def stamp_lines(lines: str, stamp_ns: int) -> str:
@@ -214,6 +237,54 @@ def _clock(record: Record) -> dict[str, Value]:
             "oldest_undelivered_s": _float(health.oldest_s),
         }
     return fields
+
+
+def _account(account: Account) -> dict[str, Value]:
+    fields: dict[str, Value] = {f"{name}_s": seconds for name, seconds in account.spans._asdict().items()}
+    fields |= {
+        "audits": account.audits,
+        "earliest_s": account.earliest_s,
+        "latest_s": account.latest_s,
+        "bound_s": account.bound_s,
+        "steps": account.steps,
+        "step_s": account.step_s,
+        "queried_min": least(account.queried),
+        "queried_median": _float(median(account.queried)),
+        "usable_min": least(account.usable),
+        "usable_median": _float(median(account.usable)),
+        "two_sources_s": account.two_sources_s,
+        "three_sources_s": account.three_sources_s,
+        "raised": account.raised,
+        "cleared": account.cleared,
+        "changes": max(0, len(account.in_force) - 1),
+        "chain_first": account.chain_first,
+        "chain_last": account.chain_last,
+        "chain_head": account.chain_head,
+    }
+    if account.in_force:
+        last = account.in_force[-1]
+        fields |= {
+            "profile": last.profile.name,
+            "warning_s": float(last.profile.warning_s),
+            "critical_s": float(last.profile.critical_s),
+            "config_sha256": last.config_sha256,
+            "version": last.version,
+        }
+    return fields
+
+
+def _excursion(excursion: Excursion) -> dict[str, Value]:
+    return {
+        "duration_s": excursion.duration_s,
+        "open": int(excursion.is_open),
+        "proved_s": float(excursion.proved_s),
+        "possible_s": _float(excursion.possible_s),
+        "earliest_s": _float(excursion.earliest_s),
+        "latest_s": _float(excursion.latest_s),
+        "accepted": int(excursion.is_accepted),
+        "findings": " ".join(excursion.findings) or None,
+        "cause": excursion.cause,
+    }
 
 
 def _float(value: float | None) -> float | None:

@@ -11,7 +11,8 @@ from ntpaudit.core.units import direction, format_duration, format_utc
 from ntpaudit.formats.json_record import json_line
 from ntpaudit.render.terminal import SEVERITY_COLOURS, Paint
 from ntpaudit.render.text_safety import csv_cell, decimal, one_line
-from ntpaudit.store.queries import Audit, Hour, StoredEvent
+from ntpaudit.store.audits import StoredEvent
+from ntpaudit.store.queries import Audit, Hour
 
 HOUR_SCHEMA = "ntpaudit.hour/1"
 EVENT_SCHEMA = "ntpaudit.event/1"

@@ -1,81 +1,249 @@
-"""A history's time accounted for: what each of its hours consisted of, second by second (AC1, AC2)."""
+"""The accounts of a history: an hour and a UTC day is closed once it is over, and again if late stamps change it.
+
+An account follows from the rows of its time alone, so the agent that closes an hour and a command that reads a history
+without accounts get the same one.
+"""
 
 import sqlite3
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import groupby, pairwise
+from typing import Any
 
-from ntpaudit.core.accounting import Moment, Spans, by_hour, stretches
-from ntpaudit.core.policy import VERDICTS
+from ntpaudit.core.accounting import Unplaced, placed
+from ntpaudit.core.accounts import DAY, Account, account_of, day_of, ended_hours, timeline
 from ntpaudit.core.units import HOUR_S, NS_PER_S
+from ntpaudit.store import chain, outbox
+from ntpaudit.store.account_rows import first_id_at, first_stamped_s, last_stamped_id, read_events, read_page
+from ntpaudit.store.audits import stamp_audits
+from ntpaudit.store.compression import pack_text
+from ntpaudit.store.outbox import OutboxEntry
+from ntpaudit.store.rows import Damage, read_json, read_rows
+from ntpaudit.store.serialization import plain, to_json
 
-DEFAULT_LOCAL_S = 60.0  # the local interval of records that do not say theirs
+PAGE = 500  # how many records are read at once
+_NEVER = 1 << 62
 
-
-class _Row(NamedTuple):
-    """The columns of an audit that place it in time."""
-
-    utc_ns: int | None
-    host_ns: int
-    boot_id: str | None
-    boottime_ns: int
-    suspended_ns: int
-    verdict: int
-    local_s: float | None
-
-
-def read_accounts(connection: sqlite3.Connection, until_ns: int) -> dict[int, Spans]:
-    """Return the spans of every hour up to a true time, by its beginning in seconds; damaged rows count for nothing."""
-    until_s = until_ns // NS_PER_S
-    (first_id,) = connection.execute("SELECT MIN(id) FROM audits").fetchone()
-    hours = by_hour(stretches(_moments(connection), _steps(connection), until_s), until_s)
-    if first_id is not None and first_id > 1 and hours:  # the records of a part of the first hour were deleted
-        del hours[min(hours)]
-    return hours
+EntryOf = Callable[[Account], OutboxEntry] | None
+"""Makes the outbox entry of an account; None if nothing is delivered."""
 
 
-def _moments(connection: sqlite3.Connection) -> Iterator[Moment]:
-    """Yield every record of the agent at its true time, in order.
+def closed_s(connection: sqlite3.Connection) -> int | None:
+    """Return the end of the last hour that is closed; before the first one, the hour of the first true time, if any."""
+    (begin_s,) = connection.execute("SELECT MAX(begin_s) FROM accounts WHERE length_s = ?", (HOUR_S,)).fetchone()
+    if begin_s is not None:
+        return int(begin_s) + HOUR_S
+    first_s = first_stamped_s(connection)
+    return None if first_s is None else _floor(first_s, HOUR_S)
 
-    A record without one is placed by its uptime, where any record of its boot has a true time; of a boot that was never
-    measured it is placed by the host's clock, if that lies between the records before and after.
+
+def close_hours(connection: sqlite3.Connection, entry_of: EntryOf) -> bool:
+    """Close the next hours that are over, and the days that end with them; return whether there were any."""
+    before = next(_hours_back(connection), None)
+    return _close(connection, list(_ended(connection, before)), before, entry_of) is not before
+
+
+def stamp(connection: sqlite3.Connection, boot_id: str | None, boot_ns: int, entry_of: EntryOf) -> None:
+    """Stamp the latest audits and events of a boot, and close the hours again that this changes."""
+    changed, end_s = stamp_audits(connection, boot_id, boot_ns), closed_s(connection)
+    if changed is None or end_s is None:
+        return
+    first_id, first_ns = changed
+    hours = _hours_back(connection)
+    before = next((one for one in hours if one.end_s * NS_PER_S <= first_ns and _last_id(one) < first_id), None)
+    while before is None or before.end_s < end_s:
+        hours_again = [account for account in _ended(connection, before) if account.end_s <= end_s]
+        if not hours_again:
+            return  # the records are deleted
+        before = _close(connection, hours_again, before, entry_of)
+
+
+def _close(
+    connection: sqlite3.Connection, accounts: Sequence[Account], before: Account | None, entry_of: EntryOf
+) -> Account | None:
+    """Store the accounts of hours, and those of the days that end with them; return the last one."""
+    for account in accounts:
+        before = _chained(connection, account, before)
+        _keep(connection, before, entry_of)
+        if before.end_s % DAY == 0:
+            for day in _days(_stored(connection, HOUR_S, before.end_s - DAY, before.end_s)):
+                _keep(connection, day, entry_of)
+    return before
+
+
+def _keep(connection: sqlite3.Connection, account: Account, entry_of: EntryOf) -> None:
+    """Store an account, add it to the chain and enqueue its points, unless it is stored already."""
+    key, packed = (account.length_s, account.begin_s), pack_text(to_json(plain(account)))
+    stored = connection.execute("SELECT account FROM accounts WHERE length_s = ? AND begin_s = ?", key).fetchone()
+    if stored == (packed,):
+        return
+    connection.execute("INSERT OR REPLACE INTO accounts VALUES (?, ?, ?)", (*key, packed))
+    chain.append(connection, "hour" if account.length_s == HOUR_S else "day", account.begin_s)
+    if entry_of is not None:
+        outbox.enqueue(connection, entry_of(account), None)
+
+
+def _hours_back(connection: sqlite3.Connection, until_s: int = _NEVER) -> Iterator[Account]:
+    """Yield the accounts of hours that end by then, the newest first; a damaged one is omitted."""
+    begin_s = until_s - HOUR_S + 1
+    while row := connection.execute(
+        "SELECT begin_s, account FROM accounts WHERE length_s = ? AND begin_s < ? ORDER BY begin_s DESC LIMIT 1",
+        (HOUR_S, begin_s),
+    ).fetchone():
+        begin_s, packed = row
+        yield from read_rows(_account, [(packed,)], _ignore, "account")
+
+
+def _ended(connection: sqlite3.Connection, before: Account | None, since_s: int | None = None) -> Iterator[Account]:
+    """Yield the next hours that are over: those that end in the next page of records that ends any.
+
+    They follow an account; without one they begin at `since_s`, else with the history.
     """
-    rows = connection.execute(
-        "SELECT utc_ns, host_ns, boot_id, boottime_ns, suspended_ns, verdict, local_s FROM audits"
-        " WHERE kind IN ('network', 'local') AND typeof(verdict) = 'integer' AND verdict BETWEEN 0 AND 3"
-        " AND typeof(host_ns) = 'integer' AND typeof(boottime_ns) = 'integer' AND typeof(suspended_ns) = 'integer'"
-        " AND typeof(utc_ns) IN ('integer', 'null') AND typeof(local_s) IN ('real', 'null') ORDER BY id"
+    ids, rows = list[int](), list[Unplaced]()
+    next_id, begin_s = _begin(connection, before, since_s)
+    while page := read_page(connection, next_id, PAGE):
+        ids += [audit_id for audit_id, _ in page]
+        rows += [row for _, row in page]
+        next_id = ids[-1] + 1
+        known = [row.utc_ns // NS_PER_S for row in rows if row.utc_ns is not None]
+        if known and begin_s is None:
+            begin_s = _floor(next(placed(rows)).utc_s, HOUR_S)
+            if ids[0] > 1:  # records of a part of the first hour were deleted
+                begin_s += HOUR_S
+        if known and begin_s is not None and max(known) >= begin_s + HOUR_S:
+            yield from ended_hours(rows, ids, read_events(connection, min(known), max(known)), begin_s, before)
+            return
+
+
+def _begin(connection: sqlite3.Connection, before: Account | None, since_s: int | None) -> tuple[int, int | None]:
+    """Return the id of the first record that the next hour needs, and when that hour begins, if that is known."""
+    if before is not None:
+        return last_stamped_id(connection, _last_id(before)) or 0, before.end_s
+    if since_s is not None:
+        begin_s = _floor(since_s, HOUR_S)
+        first_id = last_stamped_id(connection, first_id_at(connection, "audits", begin_s * NS_PER_S))
+        if first_id is not None:
+            return first_id, begin_s
+    return 0, None
+
+
+def _last_id(account: Account) -> int:
+    return account.rows[1] if account.rows is not None and len(account.rows) == 2 else 0
+
+
+def _chained(connection: sqlite3.Connection, account: Account, before: Account | None) -> Account:
+    """Return an account with the numbers of the first and the last entry of the chain that its time has."""
+    if not account.audits or account.rows is None:
+        return account
+    entry = "SELECT sequence FROM chain WHERE sequence > ? AND kind = 'record' AND row >= ? ORDER BY sequence LIMIT 1"
+    after = 0 if before is None or before.chain_last is None else before.chain_last
+    first = connection.execute(entry, (after, account.rows[0] + (before is not None))).fetchone()
+    end = first and connection.execute(entry, (first[0], account.rows[1])).fetchone()
+    if not end:
+        return account
+    head = connection.execute("SELECT hex(head) FROM chain WHERE sequence = ?", (end[0] - 1,)).fetchone()
+    return account._replace(
+        chain_first=first[0], chain_last=end[0] - 1, chain_head=None if head is None else str(head[0]).lower()
     )
-    boot: list[_Row] = []
-    last_s = 0
-    for row in map(_Row._make, rows):
-        if boot and row.boot_id != boot[0].boot_id:
-            for moment in _of_boot(boot, last_s, row):
-                last_s = moment.utc_s
-                yield moment
-            boot = []
-        boot.append(row)
-    yield from _of_boot(boot, last_s, None)
 
 
-def _of_boot(boot: list[_Row], last_s: int, after: _Row | None) -> Iterator[Moment]:
-    known = [row.utc_ns - row.boottime_ns for row in boot if row.utc_ns is not None]
-    began_ns = known[0] if known else None
-    for row in boot:
-        if row.utc_ns is not None:
-            began_ns = row.utc_ns - row.boottime_ns
-        at_ns = row.host_ns if began_ns is None else began_ns + row.boottime_ns
-        end_ns = None if after is None else after.utc_ns
-        if known or (last_s < at_ns // NS_PER_S and (end_ns is None or at_ns < end_ns)):
-            local_s = row.local_s if row.local_s and 0 < row.local_s < HOUR_S * 24 * 366 else DEFAULT_LOCAL_S
-            up_s, slept_s = row.boottime_ns / NS_PER_S, row.suspended_ns / NS_PER_S
-            yield Moment(at_ns // NS_PER_S, row.boot_id, up_s, slept_s, VERDICTS[row.verdict], local_s)
+def read_accounts(
+    connection: sqlite3.Connection,
+    length_s: int,
+    since_s: int,
+    until_s: int,
+    now_s: int,
+    damage: Damage = lambda what: None,
+) -> Iterator[Account]:
+    """Yield the accounts of the hours or days that overlap a period; of the last one what is over `now_s`.
+
+    Those that are closed are read; the others follow from the records. Time of which nothing is known is omitted.
+    """
+    until_s = min(until_s, now_s)
+    if length_s == HOUR_S:
+        yield from _hours(connection, since_s, until_s, now_s, damage)
+        return
+    open_s = _floor(since_s, DAY)
+    for day in _stored(connection, DAY, since_s, until_s, damage):
+        if open_s < day.begin_s:
+            yield from _days(_hours(connection, open_s, day.begin_s, now_s, damage))
+        yield day
+        open_s = day.end_s
+    if open_s < until_s:
+        yield from _days(_hours(connection, open_s, min(_floor(until_s - 1, DAY) + DAY, now_s), now_s, damage))
 
 
-def _steps(connection: sqlite3.Connection) -> list[int]:
-    """Return when the clock was set, in order, without the steps of an unknown moment, while no agent watched."""
-    rows = connection.execute(
-        "SELECT utc_ns FROM events WHERE kind IN ('step-back', 'step-forward') AND raised = 1"
-        " AND typeof(utc_ns) = 'integer'"
-        " AND NOT (json_valid(detail) AND IFNULL(json_extract(detail, '$.while_down'), 0)) ORDER BY utc_ns"
-    )
-    return [utc_ns // NS_PER_S for (utc_ns,) in rows]
+def _days(hours: Iterable[Account]) -> Iterator[Account]:
+    """Yield the sums of days; without those of which an hour is missing, unless it precedes the whole history."""
+    for begin_s, group in groupby(hours, key=lambda hour: _floor(hour.begin_s, DAY)):
+        found = list(group)
+        follow = all(one.end_s == other.begin_s for one, other in pairwise(found))
+        is_first = found[0].rows is not None and found[0].rows[0] == 1
+        if follow and (found[0].begin_s == begin_s or is_first):
+            yield day_of(begin_s, found)
+
+
+def _hours(connection: sqlite3.Connection, since_s: int, until_s: int, now_s: int, damage: Damage) -> Iterator[Account]:
+    before = None
+    for before in _stored(connection, HOUR_S, since_s, until_s, damage):
+        yield before
+    if before is None and _has_accounts(connection):
+        before = next((one for one in _hours_back(connection, until_s) if one.end_s > since_s - HOUR_S), None)
+    while found := list(_ended(connection, before, since_s)):
+        for before in found:
+            if since_s - HOUR_S < before.begin_s < until_s:
+                yield before
+        if found[-1].end_s >= until_s:
+            return
+    yield from _open_hours(connection, before, since_s, until_s, now_s)
+
+
+def _open_hours(
+    connection: sqlite3.Connection, before: Account | None, since_s: int, until_s: int, now_s: int
+) -> Iterator[Account]:
+    """Yield the accounts of the time since the last hour that is over, the last one up to `now_s`."""
+    first_id, begin_s = _begin(connection, before, since_s)
+    page = read_page(connection, first_id, -1)
+    rows = [row for _, row in page]
+    known = [row.utc_ns // NS_PER_S for row in rows if row.utc_ns is not None]
+    if not known:
+        return
+    around = timeline(rows, read_events(connection, min(known), max(now_s, *known)), now_s)
+    if begin_s is None:
+        begin_s = _floor(around.moments[0].utc_s, HOUR_S) + HOUR_S * (page[0][0] > 1)
+    for hour_s in range(begin_s, until_s, HOUR_S):
+        before = account_of(around, hour_s, min(hour_s + HOUR_S, now_s), before)._replace(
+            rows=(page[0][0], page[-1][0])
+        )
+        if before.end_s > since_s:
+            yield before
+
+
+def _stored(
+    connection: sqlite3.Connection, length_s: int, since_s: int, until_s: int, damage: Damage = lambda what: None
+) -> Iterator[Account]:
+    if _has_accounts(connection):
+        rows = connection.execute(
+            "SELECT account FROM accounts WHERE length_s = ? AND begin_s > ? AND begin_s < ? ORDER BY begin_s",
+            (length_s, since_s - length_s, until_s),
+        ).fetchall()
+        yield from read_rows(_account, rows, damage, "account")
+
+
+def _has_accounts(connection: sqlite3.Connection) -> bool:
+    """Whether the file has accounts; one of an older version has none."""
+    return connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'accounts'").fetchone() is not None
+
+
+def _account(row: Sequence[Any]) -> Account:
+    account = read_json(Account, row[0])
+    if sum(account.spans) != account.length_s:
+        raise ValueError("the parts of the account do not add up")
+    return account
+
+
+def _ignore(what: str) -> None:
+    """Take no notice of a damaged row: the hours after it are closed again."""
+
+
+def _floor(time_s: int, length_s: int) -> int:
+    return time_s // length_s * length_s

@@ -2,16 +2,28 @@
 
 import sqlite3
 from collections.abc import Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from ntpaudit.core.checks.rule import LEVEL_SEVERITY
 from ntpaudit.core.events import Event
 from ntpaudit.core.observation import Observation
-from ntpaudit.core.policy import VERDICTS
+from ntpaudit.core.policy import VERDICTS, Severity
 from ntpaudit.core.record import AuditKind, Record
 from ntpaudit.core.units import HOUR_S, NS_PER_S
 from ntpaudit.store import chain
 from ntpaudit.store.compression import pack_text
-from ntpaudit.store.rows import ROW_ERRORS, clean_text, fit_int64, insert, marks, read_json, read_record
+from ntpaudit.store.rows import (
+    ROW_ERRORS,
+    clean_text,
+    fit_int64,
+    insert,
+    marks,
+    parse_json,
+    read_json,
+    read_record,
+    whole_number,
+)
 from ntpaudit.store.serialization import plain, to_json
 
 MAX_STAMPED = 10_000  # how many of the latest rows are stamped with their true time, once it is known
@@ -23,6 +35,13 @@ class PendingObservation(NamedTuple):
     id: int
     kind: AuditKind
     observation: Observation
+
+
+class StoredEvent(NamedTuple):
+    """An event of the history, with the boot that it happened in."""
+
+    event: Event
+    boot_id: str | None
 
 
 OBSERVATION_COLUMNS = "host_ns, kind, boot_id, boottime_ns, suspended_ns, raw_ns, observation"
@@ -149,17 +168,23 @@ def keep_events(connection: sqlite3.Connection, events: Sequence[Event], boot_id
         chain.append(connection, "event", insert(connection, "events", EVENT_COLUMNS, values))
 
 
-def stamp_audits(connection: sqlite3.Connection, boot_id: str | None, boot_ns: int) -> None:
-    """Stamp the latest audits and events of a boot; `boot_ns` is the true time of its start."""
-    stamped = 0
-    for table in ("audits", "events"):
-        stamped += connection.execute(
+def stamp_audits(connection: sqlite3.Connection, boot_id: str | None, boot_ns: int) -> tuple[int, int] | None:
+    """Stamp the latest audits and events of a boot; `boot_ns` is the true time of its start.
+
+    Return the least id of these audits (or one larger than all), and the earliest time in ns; None if there were none.
+    """
+    audits, events = (
+        connection.execute(
             f"UPDATE {table} SET utc_ns = boottime_ns + ? WHERE utc_ns IS NULL AND boot_id = ?"  # noqa: S608
-            f" AND id > (SELECT MAX(id) FROM {table}) - ?",
+            f" AND id > (SELECT MAX(id) FROM {table}) - ? RETURNING id, utc_ns",
             (boot_ns, boot_id, MAX_STAMPED),
-        ).rowcount
-    if stamped:
-        chain.note(connection, "stamps", {"boot_id": boot_id, "boot_ns": boot_ns})
+        ).fetchall()
+        for table in ("audits", "events")
+    )
+    if not audits and not events:
+        return None
+    chain.note(connection, "stamps", {"boot_id": boot_id, "boot_ns": boot_ns})
+    return min((audit_id for audit_id, _ in audits), default=1 << 62), min(utc_ns for _, utc_ns in audits + events)
 
 
 def count_stored(memory: sqlite3.Connection) -> tuple[int, int]:
@@ -211,3 +236,27 @@ def give_up(connection: sqlite3.Connection, audit_id: int) -> None:
     """Never try to judge this observation again."""
     connection.execute("UPDATE audits SET kind = NULL WHERE id = ?", (audit_id,))
     chain.note(connection, "skipped", {"audit": audit_id})
+
+
+def read_event(row: tuple[Any, ...]) -> StoredEvent:
+    """Return an event of its `EVENT_COLUMNS`. One of `ROW_ERRORS` if it is damaged."""
+    kind, raised, severity, level, text, utc_ns, host_ns, boottime_ns, value_s, detail, boot_id = row
+    try:
+        details = parse_json(detail)
+    except ROW_ERRORS:
+        details = {}
+    event = Event(
+        str(kind),
+        bool(whole_number(raised)),
+        Severity(severity),
+        level,
+        str(text),
+        None if utc_ns is None else whole_number(utc_ns),
+        whole_number(host_ns),
+        whole_number(boottime_ns),
+        None if value_s is None else float(value_s),
+        detail=MappingProxyType(dict(details)),
+    )
+    if level not in LEVEL_SEVERITY:
+        raise ValueError(f"no level {level!r}")
+    return StoredEvent(event, boot_id)

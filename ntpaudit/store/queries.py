@@ -1,17 +1,14 @@
 """Queries of the history: audits in brief, hours, events; read page by page, whatever its size."""
 
-import json
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 from ntpaudit.core.accounting import Spans
+from ntpaudit.core.accounts import Account
 from ntpaudit.core.chain import ChainHead
-from ntpaudit.core.checks.rule import LEVEL_SEVERITY
 from ntpaudit.core.clock_changes import ClockChange
-from ntpaudit.core.events import Event
 from ntpaudit.core.ntp.rate_limit import Instant, ServerState
 from ntpaudit.core.policy import VERDICTS, Severity, Verdict
 from ntpaudit.core.record import Record
@@ -21,13 +18,13 @@ from ntpaudit.errors import StoreError
 from ntpaudit.probes import service
 from ntpaudit.store import chain
 from ntpaudit.store.accounts import read_accounts
-from ntpaudit.store.audits import EVENT_COLUMNS
+from ntpaudit.store.audits import EVENT_COLUMNS, StoredEvent, read_event
 from ntpaudit.store.clock_changes import read_sleeps, read_steps, read_suspends
 from ntpaudit.store.compression import unpack_text
 from ntpaudit.store.dead_letters import DeadLetter, read_dead_letters
 from ntpaudit.store.outbox import backlog
 from ntpaudit.store.readonly import open_readonly
-from ntpaudit.store.rows import ROW_ERRORS, Damage, parse_json, read_record, read_rows
+from ntpaudit.store.rows import ROW_ERRORS, Damage, first_at, member, parse_json, read_record, read_rows, whole_number
 from ntpaudit.store.saved_state import load_server_states, load_state
 from ntpaudit.store.serialization import revive
 
@@ -37,7 +34,6 @@ MAX_LOOKED_BACK = 100  # how many network audits are searched for one that polle
 PAGE = 500  # rows per page: a slow reader blocks nothing between two pages
 _MARGIN_NS = HOUR_S * NS_PER_S  # corrected times of neighbours may be out of order by their errors
 
-_parse = json.JSONDecoder().raw_decode
 _SEVERITIES = {int(severity): severity for severity in Severity}
 _KINDS: dict[str | None, Literal["network", "local", "check"]] = {"network": "network", "local": "local", None: "check"}
 
@@ -85,13 +81,6 @@ class Hour(NamedTuple):
     most_offset_s: float | None
     bound_s: float | None
     spans: Spans | None = None  # of each of its seconds; None where that is not known any more
-
-
-class StoredEvent(NamedTuple):
-    """An event of the history, with the boot that it happened in."""
-
-    event: Event
-    boot_id: str | None
 
 
 class Window(NamedTuple):
@@ -225,8 +214,10 @@ class History:
         ).fetchone()
         if low is None:
             return Window(1, 0)
-        first = low if since_ns is None else self._first_at(low, high + 1, since_ns - _MARGIN_NS)
-        last = high if until_ns is None else self._first_at(low, high + 1, until_ns + _MARGIN_NS) - 1
+        first = low if since_ns is None else first_at(self._connection, "audits", low, high + 1, since_ns - _MARGIN_NS)
+        last = (
+            high if until_ns is None else first_at(self._connection, "audits", low, high + 1, until_ns + _MARGIN_NS) - 1
+        )
         window = Window(first, last, since_ns, until_ns)
         if limit is not None:
             row = self._connection.execute(
@@ -235,21 +226,6 @@ class History:
             ).fetchone()
             window = window._replace(first=row[0] if row else first)
         return window
-
-    def _first_at(self, low: int, high: int, time_ns: int) -> int:
-        """Return the first id in [low, high) from which no audit is before a time; by halving, as times grow."""
-        while low < high:
-            middle = (low + high) // 2
-            row = self._connection.execute(
-                "SELECT id, utc_ns FROM audits WHERE id >= ? AND id < ? AND typeof(utc_ns) = 'integer'"
-                " ORDER BY id LIMIT 1",
-                (middle, high),
-            ).fetchone()
-            if row is None or row[1] >= time_ns:
-                high = middle
-            else:
-                low = row[0] + 1
-        return low
 
     def audits(self, window: Window, *, in_full: bool = True) -> Iterator[Audit]:
         """Return the audits of a window, the oldest first; if not `in_full`, without age and findings, and faster."""
@@ -281,18 +257,23 @@ class History:
         ).fetchall()
         return list(read_rows(_hour, reversed(rows), self._damage, "hour"))
 
+    def accounts(self, length_s: int, since_ns: int | None, until_ns: int | None, now_ns: int) -> list[Account]:
+        """Return the accounts of the hours or days that overlap a period, the last one up to now."""
+        since_s = 0 if since_ns is None else since_ns // NS_PER_S
+        until_s = now_ns // NS_PER_S if until_ns is None else -(-until_ns // NS_PER_S)
+        found = read_accounts(self._connection, length_s, since_s, until_s, now_ns // NS_PER_S, self._damage)
+        return list(found)
+
     def account(self, hours: Sequence[Hour], now_ns: int) -> list[Hour]:
-        """Return hours with their spans, and those between them in which there is no audit at all."""
-        spans = read_accounts(self._connection, now_ns)
+        """Return hours with their accounts, and those between them in which there is no audit at all."""
         known = {hour.time_ns // NS_PER_S: hour for hour in hours}
         if not known:
             return []
-        first_s, last_s = min(known), max(known)
         empty = Hour(0, 0, 0, 0, 0, 0, Severity.UNKNOWN, None, None, None)
-        for hour_s in spans:
-            if first_s < hour_s < last_s:
-                known.setdefault(hour_s, empty._replace(time_ns=hour_s * NS_PER_S))
-        return [known[hour_s]._replace(spans=spans.get(hour_s)) for hour_s in sorted(known)]
+        for account in self.accounts(HOUR_S, min(known) * NS_PER_S, (max(known) + 1) * NS_PER_S, now_ns):
+            hour = known.get(account.begin_s, empty._replace(time_ns=account.begin_s * NS_PER_S))
+            known[account.begin_s] = hour._replace(spans=account.spans)
+        return [known[hour_s] for hour_s in sorted(known)]
 
     def clock_changes(self, since_ns: int | None, until_ns: int | None, limit: int | None = None) -> list[ClockChange]:
         """Return the steps and suspends between two times, the newest `limit` of them, in the order of time."""
@@ -312,7 +293,7 @@ class History:
             f"SELECT {EVENT_COLUMNS} FROM events WHERE {_IN_TIME} ORDER BY id DESC LIMIT :limit",  # noqa: S608
             {"since_ns": since_ns, "until_ns": until_ns, "limit": -1 if limit is None else limit},
         ).fetchall()
-        return list(read_rows(_stored_event, reversed(rows), self._damage, "event"))
+        return list(read_rows(read_event, reversed(rows), self._damage, "event"))
 
     def chain_head(self) -> ChainHead | None:
         """Return the newest head of the chain; None for a history of version 4, or if it is damaged."""
@@ -349,8 +330,8 @@ def _audit(row: tuple[Any, ...]) -> Audit:
     minor: frozenset[str] = frozenset()
     if value is not None:
         text = unpack_text(value)
-        age_s = _member(text, '"age_s":')  # within another text the quotes would be escaped
-        listed = [(str(finding["id"]), finding["severity"]) for finding in _member(text, '"findings":')]
+        age_s = member(text, '"age_s":')
+        listed = [(str(finding["id"]), finding["severity"]) for finding in member(text, '"findings":')]
         findings = tuple(name for name, _ in listed)
         minor = frozenset(name for name, severity in listed if severity == Severity.OK.word)
     earliest_s, latest_s = _seconds(earliest_ns), _seconds(latest_ns)
@@ -358,9 +339,9 @@ def _audit(row: tuple[Any, ...]) -> Audit:
         raise ValueError("the interval ends before it begins")
     return Audit(
         audit_id,
-        _whole(host_ns if utc_ns is None else utc_ns),
+        whole_number(host_ns if utc_ns is None else utc_ns),
         utc_ns is not None,
-        _whole(host_ns),
+        whole_number(host_ns),
         _KINDS[kind],
         _SEVERITIES[severity],
         VERDICTS[verdict],
@@ -373,47 +354,12 @@ def _audit(row: tuple[Any, ...]) -> Audit:
     )
 
 
-def _member(text: str, name: str) -> Any:
-    """Return a member of a record, in a tenth of the time that reading all of it takes; ValueError if it has none."""
-    value, _ = _parse(text, text.index(name) + len(name))
-    return value
-
-
-def _whole(value: Any) -> int:
-    if type(value) is not int:
-        raise TypeError(f"{value!r} is no whole number")
-    return value
-
-
 def _hour(row: tuple[Any, ...]) -> Hour:
     hour_s, *counts, severity, least_ns, most_ns, bound_ns = row
-    audits, measured, within, unproven, beyond = map(_whole, counts)
+    audits, measured, within, unproven, beyond = map(whole_number, counts)
     extremes = (_seconds(least_ns), _seconds(most_ns), _seconds(bound_ns))
     return Hour(hour_s * NS_PER_S, audits, measured, within, unproven, beyond, Severity(severity), *extremes)
 
 
 def _seconds(value_ns: int | None) -> float | None:
-    return None if value_ns is None else _whole(value_ns) / NS_PER_S
-
-
-def _stored_event(row: tuple[Any, ...]) -> StoredEvent:
-    kind, raised, severity, level, text, utc_ns, host_ns, boottime_ns, value_s, detail, boot_id = row
-    try:
-        details = parse_json(detail)
-    except ROW_ERRORS:
-        details = {}
-    event = Event(
-        str(kind),
-        bool(_whole(raised)),
-        Severity(severity),
-        level,
-        str(text),
-        None if utc_ns is None else _whole(utc_ns),
-        _whole(host_ns),
-        _whole(boottime_ns),
-        None if value_s is None else float(value_s),
-        detail=MappingProxyType(dict(details)),
-    )
-    if level not in LEVEL_SEVERITY:
-        raise ValueError(f"no level {level!r}")
-    return StoredEvent(event, boot_id)
+    return None if value_ns is None else whole_number(value_ns) / NS_PER_S

@@ -2,13 +2,14 @@
 
 import sqlite3
 
-from ntpaudit.core.units import NS_PER_S
+from ntpaudit.core.accounts import DAY
+from ntpaudit.core.units import HOUR_S, NS_PER_S
 from ntpaudit.store import chain
 from ntpaudit.store.rows import deleted_ids, keep_newest
 from ntpaudit.store.saved_state import count_dropped
 
 MAX_AGED = 1000  # how many of the oldest rows may be deleted for their age at once
-MAX_AGED_HOURS = 24  # the same for rollups
+MAX_AGED_HOURS = 24  # the same for rollups and accounts
 KEPT_EVENTS = 100_000  # how many events are kept at most, the newest: a clock may be set every second
 SLICE = 250  # how many of the oldest audits are deleted at a time while the file is too large, at most MAX_SLICES times
 MAX_SLICES = 40
@@ -37,9 +38,22 @@ def prune_by_age(
         "DELETE FROM rollups WHERE hour_s < ? AND hour_s IN (SELECT hour_s FROM rollups ORDER BY hour_s LIMIT ?)",
         (now_ns / NS_PER_S - rollups_s, MAX_AGED_HOURS),
     )
+    removed["hours"] = _drop_old_accounts(connection, HOUR_S, now_ns / NS_PER_S - rollups_s)
+    removed["days"] = _drop_old_accounts(connection, DAY, now_ns / NS_PER_S - findings_s)
     removed["chain"] = chain.remove_old_segments(connection, now_ns / NS_PER_S - rollups_s)
     rule = {"name": "age", "raw_s": raw_s, "rollups_s": rollups_s, "findings_s": findings_s}
     chain.note_removed(connection, rule, removed, now_ns)
+
+
+def _drop_old_accounts(connection: sqlite3.Connection, length_s: int, before_s: float) -> list[int]:
+    """Delete the oldest accounts of one length, but never the newest: the next ones follow it. Return their beginnings."""
+    deletion = connection.execute(
+        "DELETE FROM accounts WHERE length_s = :length AND begin_s < :before"
+        " AND begin_s < (SELECT MAX(begin_s) FROM accounts WHERE length_s = :length) AND begin_s IN"
+        " (SELECT begin_s FROM accounts WHERE length_s = :length ORDER BY begin_s LIMIT :most) RETURNING begin_s",
+        {"length": length_s, "before": before_s, "most": MAX_AGED_HOURS},
+    )
+    return deleted_ids(deletion)
 
 
 def _drop_old(connection: sqlite3.Connection, table: str, before_ns: int, condition: str) -> list[int]:

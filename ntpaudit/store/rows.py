@@ -17,6 +17,7 @@ ROW_ERRORS = (ValueError, TypeError, KeyError, IndexError, AttributeError, Recur
 
 Damage = Callable[[str], None]  # called for each damaged row, with what the row is: `audit`, `hour` or `event`
 
+_parse = json.JSONDecoder().raw_decode
 _INT64 = (-(1 << 63), (1 << 63) - 1)
 
 
@@ -33,6 +34,38 @@ def read_json(kind: type[_Value], text: Any) -> _Value:
 def parse_json(text: Any) -> Any:
     """Return the JSON value of a stored text, compressed or not. One of `ROW_ERRORS` if it is none."""
     return json.loads(unpack_text(text))
+
+
+def member(text: str, name: str) -> Any:
+    """Return a member of a record, in a tenth of the time that reading all of it takes; ValueError if it has none.
+
+    `name` has its quotes and its colon: within another text the quotes would be escaped.
+    """
+    value, _ = _parse(text, text.index(name) + len(name))
+    return value
+
+
+def whole_number(value: Any) -> int:
+    """Return an integer of a row. TypeError if it is none."""
+    if type(value) is not int:
+        raise TypeError(f"{value!r} is no whole number")
+    return value
+
+
+def first_at(connection: sqlite3.Connection, table: str, low: int, high: int, time_ns: int) -> int:
+    """Return the first id in [low, high) from which no row is before a time; by halving, as times grow."""
+    while low < high:
+        middle = (low + high) // 2
+        row = connection.execute(
+            f"SELECT id, utc_ns FROM {table} WHERE id >= ? AND id < ? AND typeof(utc_ns) = 'integer'"  # noqa: S608
+            " ORDER BY id LIMIT 1",
+            (middle, high),
+        ).fetchone()
+        if row is None or row[1] >= time_ns:
+            high = middle
+        else:
+            low = row[0] + 1
+    return low
 
 
 def read_rows(

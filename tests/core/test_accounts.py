@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ntpaudit.core.accounting import Facts, InForce, Moment, Spans, State, Unplaced, judged_by
-from ntpaudit.core.accounts import DAY, Account, account_of, day_of, ended_hours, judge_again, least, median
+from ntpaudit.core.accounts import Account, account_of, day_of, ended_hours, judge_again, least, median, timeline
 from ntpaudit.core.checks.steps import STEP_FORWARD
 from ntpaudit.core.events import Event
 from ntpaudit.core.excursions import Excursion, describe_logs, merged
@@ -91,10 +91,9 @@ def test_parts_of_a_period_add_up(life: list[Turn], first: int, length_s: int) -
     moments, events, _ = history(life)
     rows, begin_s = stored(moments), FIRST_S + first * 60
     end_s, middle_s = begin_s + length_s, begin_s + length_s // 2
-    now_s = max(end_s, moments[-1].utc_s + 60)
-    whole = account_of(rows, events, begin_s, end_s, None, now_s)
-    left = account_of(rows, events, begin_s, middle_s, None, now_s)
-    right = account_of(rows, events, middle_s, end_s, left, now_s)
+    around = timeline(rows, events, max(end_s, moments[-1].utc_s + 60))
+    whole, left = account_of(around, begin_s, end_s), account_of(around, begin_s, middle_s)
+    right = account_of(around, middle_s, end_s, left)
     assert whole.spans == Spans(*map(sum, zip(left.spans, right.spans, strict=True)))
     assert sum(whole.spans) == length_s
     for name in ("audits", "steps", "two_sources_s", "three_sources_s", "raised", "cleared"):
@@ -138,11 +137,13 @@ def test_a_day_is_the_sum_of_its_hours(life: list[Turn]) -> None:
     """Every span and number of a day is the sum or the extreme of its hours; hours before the first are absent."""
     moments, events, _ = history(life)
     hours = all_hours(stored(moments), events)[:24]
-    day = day_of(FIRST_S, hours)
-    assert sum(day.spans) == DAY
+    if not hours:
+        return
+    day = day_of(FIRST_S - HOUR_S, hours)
+    assert sum(day.spans) == day.length_s == HOUR_S * (len(hours) + 1)
     for name in Spans._fields:
         expected = sum(getattr(hour.spans, name) for hour in hours)
-        expected += (DAY - HOUR_S * len(hours)) * (name == "absent")
+        expected += HOUR_S * (name == "absent")
         assert getattr(day.spans, name) == expected
     assert day.audits == sum(hour.audits for hour in hours)
     assert day.bound_s == max((hour.bound_s for hour in hours if hour.bound_s is not None), default=None)
@@ -222,5 +223,5 @@ def test_a_profile_and_a_name_that_changed() -> None:
 def test_a_period_without_a_record(length_s: int) -> None:
     """Nothing is known of it: all of it is absent, whether it lies before the first record or there is none."""
     for rows in ([], stored(minutes(("within", 9)))):
-        account = account_of(rows, [], FIRST_S - 1000, FIRST_S - 1000 + length_s)
+        account = account_of(timeline(rows, []), FIRST_S - 1000, FIRST_S - 1000 + length_s)._replace(in_force=())
         assert account == Account(FIRST_S - 1000, length_s, Spans(absent=length_s))

@@ -22,8 +22,9 @@ from ntpaudit.reports.history_tables import (
     hour_json,
     hour_table,
 )
+from ntpaudit.store.audits import StoredEvent
 from ntpaudit.store.database import open_database
-from ntpaudit.store.queries import Audit, Hour, StoredEvent
+from ntpaudit.store.queries import Audit, Hour
 from tests.histories import World, stored, write
 from tests.records import NOW_NS
 
