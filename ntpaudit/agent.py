@@ -358,7 +358,7 @@ class Agent:
 
     def _report(self) -> agent_events.ShellReport:
         """Return what store and delivery report now."""
-        dropped, closed_s = self.store.read(saved_state.dropped), self.store.read(accounts.closed_s)
+        dropped, closed_s = self.store.read(saved_state.dropped), self._agent_store.closed_s
         store_error, is_stored = self.store.error, not self.store.is_in_memory
         if self._delivery is None:
             return agent_events.ShellReport(Health(store=store_error), None, dropped, None, is_stored, closed_s)

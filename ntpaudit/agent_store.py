@@ -47,6 +47,14 @@ class AgentStore:
         self._store = store
         self._stored: dict[str, object] = {}
         self.head: ChainHead | None = None  # of the chain, after what was last stored; None while in memory
+        self._closed_s: int | None = None
+
+    @property
+    def closed_s(self) -> int | None:
+        """The true time up to which hours are closed; see `accounts.closed_s`."""
+        if self._closed_s is None:
+            self._closed_s = self._store.read(accounts.closed_s)
+        return self._closed_s
 
     def load(self) -> ClockState | None:
         """Return the state of the last run, None if there is none. A damaged part is left out."""
@@ -142,6 +150,7 @@ class AgentStore:
         for _ in range(CLOSED_PIECES):
             if not self._store.write(accounts.close_hours, entry_of):
                 break
+        self._closed_s = None
 
     def prune(self, action: Prune, limits: HistoryConfig) -> None:
         """Delete what retention no longer keeps."""

@@ -52,6 +52,7 @@ class World(NamedTuple):
     interval_s: Callable[[int], float] = lambda minute: 300.0
     health: Health = Health()
     slept_s: Callable[[int], float] = lambda minute: 0.0
+    name: str = "web1"
 
 
 class Kept(NamedTuple):
@@ -97,7 +98,7 @@ def live(world: World, minutes: Iterable[int]) -> Iterator[Kept]:
 
 def observe(world: World, minute: int, now: ClockReading, *, asks: bool) -> Observation:
     """Return what an agent sees at a minute of the world, all of it carried to that reading of the clocks."""
-    host = HostFacts("web1", world.machine_id, world.boot_id, "UTC", 0, False, "tsc", None)
+    host = HostFacts(world.name, world.machine_id, world.boot_id, "UTC", 0, False, "tsc", None)
     sources = _answers(world, minute, clocks(world, minute)) if asks else ()
     return Observation(host, now, sources, KERNEL, (CHRONYD,))
 

@@ -9,22 +9,33 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 from urllib.request import urlopen
 
-from ntpaudit.core.record import Record
+from ntpaudit.core.accounting import Spans
+from ntpaudit.core.accounts import DAY, Account
+from ntpaudit.core.excursions import merged
+from ntpaudit.core.record import Health, HostIdentity, Record
+from ntpaudit.core.units import HOUR_S, NS_PER_S
 from ntpaudit.demo.server import NtpServer
+from ntpaudit.formats.line_protocol import render_account
+from ntpaudit.store import accounts, outbox
 from ntpaudit.store.compression import unpack_text
+from ntpaudit.store.outbox import OutboxEntry
+from ntpaudit.store.rows import read_json
+from ntpaudit.store.state import StateStore
 from tests.fork_server import Forked
+from tests.histories import BOOT, World, write
 from tests.waiting import WITHIN_S, until
 from tests.world.flaky import FORWARD, Answer, Fault, FlakyDatabase, Hang, Request, Reset
 from tests.world.packages import REPOSITORY
 from tests.world.servers import influxd
 
 KILLS = 200
+HOURS_BEFORE = 60  # how long ago the first record of each history is
 HOSTS = 2
 """The number of agents at once, one for each core of a small machine; they share the kills."""
 
@@ -144,6 +155,42 @@ class Host:
                     agent.send_signal(signal.SIGUSR1)
             assert agent.poll() is None, self.state()
 
+    def live_before(self) -> None:
+        """Write two days of records that no agent has closed the hours of; it did not deliver the records either."""
+        begin_ns = time.time_ns() - HOURS_BEFORE * HOUR_S * NS_PER_S
+        world = World(
+            begin_ns=begin_ns,
+            name=self.name,
+            health=Health(local_s=300.0),
+            runs=lambda minute: minute % 400 > 90,
+            stepped_s=lambda minute: 30.0 if 1000 <= minute < 1100 else 0.0,
+        )
+        write(self.history, world, range(0, (HOURS_BEFORE - 2) * 60, 5))
+
+    def stamp_late(self) -> None:
+        """Let a record of a closed hour get its true time only now; its point is then delivered again."""
+        host = HostIdentity(self.name, None, None, None, None)
+        store = StateStore(str(self.history))
+        (audit_id, boot_ns), *_ = self.rows(
+            f"SELECT id, utc_ns - boottime_ns FROM audits WHERE boot_id = '{BOOT}' AND id > 200 ORDER BY id"
+        )
+        with closing(sqlite3.connect(self.history, isolation_level=None)) as connection:
+            connection.execute("UPDATE audits SET utc_ns = NULL, verdict = 3 WHERE id = ?", (audit_id,))
+        lines = store.write(outbox.backlog)[0]
+        store.write(
+            accounts.stamp,
+            BOOT,
+            boot_ns + NS_PER_S,
+            lambda account: OutboxEntry(0, render_account(account, host), time.time_ns(), None, 0, time.time_ns()),
+        )
+        assert store.write(outbox.backlog)[0] > lines
+        store.close()
+
+    def accounts(self, length_s: int) -> dict[int, Account]:
+        """Return the accounts of the history by the stamps of their points."""
+        rows = self.rows(f"SELECT begin_s, account FROM accounts WHERE length_s = {length_s}")
+        return {begin_s * NS_PER_S: read_json(Account, packed) for begin_s, packed in rows}
+
     def finish(self) -> None:
         """Run the agent until nothing waits, and end it well; again if it kept one more record as it ended.
 
@@ -188,7 +235,7 @@ class Host:
 
     def records(self) -> dict[int, Record]:
         """Return every record of the history by its corrected time."""
-        rows = self.rows("SELECT utc_ns, record FROM audits ORDER BY id")
+        rows = self.rows(f"SELECT utc_ns, record FROM audits WHERE boot_id <> '{BOOT}' ORDER BY id")
         found = {utc_ns: Record.from_dict(json.loads(unpack_text(text))) for utc_ns, text in rows}
         assert len(found) == len(rows)
         return found
@@ -215,6 +262,7 @@ def test_two_hundred_kills_lose_nothing(tmp_path: Path) -> None:
             folder = tmp_path / f"web{number}"
             folder.mkdir()
             hosts.append(Host(folder.name, folder, names, database.url))
+            hosts[-1].live_before()
         flapping = Flapping(database)
         failed: list[BaseException] = []
         interrupted = threading.Event()
@@ -247,17 +295,37 @@ def test_two_hundred_kills_lose_nothing(tmp_path: Path) -> None:
         assert failed == []
         for host in hosts:
             host.finish()
+            host.stamp_late()
+            host.finish()
         sent: Counter[str] = Counter()
         for request in database.requests:
             sent.update(line for line in request.lines.splitlines() if line.startswith("ntpaudit_clock"))
         print(dict(flapping.done), len(sent), sent.total(), [len(host.records()) for host in hosts])
         for host in hosts:
             compare(host, url)
+            compare_accounts(host, url)
             assert "Traceback" not in host.said.read_text()
             assert "is skipped" not in host.said.read_text()  # an audit: kills are no reason not to judge it
             assert host.rows("SELECT * FROM set_aside") == []
         assert flapping.has_done_all()
         assert sent.total() > len(sent) > KILLS / 2  # much was sent more than once, and is there once
+
+
+def compare_accounts(host: Host, url: str) -> None:
+    """Compare every hour and day of a host, and its excursions, with those of its history."""
+    fields = ", ".join([*(f"{name}_s" for name in Spans._fields), "audits", "bound_s", "steps", "two_sources_s"])
+    for measurement, length_s in (("ntpaudit_hour", HOUR_S), ("ntpaudit_day", DAY)):
+        known = host.accounts(length_s)
+        assert len(known) >= (HOURS_BEFORE if length_s == HOUR_S else 2)
+        assert {
+            stamp_ns: (*one.spans, one.audits, one.bound_s, one.steps, one.two_sources_s)
+            for stamp_ns, one in known.items()
+        } == {stamp_ns: tuple(values) for stamp_ns, *values in points(url, measurement, fields, host.name)}
+    found = merged(one for hour in sorted(host.accounts(HOUR_S).values()) for one in hour.excursions)
+    assert len(found) > 0
+    assert {(one.begin_s * NS_PER_S, one.state, one.duration_s, int(one.is_open)) for one in found} == {
+        tuple(values) for values in points(url, "ntpaudit_excursion", 'state, duration_s, "open"', host.name)
+    }
 
 
 def compare(host: Host, url: str) -> None:

@@ -3,6 +3,7 @@
 import json
 import shutil
 import sqlite3
+import time
 from contextlib import closing
 from pathlib import Path
 
@@ -12,13 +13,17 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from ntpaudit.cli import cli
+from ntpaudit.core.accounting import Spans
+from ntpaudit.core.accounts import DAY, Account
+from ntpaudit.core.excursions import Excursion
 from ntpaudit.core.observation import Observation
-from ntpaudit.core.units import NS_PER_S
-from ntpaudit.store.compression import unpack_text
+from ntpaudit.core.units import HOUR_S, NS_PER_S
+from ntpaudit.store.compression import pack_text, unpack_text
 from ntpaudit.store.database import open_database, open_memory
 from ntpaudit.store.outbox import OutboxEntry, enqueue
 from ntpaudit.store.paths import FILE_NAME
 from ntpaudit.store.saved_state import save_state
+from ntpaudit.store.serialization import plain, to_json
 from tests.command import ntpaudit
 from tests.histories import clocks, later, observe, write
 from tests.test_status import recent
@@ -27,7 +32,8 @@ from tests.world.played import PlayedAgent, PlayedHost
 MINUTES = 33
 DELIVERS = '[influxdb]\nurl = "http://127.0.0.1:9"\n'
 COMMANDS = ("status", "status --format json", "history", "history --format csv", "history --format json",
-            "history --hourly", "history --events", "history --plot --since 2h")  # fmt: skip
+            "history --hourly", "history --daily", "history --daily --format csv", "history --excursions",
+            "history --events", "history --plot --since 2h")  # fmt: skip
 STRANGE = (None, "x", "", b"\x00\xff", -1, 9, 10**18, 1.5, "{}", "[]", "null", '{"severity": null}', "[" * 2000)
 
 
@@ -41,6 +47,13 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
     enqueue(connection, OutboxEntry(0, "ntpaudit_clock,host=a x=1i", None, "another", 1, 1), None)
     connection.execute("INSERT INTO servers VALUES ('192.0.2.1 123', '{}')")
     save_state(connection, "agent", {"pid": 1})
+    hour_s = time.time_ns() // NS_PER_S // HOUR_S * HOUR_S - HOUR_S
+    excursion = Excursion("beyond", hour_s, hour_s + 60, False)
+    for length_s, begin_s in ((HOUR_S, hour_s), (DAY, hour_s // DAY * DAY - DAY)):
+        account = Account(begin_s, length_s, Spans(absent=length_s), excursions=(excursion,), rows=(1, 2))
+        account = account if length_s == HOUR_S else account._replace(excursions=())
+        packed = pack_text(to_json(plain(account)))
+        connection.execute("INSERT OR REPLACE INTO accounts VALUES (?, ?, ?)", (length_s, begin_s, packed))
     connection.close()
     return file
 

@@ -194,6 +194,56 @@ def test_where_there_is_no_unicode_the_plot_is_ascii(variables: dict[str, str], 
     assert ran.status == 0
 
 
+def test_each_day_accounts_for_its_seconds(day: tuple[Path, list[Record]]) -> None:
+    """The six states of a day add up in every format, and nothing within the tolerance is rounded up."""
+    folder, _ = day
+    days = [
+        json.loads(line)
+        for line in history("--daily", "--since", "2d", "--format", "json", state=folder).out.splitlines()
+    ]
+    assert {one["schema"] for one in days} == {"ntpaudit.day/1"}
+    assert all(sum(one["seconds"].values()) == one["length_s"] for one in days)
+    written = rows(history("--daily", "--since", "2d", "--format", "csv", state=folder))
+    states = ("within", "unproven", "beyond", "unmeasured", "absent", "off")
+    assert [[int(row[f"{name}_s"]) for name in states] for row in written[:-1]] == [
+        [one["seconds"][name] for name in states] for one in days[:-1]
+    ]
+    assert sum(one["seconds"]["beyond"] for one in days) in range(9 * 60, 12 * 60)
+    assert {row["profile"] for row in written} == {"log-integrity"}
+    table = history("--daily", "--since", "2d", state=folder).out
+    assert "absent: the host ran, but no record shows that the agent did" in table
+    hours = [
+        json.loads(line)
+        for line in history("--hourly", "--since", "2d", "--format", "json", state=folder).out.splitlines()
+    ]
+    assert all(hour["account"]["in_force"][0]["profile"]["name"] == "log-integrity" for hour in hours)
+    assert sum(hour["seconds"]["beyond"] for hour in hours) == sum(one["seconds"]["beyond"] for one in days)
+
+
+def test_excursions_with_their_cause(day: tuple[Path, list[Record]]) -> None:
+    """The step of 2.5 s is one excursion, with its size, its direction, its findings and the step as its cause."""
+    folder, _ = day
+    found = [
+        json.loads(line)
+        for line in history("--excursions", "--format", "json", "--since", "2d", state=folder).out.splitlines()
+    ]
+    (beyond,) = (one for one in found if one["state"] == "beyond")
+    assert beyond["schema"] == "ntpaudit.excursion/1"
+    assert 9 * 60 <= beyond["duration_s"] <= 12 * 60
+    assert beyond["possible_s"] > 2.5 > beyond["proved_s"] > 2.4
+    assert beyond["logs"].startswith("behind: ")
+    assert beyond["cause"].startswith("the clock was set back by 2.5 s")
+    assert not beyond["open"]
+    text = history("--excursions", "--since", "2d", state=folder).out
+    assert re.search(r"critical +beyond for 1[01][.0-9]* min\n", text)
+    assert "cause   the clock was set back by 2.5 s" in text
+    assert len(rows(history("--excursions", "--since", "2d", "--format", "csv", state=folder))) == len(found)
+    newest = history("--excursions", "--since", "2d", "--limit", "1", "--format", "json", state=folder).out
+    assert json.loads(newest) == found[-1]
+    none = history("--excursions", "--since", "3d", "--until", "2d", state=folder)
+    assert (none.status, "no excursions in this period" in none.err) == (3, True)
+
+
 USAGE = {
     ("--since", "yesterday"): "write how long ago, such as 7d, or a time in UTC",
     ("--since", "2026-13-01"): "write how long ago",
@@ -205,6 +255,10 @@ USAGE = {
     ("--plot", "--events"): "--events cannot be combined with --plot or --hourly",
     ("--events", "--hourly"): "--events cannot be combined",
     ("--format", "influx"): "influx",
+    ("--daily", "--hourly"): "--daily cannot be combined with --events, --steps, --plot, --hourly or --excursions",
+    ("--excursions", "--daily"): "--daily cannot be combined",
+    ("--excursions", "--plot"): "--excursions cannot be combined",
+    ("--since", "2100-01-01", "--daily"): "is in the future",
 }
 
 

@@ -36,6 +36,8 @@ Examples:
   ntpaudit history --steps --since 90d            steps and suspends, each with its cause where a log names it
   ntpaudit history --since 2026-11-01 --until 2026-12-01 --format csv > november.csv
   ntpaudit history --hourly --since 400d --format csv
+  ntpaudit history --daily --since 90d            what each UTC day consisted of, second by second
+  ntpaudit history --excursions --since 90d       when the clock was beyond its tolerance, or not proven within it
   ntpaudit history --since 1h --format json | jq .offset.bound_s
   ntpaudit history dead-letters list              records that the database refused for good
 
@@ -43,9 +45,11 @@ Examples:
 Times are UTC, corrected by the measured offset. Audits older than [history] raw are stored and shown per hour: the
 worst severity, the smallest and the largest offset (from, to) and the largest maximum error. Hours do not include
 audits of `ntpaudit check --record`. A finding marked (low) is low or pending, and does not count.
-JSON has each record exactly as it was stored (schema ntpaudit.record/1), hours as ntpaudit.hour/1, events as
-ntpaudit.event/1, steps as ntpaudit.step/1. Only root can read the history of an agent that runs as a service:
-sudo ntpaudit history.
+Each second of a day is within its tolerance, unproven, beyond it, unmeasured (the agent ran and had no valid
+interval), absent (no record shows that the agent ran) or off (the host was down or suspended).
+JSON has each record exactly as it was stored (schema ntpaudit.record/1), hours as ntpaudit.hour/1, days as
+ntpaudit.day/1, excursions as ntpaudit.excursion/1, events as ntpaudit.event/1, steps as ntpaudit.step/1. Only root
+can read the history of an agent that runs as a service: sudo ntpaudit history.
 
 \b
 Exit status: 0 ok, 3 nothing to show or not readable, 64 usage, 78 configuration.
@@ -77,6 +81,8 @@ class HistoryQuery(NamedTuple):
 @click.option("--journal", metavar="DIR", help="With --steps: this journal instead of the host's; also a host's root.")
 @click.option("--audit-log", metavar="FILE", help="With --steps: this log of auditd instead of the host's.")
 @click.option("--hourly", is_flag=True, help="Show hours only, also where single audits are stored.")
+@click.option("--daily", is_flag=True, help="Show UTC days: each second of them is in one of six states.")
+@click.option("--excursions", is_flag=True, help="Show when the clock was beyond its tolerance, or unproven.")
 @config_option
 def history(
     context: click.Context,
@@ -90,6 +96,8 @@ def history(
     journal: str | None,
     audit_log: str | None,
     hourly: bool,
+    daily: bool,
+    excursions: bool,
     config_path: str | None,
 ) -> None:
     """Show this host's clock over time: offset, maximum error, verdict and findings."""
@@ -105,6 +113,9 @@ def history(
         raise click.UsageError("--events cannot be combined with --plot or --hourly")
     if steps and (events or plot or hourly):
         raise click.UsageError("--steps cannot be combined with --events, --plot or --hourly")
+    if (daily or excursions) and (events or steps or plot or hourly or (daily and excursions)):
+        name, other = ("--daily", "--excursions") if daily else ("--excursions", "--daily")
+        raise click.UsageError(f"{name} cannot be combined with --events, --steps, --plot, --hourly or {other}")
     if not steps and (journal is not None or audit_log is not None):
         raise click.UsageError("--journal and --audit-log need --steps")
     if plot and format_name != "table":
@@ -118,12 +129,13 @@ def history(
         query = HistoryQuery(now_ns, since_ns, until_ns, limit, format_name, hourly)
         _check_times(query)
         show = partial(_steps, journal, audit_log) if steps else _events if events else _plot if plot else _audits
+        show = _days if daily else _excursions if excursions else show
         lines = show(stored, query)
         first = next(lines, None)
         if first is None and damaged:
             raise StoreError(f"nothing can be shown: {path} has damaged rows ({_counted(damaged)})")
         if first is None:
-            raise StoreError(_nothing(stored, path, "steps" if steps else "events" if events else "audits"))
+            raise StoreError(_nothing(stored, path, _what(context)))
         output.write_parts(chain([first], lines))
         if damaged:
             output.note(f"not shown, because they are damaged: {_counted(damaged)} of {path}")
@@ -184,6 +196,42 @@ def _steps(journal: str | None, audit_log: str | None, stored: "History", query:
         case "json":
             return clock_changes.change_json(changes, unread)
     return clock_changes.change_text(changes, unread, output.page_width(), colour=output.wants_colour())
+
+
+def _days(stored: "History", query: HistoryQuery) -> Iterator[str]:
+    from ntpaudit.core.accounts import DAY
+    from ntpaudit.reports import accounts
+
+    days = stored.accounts(DAY, query.since_ns, query.until_ns, query.now_ns)
+    days = days if query.limit is None else days[-query.limit :]
+    if not days:
+        return iter(())
+    match query.format_name:
+        case "csv":
+            return accounts.day_csv(days)
+        case "json":
+            return accounts.day_json(days)
+    return accounts.day_text(days, *_layout())
+
+
+def _excursions(stored: "History", query: HistoryQuery) -> Iterator[str]:
+    from ntpaudit.reports import accounts
+
+    found = stored.excursions(query.since_ns, query.until_ns, query.now_ns)
+    found = found if query.limit is None else found[-query.limit :]
+    if not found:
+        return iter(())
+    match query.format_name:
+        case "csv":
+            return accounts.excursion_csv(found)
+        case "json":
+            return accounts.excursion_json(found)
+    return accounts.excursion_text(found, output.page_width(), painter(output.wants_colour()))
+
+
+def _what(context: click.Context) -> str:
+    """Return what was to be shown, for a message."""
+    return next((name for name in ("steps", "events", "excursions") if context.params[name]), "audits")
 
 
 def _layout() -> tuple[int, Paint]:

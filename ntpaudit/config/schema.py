@@ -240,8 +240,12 @@ class HistoryConfig(NamedTuple):
         ),
     ] = None
     raw_s: Annotated[float, _at_least(3600.0, "retention of single records")] = 90 * values.DAY_S
-    rollups_s: Annotated[float, _at_least(values.DAY_S, "retention of the extremes of each hour")] = 400 * values.DAY_S
-    findings_s: Annotated[float, _at_least(values.DAY_S, "retention of findings and clock steps")] = 7 * values.YEAR_S
+    rollups_s: Annotated[float, _at_least(values.DAY_S, "retention of each hour: its extremes and its account")] = (
+        400 * values.DAY_S
+    )
+    findings_s: Annotated[
+        float, _at_least(values.DAY_S, "retention of findings, clock steps and the accounts of days")
+    ] = 7 * values.YEAR_S
     max_size: Annotated[
         int,
         Key(

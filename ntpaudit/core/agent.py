@@ -239,7 +239,7 @@ def _schedule_sources(state: AgentState, observation: Observation) -> AgentState
 
 
 def _close_if_due(state: AgentState, report: agent_events.ShellReport) -> tuple[Action, ...]:
-    """Close the hours that ended before this audit, if its true time is known: no record of them can follow (AC4)."""
+    """Close the hours that ended before this audit, if its true time is known: no record of them follows (AC4, AC5)."""
     utc_ns = None if state.record is None else state.record.utc_ns
     if utc_ns is None or (report.closed_s is not None and utc_ns < (report.closed_s + HOUR_S) * NS_PER_S):
         return ()

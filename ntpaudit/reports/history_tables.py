@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from ntpaudit.core.events import Event
 from ntpaudit.core.policy import Severity
 from ntpaudit.core.units import direction, format_duration, format_utc
+from ntpaudit.formats.accounts import account_data
 from ntpaudit.formats.json_record import json_line
 from ntpaudit.render.terminal import SEVERITY_COLOURS, Paint
 from ntpaudit.render.text_safety import csv_cell, decimal, one_line
@@ -26,7 +27,7 @@ _LEAST_WIDTH = 60
 _LABEL_WIDTH = len("critical")
 
 
-class _Column(NamedTuple):
+class Column(NamedTuple):
     """A column of a table, omitted if the width is less than `page`."""
 
     title: str
@@ -38,21 +39,22 @@ class _Column(NamedTuple):
 
 def audit_table(audits: Iterable[Audit], width: int, paint: Paint) -> Iterator[str]:
     """Write audits as a table of at most `width` columns."""
-    return _table(_AUDIT, audits, width, paint, {"?": _HOST_TIME}, _findings)
+    return table(_AUDIT, audits, width, paint, {"?": _HOST_TIME}, _findings)
 
 
 def hour_table(hours: Iterable[Hour], width: int, paint: Paint) -> Iterator[str]:
     """Write hours as a table of at most `width` columns."""
-    return _table(_HOUR, hours, width, paint, _LEGEND)
+    return table(_HOUR, hours, width, paint, LEGEND)
 
 
-def _table(
-    columns: Sequence[_Column],
+def table(
+    columns: Sequence[Column],
     rows: Iterable[Any],
     width: int,
     paint: Paint,
     legend: Mapping[str, str],
     findings: Callable[[Any], Sequence[str]] | None = None,
+    severity: Callable[[Any], Severity] = lambda row: row.severity,
 ) -> Iterator[str]:
     """Write rows, and below them what is in the `legend` of the titles and marks that occur."""
     columns = [column for column in columns if width >= column.page]
@@ -64,7 +66,7 @@ def _table(
         used |= {
             "?" if cell.endswith("?") else column.title for column, cell in zip(columns, cells, strict=True) if cell
         }
-        yield _line(columns, cells, _shortened(findings(row), room) if findings else "", paint, row.severity)
+        yield _line(columns, cells, _shortened(findings(row), room) if findings else "", paint, severity(row))
     yield from (f"{word}: {meaning}\n" for word, meaning in legend.items() if word in used)
 
 
@@ -108,6 +110,7 @@ def hour_json(hours: Iterable[Hour]) -> Iterator[str]:
     for hour in hours:
         data = hour._asdict() | {"severity": hour.severity.word}
         data["seconds"] = None if hour.spans is None else hour.spans._asdict()
+        data["account"] = None if hour.account is None else account_data(hour.account)
         del data["time_ns"], data["spans"]
         yield json_line({"schema": HOUR_SCHEMA, "time": {"utc": format_utc(hour.time_ns)}} | data)
 
@@ -161,7 +164,7 @@ def _numbers(data: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _line(
-    columns: Sequence[_Column],
+    columns: Sequence[Column],
     cells: Sequence[str],
     last: str = "",
     paint: Paint | None = None,
@@ -174,7 +177,7 @@ def _line(
     return _GAP.join([*fitted, last]).rstrip() + "\n"
 
 
-def _fit(column: _Column, text: str) -> str:
+def _fit(column: Column, text: str) -> str:
     if len(text) > column.width:
         text = text[: column.width - len(_CUT)] + _CUT
     return text.rjust(column.width) if column.is_number else text.ljust(column.width)
@@ -187,7 +190,7 @@ def _shortened(findings: Sequence[str], room: int) -> str:
         if len(text) <= room:
             return text
     others = f" +{len(findings) - 1}" if len(findings) > 1 else ""
-    return _fit(_Column("", room - len(others), str), findings[0]).rstrip() + others if findings else ""
+    return _fit(Column("", room - len(others), str), findings[0]).rstrip() + others if findings else ""
 
 
 def _findings(audit: Audit) -> list[str]:
@@ -217,33 +220,33 @@ def _lasted(hour: Hour, state: str) -> str:
     if hour.spans is None:
         return "?"
     seconds = getattr(hour.spans, state)
-    return format_duration(float(seconds)) if seconds else ""
+    return format_duration(float(seconds), rounding="up") if seconds else ""
 
 
 _AUDIT = (
-    _Column("time (UTC)", 20, lambda audit: _when(audit.time_ns if audit.is_dated else None, audit.host_ns)),
-    _Column("kind", 7, lambda audit: audit.kind, page=110),
-    _Column("severity", 8, lambda audit: audit.severity.word),
-    _Column("verdict", 10, lambda audit: audit.verdict, page=100),
-    _Column("offset", 17, lambda audit: _offset(audit.offset_s), is_number=True),
-    _Column("bound", 10, lambda audit: _bound(audit.bound_s), is_number=True, page=76),
-    _Column("polled", 11, _polled, is_number=True, page=90),
+    Column("time (UTC)", 20, lambda audit: _when(audit.time_ns if audit.is_dated else None, audit.host_ns)),
+    Column("kind", 7, lambda audit: audit.kind, page=110),
+    Column("severity", 8, lambda audit: audit.severity.word),
+    Column("verdict", 10, lambda audit: audit.verdict, page=100),
+    Column("offset", 17, lambda audit: _offset(audit.offset_s), is_number=True),
+    Column("bound", 10, lambda audit: _bound(audit.bound_s), is_number=True, page=76),
+    Column("polled", 11, _polled, is_number=True, page=90),
 )
 _HOUR = (
-    _Column("hour (UTC)", 16, lambda hour: format_utc(hour.time_ns)[:16].replace("T", " ")),
-    _Column("audits", 6, lambda hour: str(hour.audits), is_number=True, page=136),
-    _Column("beyond", 8, lambda hour: _lasted(hour, "beyond"), is_number=True, page=90),
-    _Column("unmeasured", 10, lambda hour: _lasted(hour, "unmeasured"), is_number=True, page=98),
-    _Column("absent", 8, lambda hour: _lasted(hour, "absent"), is_number=True, page=108),
-    _Column("off", 8, lambda hour: _lasted(hour, "off"), is_number=True, page=118),
-    _Column("unproven", 8, lambda hour: _lasted(hour, "unproven"), is_number=True, page=128),
-    _Column("worst", 8, lambda hour: hour.severity.word),
-    _Column("offset from", 17, lambda hour: _offset(hour.least_offset_s), is_number=True, page=76),
-    _Column("offset to", 17, lambda hour: _offset(hour.most_offset_s), is_number=True, page=76),
-    _Column("bound", 10, lambda hour: _bound(hour.bound_s), is_number=True),
+    Column("hour (UTC)", 16, lambda hour: format_utc(hour.time_ns)[:16].replace("T", " ")),
+    Column("audits", 6, lambda hour: str(hour.audits), is_number=True, page=136),
+    Column("beyond", 8, lambda hour: _lasted(hour, "beyond"), is_number=True, page=90),
+    Column("unmeasured", 10, lambda hour: _lasted(hour, "unmeasured"), is_number=True, page=98),
+    Column("absent", 8, lambda hour: _lasted(hour, "absent"), is_number=True, page=108),
+    Column("off", 8, lambda hour: _lasted(hour, "off"), is_number=True, page=118),
+    Column("unproven", 8, lambda hour: _lasted(hour, "unproven"), is_number=True, page=128),
+    Column("worst", 8, lambda hour: hour.severity.word),
+    Column("offset from", 17, lambda hour: _offset(hour.least_offset_s), is_number=True, page=76),
+    Column("offset to", 17, lambda hour: _offset(hour.most_offset_s), is_number=True, page=76),
+    Column("bound", 10, lambda hour: _bound(hour.bound_s), is_number=True),
 )
 _HOST_TIME = "by the host's own clock, because the true time is not known"
-_LEGEND = {
+LEGEND = {
     "absent": "the host ran, but no record shows that the agent did",
     "off": "the host was down or suspended",
     "?": "not known, because some records of the hour are deleted",

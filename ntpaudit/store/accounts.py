@@ -22,6 +22,7 @@ from ntpaudit.store.serialization import plain, to_json
 
 PAGE = 500  # how many records are read at once
 _NEVER = 1 << 62
+_END_S = 1 << 37  # the year 6325: no time of an account is later
 
 EntryOf = Callable[[Account], OutboxEntry] | None
 """Makes the outbox entry of an account; None if nothing is delivered."""
@@ -29,9 +30,9 @@ EntryOf = Callable[[Account], OutboxEntry] | None
 
 def closed_s(connection: sqlite3.Connection) -> int | None:
     """Return the end of the last hour that is closed; before the first one, the hour of the first true time, if any."""
-    (begin_s,) = connection.execute("SELECT MAX(begin_s) FROM accounts WHERE length_s = ?", (HOUR_S,)).fetchone()
-    if begin_s is not None:
-        return int(begin_s) + HOUR_S
+    newest = next(_hours_back(connection), None)
+    if newest is not None:
+        return newest.end_s
     first_s = first_stamped_s(connection)
     return None if first_s is None else _floor(first_s, HOUR_S)
 
@@ -86,11 +87,12 @@ def _hours_back(connection: sqlite3.Connection, until_s: int = _NEVER) -> Iterat
     """Yield the accounts of hours that end by then, the newest first; a damaged one is omitted."""
     begin_s = until_s - HOUR_S + 1
     while row := connection.execute(
-        "SELECT begin_s, account FROM accounts WHERE length_s = ? AND begin_s < ? ORDER BY begin_s DESC LIMIT 1",
+        "SELECT begin_s, length_s, account FROM accounts WHERE length_s = ? AND begin_s < ?"
+        " ORDER BY begin_s DESC LIMIT 1",
         (HOUR_S, begin_s),
     ).fetchone():
-        begin_s, packed = row
-        yield from read_rows(_account, [(packed,)], _ignore, "account")
+        begin_s = row[0]
+        yield from read_rows(_account, [row], _ignore, "account")
 
 
 def _ended(connection: sqlite3.Connection, before: Account | None, since_s: int | None = None) -> Iterator[Account]:
@@ -223,7 +225,8 @@ def _stored(
 ) -> Iterator[Account]:
     if _has_accounts(connection):
         rows = connection.execute(
-            "SELECT account FROM accounts WHERE length_s = ? AND begin_s > ? AND begin_s < ? ORDER BY begin_s",
+            "SELECT begin_s, length_s, account FROM accounts WHERE length_s = ? AND begin_s > ? AND begin_s < ?"
+            " ORDER BY begin_s",
             (length_s, since_s - length_s, until_s),
         ).fetchall()
         yield from read_rows(_account, rows, damage, "account")
@@ -235,9 +238,18 @@ def _has_accounts(connection: sqlite3.Connection) -> bool:
 
 
 def _account(row: Sequence[Any]) -> Account:
-    account = read_json(Account, row[0])
-    if sum(account.spans) != account.length_s:
+    account = read_json(Account, row[2])
+    if (account.begin_s, account.length_s) != tuple(row[:2]) or not 0 <= account.begin_s < _END_S:
+        raise ValueError("the account is of another period")
+    if sum(account.spans) != account.length_s or min(account.spans) < 0:
         raise ValueError("the parts of the account do not add up")
+    if not all(0 <= one.begin_s <= one.end_s <= account.end_s for one in account.excursions):
+        raise ValueError("an excursion is not in the period")
+    numbers = (*(account.rows or ()), account.chain_first or 0, account.chain_last or 0)
+    if not all(0 <= number < _NEVER for number in numbers) or any(
+        not 0 <= one.since_s < _END_S for one in account.in_force
+    ):
+        raise ValueError("a number of the account is too large")
     return account
 
 

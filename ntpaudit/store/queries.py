@@ -6,9 +6,10 @@ from contextlib import contextmanager, suppress
 from typing import Any, Literal, NamedTuple
 
 from ntpaudit.core.accounting import Spans
-from ntpaudit.core.accounts import Account
+from ntpaudit.core.accounts import DAY, Account
 from ntpaudit.core.chain import ChainHead
 from ntpaudit.core.clock_changes import ClockChange
+from ntpaudit.core.excursions import Excursion, merged
 from ntpaudit.core.ntp.rate_limit import Instant, ServerState
 from ntpaudit.core.policy import VERDICTS, Severity, Verdict
 from ntpaudit.core.record import Record
@@ -81,6 +82,7 @@ class Hour(NamedTuple):
     most_offset_s: float | None
     bound_s: float | None
     spans: Spans | None = None  # of each of its seconds; None where that is not known any more
+    account: Account | None = None
 
 
 class Window(NamedTuple):
@@ -264,6 +266,15 @@ class History:
         found = read_accounts(self._connection, length_s, since_s, until_s, now_ns // NS_PER_S, self._damage)
         return list(found)
 
+    def excursions(self, since_ns: int | None, until_ns: int | None, now_ns: int) -> list[Excursion]:
+        """Return the excursions of a period, the oldest first: of its hours, and of days whose hours are deleted."""
+        hours = self.accounts(HOUR_S, since_ns, until_ns, now_ns)
+        first_ns = hours[0].begin_s * NS_PER_S if hours else until_ns
+        days = self.accounts(DAY, since_ns, first_ns, now_ns)
+        since_s = 0 if since_ns is None else since_ns // NS_PER_S
+        found = merged(one for account in (*days, *hours) for one in account.excursions)
+        return sorted((one for one in found if one.end_s > since_s or one.is_open), key=lambda one: one.begin_s)
+
     def account(self, hours: Sequence[Hour], now_ns: int) -> list[Hour]:
         """Return hours with their accounts, and those between them in which there is no audit at all."""
         known = {hour.time_ns // NS_PER_S: hour for hour in hours}
@@ -272,7 +283,7 @@ class History:
         empty = Hour(0, 0, 0, 0, 0, 0, Severity.UNKNOWN, None, None, None)
         for account in self.accounts(HOUR_S, min(known) * NS_PER_S, (max(known) + 1) * NS_PER_S, now_ns):
             hour = known.get(account.begin_s, empty._replace(time_ns=account.begin_s * NS_PER_S))
-            known[account.begin_s] = hour._replace(spans=account.spans)
+            known[account.begin_s] = hour._replace(spans=account.spans, account=account)
         return [known[hour_s] for hour_s in sorted(known)]
 
     def clock_changes(self, since_ns: int | None, until_ns: int | None, limit: int | None = None) -> list[ClockChange]:

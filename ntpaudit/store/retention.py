@@ -46,7 +46,7 @@ def prune_by_age(
 
 
 def _drop_old_accounts(connection: sqlite3.Connection, length_s: int, before_s: float) -> list[int]:
-    """Delete the oldest accounts of one length, but never the newest: the next ones follow it. Return their beginnings."""
+    """Delete the oldest accounts of one length, but never the newest: the next follow it. Return their beginnings."""
     deletion = connection.execute(
         "DELETE FROM accounts WHERE length_s = :length AND begin_s < :before"
         " AND begin_s < (SELECT MAX(begin_s) FROM accounts WHERE length_s = :length) AND begin_s IN"
