@@ -72,7 +72,7 @@ def excursion_text(excursions: Iterable[Excursion], width: int | None, paint: Pa
             ("until", "not over" if one.is_open else _minute(one.end_s)),
             ("error", _error(one)),
             ("logs", describe_logs(one.earliest_s, one.latest_s)),
-            ("findings", ", ".join(one.findings) or "none"),
+            ("finding", ", ".join(one.findings) or "none"),
             ("cause", one.cause or "not known: no step of the clock explains it"),
         )
         lines = block(_minute(one.begin_s), level, severity, title, facts, fitting(width), paint)

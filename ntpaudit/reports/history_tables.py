@@ -247,7 +247,7 @@ _HOUR = (
 )
 _HOST_TIME = "by the host's own clock, because the true time is not known"
 LEGEND = {
-    "absent": "the host ran, but no record shows that the agent did",
+    "absent": "no record shows that the agent ran, and the host may have run",
     "off": "the host was down or suspended",
     "?": "not known, because some records of the hour are deleted",
 }

@@ -134,7 +134,7 @@ def test_hours_in_lines(past: tuple[list[Audit], list[Hour], list[StoredEvent]])
     hour = Hour(NOW_NS, 60, 58, 50, 5, 3, Severity.CRITICAL, -0.001, 2.5, 2.51, spans)
     _, line, *legend = hour_table([hour], 140, PLAIN)
     assert legend == [
-        "absent: the host ran, but no record shows that the agent did\n",
+        "absent: no record shows that the agent ran, and the host may have run\n",
         "off: the host was down or suspended\n",
     ]
     assert line.split() == [
@@ -148,6 +148,7 @@ def test_hours_in_lines(past: tuple[list[Audit], list[Hour], list[StoredEvent]])
     data = json.loads("".join(hour_json([hour])))
     assert data == {
         "schema": "ntpaudit.hour/1",
+        "account": None,
         "time": {"utc": format_utc(NOW_NS)},
         "audits": 60, "measured": 58, "within": 50, "unproven": 5, "beyond": 3, "severity": "critical",
         "least_offset_s": -0.001, "most_offset_s": 2.5, "bound_s": 2.51, "seconds": spans._asdict(),
