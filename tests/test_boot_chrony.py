@@ -18,7 +18,7 @@ __all__ = ["package"]
 pytestmark = [pytest.mark.needs("boot"), pytest.mark.untraced]  # the machine has a Python of its own
 
 BEHIND_S = 10.0
-"""So much that no delay of a packet on a busy machine hides the sign or the unit."""
+"""Far more than any delay of a packet on a busy machine, which then hides neither sign nor unit."""
 
 SERVER = "127.0.0.9"
 SERVE = f"""

@@ -24,7 +24,7 @@ pytestmark = [pytest.mark.needs("boot", "ip"), pytest.mark.untraced]  # the mach
 
 RIGHT, AHEAD, SILENT = "127.0.0.11", "127.0.0.12", "127.0.0.99"
 AHEAD_S = 10.0
-"""So much that no delay of a packet on a busy machine hides the sign or the unit."""
+"""Far more than any delay of a packet on a busy machine, which then hides neither sign nor unit."""
 
 NEAR_S = AHEAD_S / 2
 ANYWHERE = "[Unit]\nConditionVirtualization=\nConditionCapability=\nStartLimitIntervalSec=0\n"
@@ -182,7 +182,7 @@ def test_the_agent_records_the_claim(host: Machine) -> None:
 
 
 def recorded(host: Machine) -> dict[str, Any]:
-    """Let the agent audit, and return what the last record says of systemd-timesyncd, if it has a claim."""
+    """Let the agent audit, and return what the last record holds about systemd-timesyncd, if it has a claim."""
     audit_now(host)
     found = {daemon["name"]: daemon for record in records(host)[-1:] for daemon in record["daemons"]}
     return found["systemd-timesyncd"] if found and found["systemd-timesyncd"]["claim"].get("follows") else {}
