@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from docs.reasons import REASONS
-from ntpaudit.config.schema import KEYS
+from ntpaudit.config.schema import KEYS, REPEATED_KEYS
 from ntpaudit.config.text import literal
 from ntpaudit.core.checks import host
 from ntpaudit.core.checks.controls import CONTROLS, TECHNIQUES
@@ -83,13 +83,16 @@ def configuration_example() -> Iterator[str]:
         yield from ([""] if number else [])
         yield f"[{section}]"
         yield from (f"{name} = {literal(key.example)}" for name, key in keys.items())
+    for section, keys in REPEATED_KEYS.items():
+        yield from ("", f"[[{section}]]")
+        yield from (f"{name} = {literal(key.example)}" for name, key in keys.items())
     yield "```"
 
 
 def configuration_keys() -> Iterator[str]:
     """Yield the table of the configuration's keys."""
     yield from ("| key | default | meaning |", "|---|---|---|")
-    for section, keys in KEYS.items():
+    for section, keys in (*KEYS.items(), *REPEATED_KEYS.items()):
         for name, key in keys.items():
             written = key.default if isinstance(key.default, str) else literal(key.default)
             default = key.unset or "none" if key.default is None else f"`{written}`"

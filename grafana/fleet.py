@@ -49,9 +49,11 @@ from grafana.panels import (
     verdict_column,
 )
 from grafana.queries import (
+    ACCEPTED_INFLUX,
     AHEAD_S,
     BUCKETS,
     CHOSEN,
+    COUNTED_INFLUX,
     DRIFT,
     KNOWN,
     MAX_AGE_S,
@@ -302,8 +304,8 @@ def _kinds(hosts: str) -> tuple[Json, ...]:
 
 
 FINDINGS_BY_KIND = Question(
-    (Influx(f'SELECT "host", "kind", "raised" FROM {in_force(CHOSEN)} WHERE "raised" = 1'), _KNOWN),
-    (Prom(f"count by (kind) ({forced(CHOSEN)})", form="table"),),
+    (Influx(f'SELECT "host", "kind", "raised" FROM {in_force(CHOSEN)} WHERE {COUNTED_INFLUX}'), _KNOWN),
+    (Prom(f"count by (kind) ({forced(CHOSEN, accepted=False)})", form="table"),),
     (
         *of_known({}),
         {
@@ -323,47 +325,58 @@ FINDINGS_BY_KIND = Question(
 
 _ALARM = ("host", "site", "kind")
 
-FINDINGS = Question(
-    (
-        Influx(
-            f'SELECT "host", "site", "kind", "state", "size", "text" FROM {in_force(CHOSEN, _ALARM)} WHERE "raised" = 1'
+
+def _findings(condition: str, *, accepted: bool) -> Question:
+    """Return the question for the findings in force that are accepted, or are not; `condition` is it in InfluxQL."""
+    raised = forced(CHOSEN, by=_ALARM, accepted=accepted)
+    return Question(
+        (
+            Influx(
+                'SELECT "host", "site", "kind", "state", "size", "text" '
+                f"FROM {in_force(CHOSEN, _ALARM)} WHERE {condition}"
+            ),
+            _KNOWN,
         ),
-        _KNOWN,
-    ),
-    (
-        Prom(forced(CHOSEN, by=_ALARM, field="severity"), form="table"),
-        Prom(forced(CHOSEN, by=_ALARM, field="value_s"), form="table"),
-        Prom(
-            f"1000 * (max by (host, site, kind) (tlast_over_time({metric('raised', CHOSEN, 'event')}[90d])) "
-            f"and on (host, site, kind) {forced(CHOSEN, by=_ALARM)})",
-            form="table",
+        (
+            Prom(forced(CHOSEN, by=_ALARM, field="severity", accepted=accepted), form="table"),
+            Prom(forced(CHOSEN, by=_ALARM, field="value_s", accepted=accepted), form="table"),
+            Prom(
+                f"1000 * (max by (host, site, kind) (tlast_over_time({metric('raised', CHOSEN, 'event')}[90d])) "
+                f"and on (host, site, kind) {raised})",
+                form="table",
+            ),
         ),
-    ),
-    of_known(
-        {
-            "Time ntpaudit_event": "since",
-            "host": "host",
-            "site": "site",
-            "kind": "finding",
-            "state": "state",
-            "size": "size",
-            "text": "message and fix",
-        },
-        ("Time ntpaudit_clock",),
-    ),
-    named(
-        {
-            "Value #C": "since",
-            "host": "host",
-            "site": "site",
-            "kind": "finding",
-            "Value #A": "state",
-            "Value #B": "size",
-        },
-        ("Time",),
-    ),
-)
-"""Every finding that the agent of a known host raised and has not cleared."""
+        of_known(
+            {
+                "Time ntpaudit_event": "since",
+                "host": "host",
+                "site": "site",
+                "kind": "finding",
+                "state": "state",
+                "size": "size",
+                "text": "message and fix",
+            },
+            ("Time ntpaudit_clock",),
+        ),
+        named(
+            {
+                "Value #C": "since",
+                "host": "host",
+                "site": "site",
+                "kind": "finding",
+                "Value #A": "state",
+                "Value #B": "size",
+            },
+            ("Time",),
+        ),
+    )
+
+
+FINDINGS = _findings(COUNTED_INFLUX, accepted=False)
+"""Every finding that the agent of a known host raised and has not cleared, but for those that are accepted."""
+
+ACCEPTED = _findings(ACCEPTED_INFLUX, accepted=True)
+"""Those that are accepted: they do not count."""
 
 STEPS = Question(
     (
@@ -652,8 +665,8 @@ def _who(language: Language) -> tuple[PanelRow, ...]:
 def _happened(language: Language) -> tuple[PanelRow, ...]:
     kinds = bars(
         "Raised findings by kind",
-        "How many known hosts have a finding that was raised and not cleared, by finding id. A step counts for an "
-        "hour. docs/findings.md explains each finding.",
+        "How many known hosts have a finding that was raised and not cleared, by finding id, without accepted ones. A "
+        "step counts for an hour. docs/findings.md explains each finding.",
         FINDINGS_BY_KIND,
         language,
         steps=[step("orange")],
@@ -662,8 +675,8 @@ def _happened(language: Language) -> tuple[PanelRow, ...]:
     findings = table(
         "Raised findings",
         "Findings that the hosts' own agents raised and have not cleared, worst first, with the fix. A finding "
-        "links to its documentation. Hosts without a point within a day are not shown. A silent host clears "
-        f"nothing. A step counts for {STEPS_COUNT}. VictoriaMetrics stores no texts.",
+        "links to its documentation. Accepted ones are in the table below. Hosts without a point within a day are not "
+        f"shown. A silent host clears nothing. A step counts for {STEPS_COUNT}. VictoriaMetrics stores no texts.",
         FINDINGS,
         language,
         overrides=[
@@ -677,6 +690,24 @@ def _happened(language: Language) -> tuple[PanelRow, ...]:
         ],
         sort=[("state", True), ("since", True)],
         absent="No finding is raised on a known host.",
+    )
+    accepted = table(
+        "Accepted findings",
+        "Raised findings that the configuration of a host accepts until a time, so that they do not count. The message "
+        "says who accepts it, until when and why. VictoriaMetrics stores no texts.",
+        ACCEPTED,
+        language,
+        overrides=[
+            host_column(language),
+            site_column(),
+            finding_column(),
+            state_column(),
+            column("size", unit="s", custom_width=110),
+            stamp_column("since"),
+            *text_column(language),
+        ],
+        sort=[("since", True)],
+        absent="No finding is accepted on a known host.",
     )
     steps = table(
         "Clock steps",
@@ -707,6 +738,7 @@ def _happened(language: Language) -> tuple[PanelRow, ...]:
     )
     return (
         PanelRow(10, (Cell(24, findings),)),
+        PanelRow(6, (Cell(24, accepted),)),
         PanelRow(12, (Cell(10, kinds), Cell(14, raised))),
         PanelRow(8, (Cell(24, steps),)),
     )

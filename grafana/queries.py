@@ -437,11 +437,17 @@ def in_force(scope: Scope, by: Sequence[str] = ("host", "kind")) -> str:
 
     def last(kinds: str, span: str) -> str:
         return (
-            'SELECT last("raised") AS "raised", "severity" AS "state", "value_s" AS "size", "text" AS "text" '
+            'SELECT last("raised") AS "raised", "severity" AS "state", "value_s" AS "size", "text" AS "text", '
+            '"title" AS "title" '
             f'FROM "ntpaudit_event" WHERE {since(scope, span)} AND "kind" {kinds}{scope.where} GROUP BY {_words(by)}'
         )
 
     return f"({last('!~ /^step-/', IN_FORCE)}), ({last('=~ /^step-/', STEPS_COUNT)})"
+
+
+COUNTED_INFLUX = '"raised" = 1 AND "title" !~ /^accepted:/'
+ACCEPTED_INFLUX = '"raised" = 1 AND "title" =~ /^accepted:/'
+"""Conditions on `in_force`, by the title: events of older agents have no field `accepted`."""
 
 
 def of_kind(kind: str) -> str:
@@ -568,8 +574,13 @@ def count(condition: str, by: Sequence[str] = ()) -> str:
     return f"sum by ({', '.join(by)}) ({condition})" if by else f"sum({condition})"
 
 
-def forced(scope: Scope, *, by: Sequence[str] = ("host", "kind"), field: str = "raised") -> str:
-    """Return a field of each finding that is in force on a known host: 1 of `raised`."""
+def forced(
+    scope: Scope, *, by: Sequence[str] = ("host", "kind"), field: str = "raised", accepted: bool | None = None
+) -> str:
+    """Return a field of each finding that is in force on a known host: 1 of `raised`.
+
+    `accepted`: only of those that are accepted, or that are not; None: of all.
+    """
     lasting, steps = (_labels(scope.labels, matcher) for matcher in ('kind!~"step-.*"', 'kind=~"step-.*"'))
 
     def last_of(name: str) -> str:
@@ -579,6 +590,8 @@ def forced(scope: Scope, *, by: Sequence[str] = ("host", "kind"), field: str = "
         )
 
     raised = f"({last_of('raised')} == 1 and on (host) {seen(ALL_HOSTS)})"
+    if accepted is not None:
+        raised = f"({raised} {'and' if accepted else 'unless'} on ({', '.join(by)}) ({last_of('accepted')} == 1))"
     return raised if field == "raised" else f"({last_of(field)} and on ({', '.join(by)}) {raised})"
 
 

@@ -7,6 +7,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from ntpaudit import __version__
+from ntpaudit.core.acceptance import Acceptance
 from ntpaudit.core.clock.readings import MAX_DRIFT_PPM
 from ntpaudit.core.ntp.rate_limit import Instant
 from ntpaudit.core.ntp.sources import NTP_PORT, Pool, Server, Source, is_pool_name, pool
@@ -68,6 +69,7 @@ def plan_of(config: "Config") -> Plan:
             config.ingest.lag_s or 0.0,
             config.ingest.rule_interval_s,
             config.ingest.rule_lookback_s,
+            tuple(Acceptance(*one) for one in config.accept),
         ),
     )
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Any, Literal
 
+from ntpaudit.core.acceptance import Acceptance, HostAcceptance
 from ntpaudit.core.audit_rules import missing_rules
 from ntpaudit.core.checks.context import (
     AuditContext,
@@ -45,7 +46,7 @@ from ntpaudit.core.time_config import ConfigChange
 from ntpaudit.core.units import NS_PER_S
 from ntpaudit.probes.daemons import timesyncd
 from tests.core.fleets import DAY_S, NOW_NS, host, offset, snapshot
-from tests.core.policies import APPROVAL_HOSTS, INGEST_HOSTS, SMEAR_HOSTS
+from tests.core.policies import ACCEPTING_HOSTS, APPROVAL_HOSTS, INGEST_HOSTS, SMEAR_HOSTS
 from tests.core.worlds import (
     CHRONYD,
     DAY,
@@ -265,6 +266,7 @@ HOSTS = (
     *APPROVAL_HOSTS,
     *SMEAR_HOSTS,
     *INGEST_HOSTS,
+    *ACCEPTING_HOSTS,
     _audited("on", "-w /etc/localtime -p wa -k time-change"),
     _audited("on", *missing_rules((), "x86_64")),
     _audited("off", reason="the kernel does not audit (audit_enabled is 0)"),
@@ -346,6 +348,8 @@ FLEETS: tuple[tuple[Snapshot, FleetPolicy], ...] = (
      FleetPolicy(inventory=("ams-web1", "ams-web2", "ams-web3", "ams-log1"), sites={"ams-web1": "fra"})),
     (snapshot(*_THREE, alarms=[Alarm("ams-web1", "offset-out", Severity.CRITICAL, NOW_NS - 600 * NS_PER_S)]),
      FleetPolicy()),
+    *((snapshot(*_THREE), FleetPolicy(exceptions=(HostAcceptance(
+        Acceptance("unsynced", "container", "ops, ticket 1234", end_ns), "ams-*"),))) for end_ns in (NOW_NS, None)),
     (snapshot(*(host(f"h{number}", usable=1 if number < 1 else 3) for number in range(24))), FleetPolicy()),
     (snapshot(*(host(f"h{number}", usable=1 if number < 3 else 3) for number in range(24))), FleetPolicy()),
 )  # fmt: skip

@@ -345,6 +345,25 @@ def test_reloading_refuses_what_is_broken(servers: list[str], tmp_path: Path) ->
         assert running.said.count(f"{config}: only 2 servers: name at least 4") == 1
 
 
+ACCEPTED = '[[accept]]\nfinding = "suspected-spoofing"\nreason = "a test"\nby = "ops"\nuntil = {}\n'
+EXPIRED = "SELECT raised, text FROM events WHERE kind = 'acceptance-expired' ORDER BY id"
+
+
+def test_acceptances_are_reloaded_at_once(servers: list[str], tmp_path: Path) -> None:
+    """SIGHUP: an acceptance that has ended is a finding with the next audit, and is cleared once it has a new end."""
+    with agent(tmp_path, configure(tmp_path, servers)) as running:
+        running.until(lambda: running.count("network") >= 1, "an audit")
+        configure(tmp_path, servers, ACCEPTED.format("2020-01-01"))
+        running.process.send_signal(signal.SIGHUP)
+        running.until(lambda: len(running.rows(EXPIRED)) == 1, "the finding")
+        ran = ntpaudit("status", "--format", "nagios", state=tmp_path)
+        assert (ran.status, "acceptance-expired" in ran.out) == (1, True)
+        configure(tmp_path, servers, ACCEPTED.format("2199-01-01"))
+        running.process.send_signal(signal.SIGHUP)
+        running.until(lambda: len(running.rows(EXPIRED)) == 2, "its end")
+        assert [raised for raised, _ in running.rows(EXPIRED)] == [1, 0]
+
+
 def test_an_agent_and_a_check_warn_as_config_check_does(servers: list[str], tmp_path: Path) -> None:
     """What is valid and hardly intended is shown at the start of an agent, and by a check."""
     config = configure(tmp_path, servers[:1], "[history]\nraw = '60d'\nrollups = '30d'\n")

@@ -9,7 +9,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,7 +20,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from ntpaudit import __version__
 from ntpaudit.demo.server import Behaviour, NtpServer
 from ntpaudit.store.compression import unpack_text
-from tests.command import ntpaudit
+from tests.command import Ran, ntpaudit
 from tests.waiting import WITHIN_S, until
 from tests.world.island import island
 from tests.world.namespaces import unshared
@@ -478,6 +478,67 @@ def test_container_that_forbids_adjtimex(real_servers: list[str], tmp_path: Path
     assert ran.record["kernel"] == {"available": False, "reason": "adjtimex is forbidden here (EPERM)"}
     assert ran.record["verdict"] == "within"
     assert "unsynced" not in {finding["id"] for finding in ran.record["findings"]}
+
+
+ACCEPTED = """
+[[accept]]
+finding = "{}"
+reason = "container: the host's own daemon corrects the clock"
+by = "ops, ticket 1234"
+until = {}
+"""
+
+
+def forbidding_adjtimex(words: Sequence[str]) -> list[str]:
+    """Run where seccomp refuses adjtimex, as in a container."""
+    return [sys.executable, "-m", "tests.world.sandbox", *words]
+
+
+def with_own_processes(words: Sequence[str]) -> list[str]:
+    """Run in a PID namespace of its own, where no daemon of the host can be seen."""
+    return ["unshare", "--pid", "--fork", "--mount-proc", *words]
+
+
+@pytest.mark.needs("seccomp", "mount", "pidns")
+@pytest.mark.parametrize("inside", [forbidding_adjtimex, with_own_processes])
+def test_a_container_without_a_visible_daemon_is_green_once_that_is_accepted(
+    inside: Callable[[Sequence[str]], list[str]], real_servers: list[str], tmp_path: Path
+) -> None:
+    """What a container cannot see is accepted until a time: listed, with exit status 0 in each format, then counted."""
+    config = tmp_path / "ntpaudit.toml"
+
+    def check(until: str | None, *options: str) -> Ran:
+        accepted = (
+            "" if until is None else "".join(ACCEPTED.format(name, until) for name in ("unsynced", "daemon-count"))
+        )
+        config.write_text(f"[sources]\nservers = {json.dumps(real_servers)}\n{accepted}")
+        words = ("check", "--config", str(config), "--force", "--quiet", *options)
+        return ntpaudit(*words, state=tmp_path, inside=inside)
+
+    bare = check(None, "--format", "json")
+    found = [one["id"] for one in bare.record["findings"] if one["severity"] != "ok"]
+    assert set(found) <= {"unsynced", "daemon-count"}
+    assert bare.status == bool(found)  # green at once where the kernel says that its clock is synchronised
+    green = check('"2199-12-31"', "--format", "json")
+    accepted = {"reason": "container: the host's own daemon corrects the clock", "by": "ops, ticket 1234",
+                "until": "2199-12-31T00:00:00.000000000Z"}  # fmt: skip
+    assert (green.status, green.record["severity"]) == (0, "ok")
+    assert [one["id"] for one in green.record["findings"] if one["accepted"] == accepted] == found
+    text = check('"2199-12-31"')
+    assert (text.status, text.out[:4]) == (0, "OK  ")
+    assert " ".join(text.out.split()).count(
+        "accepted until 2199-12-31 00:00 UTC by ops, ticket 1234: container"
+    ) == len(found)
+    line = check('"2199-12-31"', "--format", "nagios")
+    assert line.status == 0
+    assert line.out.endswith(f" findings=0;;;0; accepted={len(found)};;;0;\n")
+    for ended in ('"2020-01-01T00:00Z"', "2020-01-01"):
+        late = check(ended, "--format", "json")
+        assert (late.status, late.record["severity"]) == (1, "warning")
+        assert {one["id"] for one in late.record["findings"] if one["severity"] != "ok"} == {
+            *found,
+            "acceptance-expired",
+        }
 
 
 @pytest.mark.needs("userns", "adjtimex")

@@ -6,6 +6,7 @@ import re
 import stat
 import tomllib
 from collections.abc import Mapping
+from datetime import UTC, date, datetime, time
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from ntpaudit.config.fleet_database import FleetDatabase, fleet_database
 from ntpaudit.config.load import load_config, locate, parse_config, read_config, with_environment
 from ntpaudit.config.schema import (
     KEYS,
+    REPEATED_KEYS,
     TABLES,
     Config,
     FleetConfig,
@@ -30,11 +32,13 @@ from ntpaudit.config.schema import (
 from ntpaudit.config.secrets import Token, find_token
 from ntpaudit.config.text import show_json, show_toml, tables_of, write_file
 from ntpaudit.config.values import LANGUAGES, parse_url, write_duration
+from ntpaudit.config.warnings import config_warnings
+from ntpaudit.core.checks.host import RULES
 from ntpaudit.core.ingest import PIPELINES
 from ntpaudit.core.ntp.sources import CONTINENTS, Server, parse_source, pool, region
 from ntpaudit.core.policy import PROFILES
 from ntpaudit.core.site_policy import ROLES
-from ntpaudit.core.units import parse_duration
+from ntpaudit.core.units import parse_duration, parse_utc
 from ntpaudit.errors import ConfigError
 from tests.command import Ran, ntpaudit
 from tests.world.packages import REPOSITORY
@@ -149,9 +153,14 @@ def test_every_key_is_in_the_file_once_with_a_line_about_it(chosen: dict[str, di
             ]
             assert re.match(r"# \w.{10,}", block[place - 1])
     assert "# why these\n# sources\n# NTP servers" in "\n".join(lines)
-    every = "\n".join(re.sub(r"^# (\w+ = )", r"\1", line) for line in lines)
+    every = "\n".join(re.sub(r"^# (\w+ = |\[\[)", r"\1", line) for line in lines)
     uncommented = tomllib.loads(every)
-    assert {table: list(keys) for table, keys in uncommented.items()} == {table: list(KEYS[table]) for table in KEYS}
+    assert {table: list(keys) for table, keys in uncommented.items() if table in KEYS} == {
+        table: list(KEYS[table]) for table in KEYS
+    }
+    assert {table: list(entry) for table in REPEATED_KEYS for entry in uncommented[table]} == {
+        table: list(keys) for table, keys in REPEATED_KEYS.items()
+    }
     assert read_config(uncommented)
 
 
@@ -167,9 +176,112 @@ def test_what_is_shown_is_what_is_in_force(chosen: dict[str, dict[str, Any]]) ->
     shown = {
         table: {key: value for key, value in (keys or {}).items() if value not in (None, []) and key != "token"}
         for table, keys in json.loads(show_json(config, {})).items()
+        if table in KEYS
     }
     written = tomllib.loads(text)
     assert shown == {table: written.get(table, {}) for table in KEYS}
+
+
+MOMENTS = st.datetimes(datetime(1970, 1, 2), datetime(2261, 1, 1), timezones=st.just(UTC)).map(
+    lambda moment: moment.isoformat()
+)
+ACCEPTANCES = st.lists(
+    st.fixed_dictionaries(
+        {"finding": st.sampled_from([rule.id for rule in RULES if rule.acceptable == "anywhere"]),
+         "reason": LABELS, "by": LABELS},
+        optional={"until": st.dates(date(1970, 1, 1), date(2262, 1, 1)) | MOMENTS},
+    ),
+    unique_by=lambda one: one["finding"],
+)  # fmt: skip
+
+
+@given(ACCEPTANCES)
+def test_acceptances_that_are_shown_load_as_they_are(chosen: list[dict[str, Any]]) -> None:
+    """`config show` of any number of acceptances, as a file and as JSON; each value is of the file."""
+    config = read_config({"accept": chosen})
+    text = show_toml(config, {}, {})
+    assert parse_config(text.encode(), "x").accept == config.accept
+    shown = json.loads(show_json(config, {}))["accept"]
+    assert [{key: value for key, value in one.items() if value is not None} for one in shown] == tomllib.loads(
+        text
+    ).get("accept", [])
+    assert [one["finding"] for one in shown] == [one["finding"] for one in chosen]
+    assert sum(warning.startswith("accept: ") for warning in config_warnings(config)) == sum(
+        "until" not in one for one in chosen
+    )
+
+
+@pytest.mark.parametrize(
+    ("written", "wanted"),
+    [
+        ("2027-01-31", "2027-01-31T00:00:00.000000000Z"),
+        (date(2027, 1, 31), "2027-01-31T00:00:00.000000000Z"),
+        ("2027-01-31T12:00Z", "2027-01-31T12:00:00.000000000Z"),
+        ("2027-01-31T12:00", "2027-01-31T12:00:00.000000000Z"),
+        (datetime(2027, 1, 31, 12), "2027-01-31T12:00:00.000000000Z"),
+        ("2027-01-31T12:00:01.5+01:00", "2027-01-31T11:00:01.500000000Z"),
+        ("9999-12-31", None),
+        ("0001-01-01T00:00+14:00", None),
+        ("2027-02-30", None),
+        ("soon", None),
+        ("", None),
+        (2027, None),
+        (time(12), None),
+        ([], None),
+    ],
+)
+def test_the_end_of_an_acceptance_is_a_day_or_a_time_in_utc(written: Any, wanted: str | None) -> None:
+    """A day is its begin, a time without a zone is UTC; all else is refused with an example or the limits."""
+    tables = {"accept": [{"finding": "unsynced", "reason": "x", "by": "y", "until": written}]}
+    if wanted is None:
+        with pytest.raises(ConfigError, match=r"^accept\[1\]\.until: .*write a (day or a )?time"):
+            read_config(tables)
+    else:
+        assert read_config(tables).accept[0].until == parse_utc(wanted)
+
+
+_FIRST = '[[accept]]\nfinding = "daemon-count"\nby = "ops"\nreason = "a container"\n[[accept]]\n'
+_SECOND = f'{_FIRST}by = "y"\nreason = "x"\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        ('[accept]\nby = "ops"', "x:1: accept: write each as a table, [[accept]]"),
+        ('accept = "unsynced"', "x:1: accept: write each as a table, [[accept]]"),
+        ("accept = [3]", "x:1: accept: write each as a table, [[accept]]"),
+        (
+            f'{_FIRST}reason = "x"\nby = "y"',
+            'x:5: accept[2].finding: missing; [[accept]] needs it, such as finding = "unsynced"',
+        ),
+        (
+            f'{_FIRST}finding = "unsynced"\nby = "y"',
+            "x:5: accept[2].reason: missing; [[accept]] needs it, such as reason = \"container: the host's chronyd "
+            'corrects the clock"',
+        ),
+        (f'{_FIRST}\nuntill = "x"', "x:7: accept[2].untill: unknown, did you mean 'until'?; known here: finding, "
+                                     "reason, by, until"),
+        (f'{_SECOND}finding = "unsinced"', "x:8: accept[2].finding: 'unsinced': unknown, did you mean 'unsynced'?"),
+        (f'{_SECOND}finding = "offset-out"', "x:8: accept[2].finding: offset-out cannot be accepted on the host, "
+                                             "because it states that the clock is wrong or that nothing proves"),
+        (f'{_SECOND}finding = "evidence-gap"', "x:8: accept[2].finding: evidence-gap cannot be accepted on the host"),
+        (f'{_SECOND}finding = "slow-walk"', "x:8: accept[2].finding: 'slow-walk': unknown"),
+        (f'{_SECOND}finding = "acceptance-expired"', "x:8: accept[2].finding: acceptance-expired cannot be accepted: "
+                                                    "set a new end (`until`) or remove the acceptance"),
+        (f'{_SECOND}finding = "daemon-count"', "x:8: accept[2].finding: accept[1] accepts "
+                                                                     "daemon-count too: keep one of them"),
+        (f'{_FIRST}finding = "unsynced"\nby = " "\nreason = "x"', "x:7: accept[2].by: write a name of printable"),
+        (f'{_FIRST}finding = "unsynced"\nby = 3\nreason = "x"', "x:7: accept[2].by: write a string in quotes, not 3"),
+        (f'{_FIRST}finding = "unsynced"\nby = "x"\nreason = ""', "x:8: accept[2].reason: write a text of one line"),
+        (f'{_FIRST}finding = "unsynced"\nreason = "a\\nb"\nby = "y"', "x:7: accept[2].reason: write a text of"),
+        (f'{_FIRST}reason = "{"x" * 1001}"\nfinding = "unsynced"\nby = "y"', "x:6: accept[2].reason: the text has"),
+    ],
+)  # fmt: skip
+def test_an_acceptance_that_is_refused_is_named_by_number_and_line(text: str, error: str) -> None:
+    """What may not be accepted is refused with the reason, and what to do instead."""
+    with pytest.raises(ConfigError) as caught:
+        parse_config(text.encode(), "x")
+    assert str(caught.value).startswith(error)
 
 
 @given(st.floats(1e-9, 1e9) | st.integers(1, 10**15).map(lambda ns: ns / 1e9))
@@ -193,7 +305,12 @@ def test_the_documented_example_is_a_configuration() -> None:
     example = re.search(r"```toml\n(.*?)```", DOCUMENTED, re.DOTALL)
     assert example
     tables = tomllib.loads(example[1])
-    assert {table: set(keys) for table, keys in tables.items()} == {table: set(keys) for table, keys in KEYS.items()}
+    assert {table: set(keys) for table, keys in tables.items() if table in KEYS} == {
+        table: set(keys) for table, keys in KEYS.items()
+    }
+    assert {table: set(entry) for table in REPEATED_KEYS for entry in tables[table]} == {
+        table: set(keys) for table, keys in REPEATED_KEYS.items()
+    }
     config = parse_config(example[1].encode(), "docs/configuration.md")
     assert config.sources.servers == tuple(
         map(parse_source, ("ntp1.example.net", "192.0.2.1:1123", "[2001:db8::1]:123"))

@@ -37,7 +37,8 @@ Examples:
 
 \b
 The database is that of [fleet] in the configuration, else that of [influxdb]. "behind" means that a clock is slow.
-FILE of --inventory has one host per line, or a host, a comma and its site; - is standard input.
+FILE of --inventory has one host per line, or a host, a comma and its site; - is standard input. FILE of --exceptions
+has [[accept]] tables with host or site (patterns such as ams-*), finding, reason, by and until.
 
 \b
 Exit status: 0 ok, 1 warning, 2 critical, 3 unknown or not readable, 64 usage, 78 configuration, 130 interrupted.
@@ -87,6 +88,7 @@ def _read_options(command: _Function) -> _Function:
 @click.option("--before", type=_DURATION, help="Compare with the fleet this long ago, to detect shifts.  [default: 1h]")
 @click.option("--site", metavar="NAME", help="Only hosts of this site.")
 @click.option("--inventory", metavar="FILE", help="Hosts that must report; other silent hosts count as retired.")
+@click.option("--exceptions", metavar="FILE", help="Findings that are accepted for some hosts, until a time.")
 @click.option(
     "--flagged", is_flag=True, help="Show only hosts that are not ok, or whose clock a fleet finding suspects."
 )

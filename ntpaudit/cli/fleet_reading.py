@@ -12,11 +12,13 @@ import click
 from ntpaudit.cli.output import note, show_progress
 from ntpaudit.cli.parameters import RelativeTime, resolve
 from ntpaudit.cli.state import read_config
+from ntpaudit.config.exceptions import read_exceptions
 from ntpaudit.config.fleet_database import fleet_database
 from ntpaudit.config.inventory import Inventory, read_inventory
 from ntpaudit.config.load import with_environment
 from ntpaudit.config.schema import Config
 from ntpaudit.config.values import Language
+from ntpaudit.core.acceptance import HostAcceptance
 from ntpaudit.core.fleet.model import FleetPolicy, Host, Snapshot
 from ntpaudit.core.fleet.severity import latest_arrival_ns
 from ntpaudit.core.units import NS_PER_S, format_duration, format_utc
@@ -46,6 +48,7 @@ class FleetOptions(NamedTuple):
     ambiguity: float | None = None
     site: str | None = None
     inventory: str | None = None
+    exceptions: str | None = None
     before: float | None = None
     flagged: bool = False
     limit: int | None = None
@@ -62,7 +65,7 @@ class FleetOptions(NamedTuple):
 
 def check_read(options: FleetOptions) -> None:
     """Reject contradicting databases, and empty values such as an empty shell variable."""
-    for name in ("config_path", "site", "env", "database", "store", "inventory", "output", "html"):
+    for name in ("config_path", "site", "env", "database", "store", "inventory", "exceptions", "output", "html"):
         if getattr(options, name) == "":
             raise click.UsageError(f"--{name.removesuffix('_path')} is empty: omit it, or give it a value")
     if options.is_shown and (options.url or options.language or options.database or options.env):
@@ -77,6 +80,7 @@ def settle(options: FleetOptions) -> tuple[Config, FleetPolicy]:
         ambiguity_s=options.ambiguity or config.fleet.ambiguity_s,
         warning_s=config.profile.warning_s,
         critical_s=config.profile.critical_s,
+        exceptions=() if options.exceptions is None else exceptions_of(options.exceptions),
     )
     silent_after_s, look_back_s = terms.silent_after_s, reach_of(options, terms).look_back_s
     if not silent_after_s <= look_back_s:
@@ -88,6 +92,14 @@ def settle(options: FleetOptions) -> tuple[Config, FleetPolicy]:
             f"{ceil(silent_after_s / 3600)}h or more"
         )
     return config, terms
+
+
+def exceptions_of(path: str) -> tuple[HostAcceptance, ...]:
+    """Return what a file accepts for which hosts."""
+    try:
+        return read_exceptions(path)
+    except ConfigError as error:  # the option is at fault, not the configuration
+        raise click.UsageError(f"--exceptions: {error}") from error
 
 
 def inventory_of(options: FleetOptions, config: Config) -> Inventory | None:

@@ -1,16 +1,31 @@
 """Read a configuration file; every error names the file, the line and the key."""
 
 import os
-from collections.abc import Mapping
-from typing import Any
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 from ntpaudit.config.location import SYSTEM_FILE, SYSTEM_TOKEN_FILE
 from ntpaudit.config.profile import choose_profile
-from ntpaudit.config.schema import KEYS, OUTPUTS, TABLES, Config, InfluxConfig, Key, OutputsConfig, SourcesConfig
+from ntpaudit.config.schema import (
+    KEYS,
+    OUTPUTS,
+    REPEATED,
+    REPEATED_KEYS,
+    TABLES,
+    AcceptConfig,
+    Config,
+    InfluxConfig,
+    Key,
+    OutputsConfig,
+    SourcesConfig,
+)
 from ntpaudit.core.ntp.rate_limit import SERVER_INTERVAL_S
 from ntpaudit.core.ntp.sources import Pool, Server, is_loopback
 from ntpaudit.errors import ConfigError, nearest
 from ntpaudit.files import sha256_hex
+
+_Value = TypeVar("_Value")
 
 _TOML_FIXES = {
     "Cannot overwrite a value": "a key is defined twice: remove one of the lines",
@@ -35,6 +50,11 @@ def load_config(path: str) -> Config:
 
 def parse_config(text: bytes, path: str) -> Config:
     """Read the text of a configuration file, `path` in messages. Raises ConfigError as `load_config`."""
+    return read_toml(text, path, read_config)
+
+
+def read_toml(text: bytes, path: str, read: Callable[[Mapping[str, Any]], _Value]) -> _Value:
+    """Read TOML by a function that takes its tables. Raises ConfigError with the file, and with the line of a key."""
     import tomllib
 
     try:
@@ -51,15 +71,18 @@ def parse_config(text: bytes, path: str) -> Config:
         place = f"{path}:{position.partition(',')[0]}" if position else path
         raise ConfigError(f"{place}: not TOML: {reason}") from error
     try:
-        return read_config(tables)
+        return read(tables)
     except ConfigError as error:
         raise ConfigError(f"{path}:{_line_of(error.key, written)}: {error}", error.key) from error
 
 
 def read_config(tables: Mapping[str, Any]) -> Config:
     """Turn the tables of a configuration into a Config. Raises ConfigError with the key."""
-    _refuse_unknown(tables, KEYS, "")
+    refuse_unknown(tables, {**KEYS, **REPEATED_KEYS}, "")
     settings = {name: read_table(name, tables.get(name, {})) for name in KEYS}
+    for name in REPEATED:
+        settings[name] = read_tables(name, tables.get(name, []), REPEATED[name], REPEATED_KEYS[name])
+    _refuse_repeated(settings["accept"])
     if settings["influxdb"] is not None:
         settings["influxdb"] = settings["influxdb"]._replace(written=frozenset(tables["influxdb"]))
     _refuse_short_interval(settings["schedule"].network_s, settings["sources"])
@@ -74,15 +97,35 @@ def read_table(name: str, table: Any) -> Any:
     """Return the NamedTuple of a table, None for an empty one of an output. Raises ConfigError with the key."""
     if not isinstance(table, dict):
         raise ConfigError(f"{name}: write it as a table, [{name}]", name)
-    keys, settings = KEYS[name], TABLES[name]
-    _refuse_unknown(table, keys, f"{name}.")
     if not table and (name == "influxdb" or name in OUTPUTS):
         return None
+    return _read_keys(name, f"[{name}]", table, TABLES[name], KEYS[name])
+
+
+def read_tables(name: str, tables: Any, settings: Any, keys: Mapping[str, Key]) -> tuple[Any, ...]:
+    """Return a NamedTuple for each table of a name that may be repeated. Raises ConfigError with number and key."""
+    if not (isinstance(tables, list) and all(isinstance(table, dict) for table in tables)):
+        raise ConfigError(f"{name}: write each as a table, [[{name}]]", name)
+    numbered = enumerate(tables, 1)
+    return tuple(_read_keys(f"{name}[{number}]", f"[[{name}]]", one, settings, keys) for number, one in numbered)
+
+
+def _read_keys(name: str, header: str, table: Mapping[str, Any], settings: Any, keys: Mapping[str, Key]) -> Any:
+    refuse_unknown(table, keys, f"{name}.")
     for key in keys.values():
         if key.name not in table and key.field not in settings._field_defaults:
-            missing = f'missing; [{name}] needs it, such as {key.name} = "{key.example}"'
+            missing = f'missing; {header} needs it, such as {key.name} = "{key.example}"'
             raise ConfigError(f"{name}.{key.name}: {missing}", name)
     return settings(**{keys[key].field: _read_value(f"{name}.{key}", keys[key], value) for key, value in table.items()})
+
+
+def _refuse_repeated(accepted: tuple[AcceptConfig, ...]) -> None:
+    """Refuse a second acceptance of a finding: which of the two counts would not be clear."""
+    first: dict[str, int] = {}
+    for number, one in enumerate(accepted, 1):
+        if (other := first.setdefault(one.finding, number)) != number:
+            key = f"accept[{number}].finding"
+            raise ConfigError(f"{key}: accept[{other}] accepts {one.finding} too: keep one of them", key)
 
 
 def _read_value(name: str, key: Key, value: Any) -> Any:
@@ -105,7 +148,8 @@ def _refuse_short_interval(network_s: float, sources: SourcesConfig) -> None:
         raise ConfigError(f"schedule.network: too short: {least}{which}", "schedule.network")
 
 
-def _refuse_unknown(table: Mapping[str, Any], known: Mapping[str, Any], prefix: str) -> None:
+def refuse_unknown(table: Mapping[str, Any], known: Mapping[str, Any], prefix: str) -> None:
+    """Raise ConfigError for a key that is not known, with the nearest one that is."""
     for key in table:
         if key not in known:
             text = f"{prefix}{key}: unknown{nearest(key, known)}; known here: {', '.join(known)}"
@@ -140,13 +184,17 @@ def with_environment(config: Config, environment: Mapping[str, str]) -> Config:
 
 
 def _line_of(key: str | None, text: str) -> int:
-    """Return the line number of a key, else of its table; tomllib reports no lines."""
+    """Return the line number of a key, else of its table (`accept[2]`: the second); tomllib reports no lines."""
     table, _, name = (key or "").rpartition(".")
     inside, found = "", 1
+    counts: Counter[str] = Counter()
     for number, line in enumerate(text.splitlines(), 1):
         words = line.partition("#")[0].strip()
         if words.startswith("["):
             inside = words.strip("[]").strip().strip("\"'")
+        if words.startswith("[["):
+            counts[inside] += 1
+            inside = f"{inside}[{counts[inside]}]"
         written = words.partition("=")[0].strip().strip("\"'") if "=" in words else None
         if (inside, written) == (table, name) or (not inside and written == key):
             return number

@@ -1,13 +1,16 @@
 """Every key of the configuration, written once: its name, type, default, check, environment variable and help.
 
 A table of the file is a NamedTuple, and each of its keys a field with a `Key`. The name of a key is that of its field,
-without `_s` (seconds). All else comes from here: loading, `ntpaudit config`, docs/configuration.md and the tests.
+without `_s` (seconds). A table that may be repeated ([[accept]]) is one too; a configuration has a tuple of them.
+All else comes from here: loading, `ntpaudit config`, docs/configuration.md and the tests.
 """
 
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, NamedTuple, get_args
 
 from ntpaudit.config import values
+from ntpaudit.core.checks.acceptances import ACCEPTANCE_EXPIRED
+from ntpaudit.core.checks.daemons import UNSYNCED
 from ntpaudit.core.clock.readings import MAX_DRIFT_PPM
 from ntpaudit.core.fleet.policy import FleetPolicy
 from ntpaudit.core.ingest import PIPELINES
@@ -403,6 +406,38 @@ class FleetConfig(NamedTuple):
     ] = None
 
 
+Reason = Annotated[
+    str, Key("why", values.of_text(values.parse_sentence), example="container: the host's chronyd corrects the clock")
+]
+AcceptedBy = Annotated[str, _label("who accepts it", example="operations, ticket 1234")]
+End = Annotated[
+    int | None,
+    Key(
+        "end in UTC: a day, at its begin, or a time; without an end or after it the acceptance counts for nothing, "
+        f"and is the finding `{ACCEPTANCE_EXPIRED.id}`",
+        values.read_utc,
+        values.write_utc,
+        example="2027-06-30",
+    ),
+]
+
+
+class AcceptConfig(NamedTuple):
+    """`[[accept]]`: a finding that somebody accepts until a time in ns since 1970 (X1)."""
+
+    finding: Annotated[
+        str,
+        Key(
+            "id of a finding that is listed and does not count; repeat the table for each",
+            values.of_text(values.parse_accepted),
+            example=UNSYNCED.id,
+        ),
+    ]
+    reason: Reason
+    by: AcceptedBy
+    until: End = None
+
+
 _DEFAULT = PROFILES[DEFAULT_PROFILE]
 
 
@@ -419,6 +454,7 @@ class Config(NamedTuple):
     influxdb: InfluxConfig | None = None
     outputs: OutputsConfig = OutputsConfig()
     fleet: FleetConfig = FleetConfig()
+    accept: tuple[AcceptConfig, ...] = ()
     sha256: str | None = None
 
 
@@ -436,7 +472,10 @@ TABLES: Mapping[str, Any] = {
     **OUTPUTS,
     "fleet": FleetConfig,
 }
-"""The NamedTuple of every table."""
+"""The NamedTuple of every table that a file has once."""
+
+REPEATED: Mapping[str, Any] = {"accept": AcceptConfig}
+"""The NamedTuple of every table that may be repeated."""
 
 
 def keys_of(settings: Any) -> dict[str, Key]:
@@ -452,4 +491,7 @@ def keys_of(settings: Any) -> dict[str, Key]:
 
 
 KEYS: Mapping[str, Mapping[str, Key]] = {table: keys_of(settings) for table, settings in TABLES.items()}
-"""Every key, by its table and name."""
+"""Every key of a table that a file has once, by its table and name."""
+
+REPEATED_KEYS: Mapping[str, Mapping[str, Key]] = {table: keys_of(settings) for table, settings in REPEATED.items()}
+"""Every key of a table that may be repeated."""

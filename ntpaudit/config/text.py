@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ntpaudit.config.load import read_config
-from ntpaudit.config.schema import KEYS, Config, InfluxConfig, Key
+from ntpaudit.config.schema import KEYS, REPEATED_KEYS, Config, InfluxConfig, Key
 from ntpaudit.config.secrets import find_token
 from ntpaudit.core.policy import PROFILES
 from ntpaudit.errors import ConfigError
@@ -39,6 +39,12 @@ def write_file(given: Tables, why: str = "") -> str:
             line = f"# {name} = {literal(example)}" if chosen is None else f"{name} = {literal(chosen)}"
             lines += [f"# {comment}", line]
         lines.append("")
+    for table, keys in REPEATED_KEYS.items():  # an empty table would be one that lacks its keys
+        lines.append(f"# [[{table}]]")
+        lines += [
+            part for key in keys.values() for part in (f"# {key.meaning}", f"# {key.name} = {literal(key.example)}")
+        ]
+        lines.append("")
     return "\n".join(lines)
 
 
@@ -58,6 +64,12 @@ def show_toml(config: Config, environment: Mapping[str, str], written: Tables) -
         if table == "influxdb" and config.influxdb is not None:
             lines.append(f"# token: {describe_token(config.influxdb, environment)}")
         lines.append("")
+    for table, entries in repeated_of(config).items():
+        for values in entries:
+            lines.append(f"[[{table}]]")
+            lines += [f"{name} = {literal(value)}  # file" for name, value in values.items() if value is not None]
+            lines.append("")
+        lines += [] if entries else [f"# [[{table}]]: none", ""]
     return "\n".join(lines)
 
 
@@ -104,7 +116,7 @@ def show_json(config: Config, environment: Mapping[str, str]) -> str:
     tables: dict[str, Any] = {table: dict(values) or None for table, values in tables_of(config).items()}
     if config.influxdb is not None:
         tables["influxdb"]["token"] = describe_token(config.influxdb, environment)
-    return json.dumps(tables, indent=2) + "\n"
+    return json.dumps(tables | repeated_of(config), indent=2) + "\n"
 
 
 def describe_token(influxdb: InfluxConfig, environment: Mapping[str, str]) -> str:
@@ -123,6 +135,11 @@ def tables_of(config: Config) -> dict[str, dict[str, Any]]:
     settings = {**config._asdict(), **config.outputs._asdict()}
     tables = {table: _values(keys, settings[table]) for table, keys in KEYS.items()}
     return tables if config.influxdb is not None else tables | {"influxdb": {}}
+
+
+def repeated_of(config: Config) -> dict[str, list[dict[str, Any]]]:
+    """Return the tables of a configuration that may be repeated; None for values that are not set."""
+    return {table: [_values(keys, one) for one in getattr(config, table)] for table, keys in REPEATED_KEYS.items()}
 
 
 def _values(keys: Mapping[str, Key], settings: Any) -> dict[str, Any]:

@@ -1,20 +1,23 @@
 """How the values of a configuration file are read and written. Each reader raises ValueError with what to write."""
 
 from collections.abc import Callable
+from datetime import UTC, date, datetime, time, timedelta
 from typing import Any, Literal, TypeVar, get_args
 
+from ntpaudit.core.checks.host import BY_ID
 from ntpaudit.core.clock.readings import MAX_KERNEL_PPM
 from ntpaudit.core.ingest import PIPELINES
 from ntpaudit.core.ntp.patterns import Pattern, parse_pattern
 from ntpaudit.core.ntp.sources import POOL_DOMAIN, Pool, Source, parse_source
 from ntpaudit.core.site_policy import ROLES, Role
-from ntpaudit.core.units import MAX_DIGITS, brief, format_duration, parse_duration
+from ntpaudit.core.units import DOCS, MAX_DIGITS, brief, format_duration, format_utc, parse_duration
 from ntpaudit.errors import nearest
 
 DAY_S = 86_400.0
 YEAR_S = 365.25 * DAY_S
 MOST_S = 100 * YEAR_S  # the longest duration that a key accepts
 MAX_LABEL = 253  # the longest name of a host (RFC 1035)
+MAX_SENTENCE = 1000  # a longer text is no reason, and each record would have it
 
 Language = Literal["influxql", "promql"]
 LANGUAGES: tuple[Language, ...] = get_args(Language)  # InfluxQL of InfluxDB, PromQL of VictoriaMetrics
@@ -86,6 +89,79 @@ def parse_label(text: str) -> str:
     if len(text) > MAX_LABEL:
         raise ValueError(f"the name has {len(text)} characters: write at most {MAX_LABEL}")
     return text
+
+
+def parse_sentence(text: str) -> str:
+    """Return a text of one line."""
+    if not text.strip() or not text.isprintable():
+        raise ValueError("write a text of one line")
+    if len(text) > MAX_SENTENCE:
+        raise ValueError(f"the text has {len(text)} characters: write at most {MAX_SENTENCE}")
+    return text
+
+
+_IDS = f"the ids are in docs/findings.md (installed in {DOCS})"
+
+
+def parse_accepted(finding: str) -> str:
+    """Return the id of a finding that the configuration of a host may accept (X3)."""
+    if finding not in BY_ID:
+        raise ValueError(f"{brief(finding)}: unknown{nearest(finding, BY_ID)}; {_IDS}")
+    match BY_ID[finding].acceptable:
+        case "never":
+            raise ValueError(f"{finding} cannot be accepted: set a new end (`until`) or remove the acceptance")
+        case "reports":
+            raise ValueError(
+                f"{finding} cannot be accepted on the host, because it states that the clock is wrong or that nothing "
+                "proves it right, and the exit status must show that: accept it where hosts are judged together, with "
+                "`ntpaudit fleet --exceptions FILE`"
+            )
+    return finding
+
+
+def parse_excepted(finding: str) -> str:
+    """Return the id of a finding, of a host or of a fleet, that a report may accept."""
+    from ntpaudit.core.fleet import checks  # it would cost an agent memory
+
+    rules = BY_ID | {rule.id: rule for rule in checks.RULES}
+    if finding not in rules:
+        raise ValueError(f"{brief(finding)}: unknown{nearest(finding, rules)}; {_IDS}")
+    if rules[finding].acceptable == "never":
+        raise ValueError(f"{finding} cannot be accepted: set a new end (`until`) or remove the acceptance")
+    return finding
+
+
+def parse_host_pattern(text: str) -> str:
+    """Return a pattern of names of hosts or sites."""
+    if not text.strip() or not text.isprintable():
+        raise ValueError("write a name, or a pattern such as ams-*")
+    return text
+
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def read_utc(value: Any) -> int:
+    """Return a time in ns since 1970: a day in UTC, which is its begin, or a time; without a zone it is UTC."""
+    try:
+        moment = datetime.fromisoformat(value) if isinstance(value, str) else value
+    except ValueError:
+        moment = None
+    if isinstance(moment, date) and not isinstance(moment, datetime):
+        moment = datetime.combine(moment, time())
+    if not isinstance(moment, datetime):
+        raise ValueError(f"{brief(str(value))}: write a day or a time in UTC, such as 2027-01-31 or 2027-01-31T12:00Z")
+    utc = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
+    utc_ns = (utc - _EPOCH) // timedelta(microseconds=1) * 1000
+    if not 0 <= utc_ns < 1 << 63:
+        raise ValueError(f"{value}: write a time from 1970 to 2262")
+    return utc_ns
+
+
+def write_utc(utc_ns: int) -> str:
+    """Write a time so that reading it back gives the same one."""
+    day, _, of_day = format_utc(utc_ns).partition("T")
+    return day if of_day == "00:00:00.000000000Z" else f"{day}T{of_day.rstrip('Z').rstrip('0').rstrip('.')}Z"
 
 
 def parse_path(text: str) -> str:

@@ -28,6 +28,9 @@ def config_warnings(config: Config) -> Iterator[str]:
         if folder and folder not in SERVICE_FOLDERS and not os.path.isdir(folder):
             yield f"{name}.path: the folder {folder} does not exist: create it"
     yield from ingest_warnings(config.ingest)
+    for one in config.accept:
+        if one.until is None:
+            yield f"accept: the acceptance of {one.finding} has no end, so it counts for nothing: set `until`"
     inventory = config.fleet.inventory
     if inventory is not None and not os.path.exists(inventory):
         yield f"fleet.inventory: {inventory} does not exist: `ntpaudit fleet` cannot run without it"

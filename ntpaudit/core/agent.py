@@ -157,7 +157,8 @@ def _apply_clock_change(
     if step is not None or slept_ns is not None:
         to_do.append(actions.WakeDelivery())
         state = state.polling_sooner(now.boottime_ns)
-    return state, () if step is None else (step_event(clock, step, now),), tuple(to_do)
+    accepted = state.settings.judging.site_policy.accepted
+    return state, () if step is None else (step_event(clock, step, now, accepted),), tuple(to_do)
 
 
 def _on_clock_set(

@@ -1,8 +1,9 @@
 """Judge one observation with the state before it: measure or carry forward, detect gaps, raise and clear findings."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
+from ntpaudit.core.acceptance import Acceptance, accepted_at
 from ntpaudit.core.agreements import compare, store_agreement
 from ntpaudit.core.checks.context import (
     AuditContext,
@@ -152,12 +153,13 @@ def evaluate(
         time_config=recorded,
     )
     events = tuple(_event(change, record, context) for change in decision.changes)
+    accepted = context.accepted.get(TIME_CONFIG_CHANGED.id)
     if config_changes:
         changed = {one.path for one in config_changes}
         known = tuple(one for one in listed if one.path in changed)  # show what a change restores
-        events += (_config_event(config_changes, record, known),)
+        events += (_config_event(config_changes, record, known).accept(accepted),)
     elif listed and config is not None and not config.changes:
-        events += (_config_event(listed, record, raised=False),)
+        events += (_config_event(listed, record, raised=False).accept(accepted),)
     state = state._replace(debounce=decision.state, dated_ns=database.reading.raw_ns if database else state.dated_ns)
     return AuditResult(record, events, state, decision.wants_poll)
 
@@ -295,22 +297,25 @@ def _date_of(
     return DatabaseDate(interval, (now.raw_ns - raw_ns) / NS_PER_S, is_new=raw_ns != state.dated_ns)
 
 
-def step_event(state: ClockState, step: Step, now: ClockReading) -> Event:
+def step_event(state: ClockState, step: Step, now: ClockReading, acceptances: Iterable[Acceptance] = ()) -> Event:
     """Make the event of a step, with the true time if it is known."""
     level, rule = level_of_step(step), rule_of(step)
-    return Event(
+    true_ns = utc_ns(state, now)
+    accepted = accepted_at(acceptances, now.realtime_ns if true_ns is None else true_ns)
+    event = Event(
         rule.id,
         True,
         LEVEL_SEVERITY[level],
         level,
         describe_step(step),
-        utc_ns(state, now),
+        true_ns,
         now.realtime_ns,
         now.boottime_ns,
         step.size_ns / NS_PER_S,
         rule.remedy,
         {"before": format_utc(step.before_ns), "after": format_utc(step.after_ns), "while_down": step.is_gap},
     )
+    return event.accept(accepted.get(rule.id))
 
 
 def _event(change: tuple[Finding, bool], record: Record, context: AuditContext) -> Event:
@@ -328,7 +333,7 @@ def _event(change: tuple[Finding, bool], record: Record, context: AuditContext) 
         rule.value_s(context),
         finding.remedy,
         rule.detail(context),
-    )
+    ).accept(finding.accepted)
 
 
 def _config_event(

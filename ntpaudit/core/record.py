@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
+from ntpaudit.core.acceptance import Accepted
 from ntpaudit.core.chain import ChainHead
 from ntpaudit.core.checks.context import AuditContext
 from ntpaudit.core.checks.host import findings_of
@@ -158,6 +159,11 @@ class Record(NamedTuple):
     chain: ChainHead | None = None
 
     @property
+    def accepted(self) -> tuple[Finding, ...]:
+        """The findings that somebody accepts, so that they do not count."""
+        return tuple(finding for finding in self.findings if finding.accepted is not None)
+
+    @property
     def claim(self) -> Mapping[str, Any] | None:
         """What the time daemon of the cross-check states, None if it states nothing or that cannot be read."""
         name = self.cross_check and self.cross_check.daemon
@@ -205,6 +211,7 @@ class Record(NamedTuple):
                     "severity": finding.severity.word,
                     "controls": list(finding.controls),
                     "numbers": dict(finding.numbers),
+                    "accepted": _plain(finding.accepted),
                 }
                 for finding in self.findings
             ],
@@ -238,7 +245,9 @@ class Record(NamedTuple):
             host_clock=data["host_clock"],
             findings=tuple(
                 _read(Finding, finding)._replace(
-                    severity=Severity[finding["severity"].upper()], controls=tuple(finding["controls"])
+                    severity=Severity[finding["severity"].upper()],
+                    controls=tuple(finding["controls"]),
+                    accepted=_read(Accepted, finding.get("accepted")),
                 )
                 for finding in data["findings"]
             ),

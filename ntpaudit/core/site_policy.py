@@ -1,7 +1,8 @@
-"""What a site requires besides tolerances: approved sources, authentication, and the pipelines that its logs go to."""
+"""What a site requires besides tolerances, and accepts: sources, authentication, log pipelines, accepted findings."""
 
 from typing import Literal, NamedTuple, get_args
 
+from ntpaudit.core.acceptance import Acceptance
 from ntpaudit.core.ntp.patterns import Pattern
 
 Role = Literal["internal", "designated"]
@@ -19,6 +20,7 @@ class SitePolicy(NamedTuple):
     - `lag_s`: how long an event takes until a pipeline has it.
     - `rule_interval_s`, `rule_lookback_s`: how often detection rules run, and how far back they search; None: the
       default of the pipeline, if it has one.
+    - `accepted`: the findings that somebody accepts.
     """
 
     approved: tuple[Pattern, ...] = ()
@@ -28,6 +30,7 @@ class SitePolicy(NamedTuple):
     lag_s: float = 0.0
     rule_interval_s: float | None = None
     rule_lookback_s: float | None = None
+    accepted: tuple[Acceptance, ...] = ()
 
 
 NOTHING_REQUIRED = SitePolicy()

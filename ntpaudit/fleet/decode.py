@@ -80,6 +80,7 @@ class EventRow(NamedTuple):
     severity: RawValue
     value_s: RawValue
     disputed_s: RawValue = None
+    accepted: RawValue = None
 
 
 class SourceRow(NamedTuple):
@@ -486,7 +487,7 @@ def steps_of(rows: Iterable[EventRow]) -> tuple[Alarm, ...]:
 
 def _alarm(host: str, kind: str, row: EventRow, since_ns: int) -> Alarm:
     severity = _SEVERITIES.get(number(row.severity), Severity.UNKNOWN)
-    return Alarm(host, kind, severity, since_ns, number(row.value_s))
+    return Alarm(host, kind, severity, since_ns, number(row.value_s), number(row.accepted) == 1)
 
 
 def _recency(row: EventRow) -> tuple[int, int, bool, float, float]:

@@ -152,8 +152,9 @@ def _raised(finding: Finding) -> dict[str, Value]:
     return {
         "severity": int(finding.severity),
         "raised": 1,
-        "title": f"{finding.level}: {finding.id}",
-        "text": f"{finding.message}; fix: {finding.remedy}",
+        "title": f"{'accepted' if finding.accepted else finding.level}: {finding.id}",
+        "text": f"{finding.message}; {finding.accepted.text if finding.accepted else f'fix: {finding.remedy}'}",
+        "accepted": int(finding.accepted is not None),
     }
 
 
@@ -163,7 +164,8 @@ def _event(event: Event) -> dict[str, Value]:
         "raised": int(event.raised),
         "value_s": _float(event.value_s),
         "title": event.title,
-        "text": f"{event.text}; fix: {event.remedy}" if event.raised and event.remedy else event.text,
+        "text": event.text_with_fix,
+        "accepted": int(event.is_accepted),
     }
 
 
@@ -182,6 +184,7 @@ def _clock(record: Record) -> dict[str, Value]:
         "agreeing": poll.agreeing,
         "falsetickers": poll.usable - poll.agreeing,
         "findings": len(record.findings),
+        "accepted": len(record.accepted) or None,
         "daemon_unapproved": 1 if any(map(is_followed_against_policy, record.findings)) else None,
         "finding_ids": " ".join(sorted({one.id for one in record.findings if one.severity})) or None,
         "host_time_ns": record.host_ns,

@@ -104,7 +104,6 @@ def clip(text: str, most: int) -> bytes:
 
 
 def _of_event(event: Event, record: Record) -> LogEntry:
-    remedy = f"; fix: {event.remedy}" if event.remedy and event.raised else ""
     # a name is as every log takes it
     detail = {
         re.sub("[^a-z0-9]", "_", key.lower())[:_LONGEST_NAME] or "_": text
@@ -124,7 +123,7 @@ def _of_event(event: Event, record: Record) -> LogEntry:
     return LogEntry(
         event.kind,
         _PRIORITIES[event.severity] if event.raised else _CLEARED,
-        f"{event.title}: {event.text}{remedy}",
+        f"{event.title}: {event.text_with_fix}",
         event.utc_ns,
         event.host_ns,
         _clock_error_s(record, event),

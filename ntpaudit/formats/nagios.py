@@ -32,6 +32,7 @@ def performance(record: Record) -> list[str]:
         f"usable={poll.usable};;;0;",
         f"agreeing={poll.agreeing};;;0;",
         f"findings={sum(finding.severity > Severity.OK for finding in record.findings)};;;0;",
+        f"accepted={len(record.accepted)};;;0;",
     ]
 
 

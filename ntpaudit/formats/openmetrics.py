@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from ntpaudit.core.observation import STATUSES
 from ntpaudit.core.policy import VERDICTS
 from ntpaudit.core.record import Record
-from ntpaudit.core.units import NS_PER_S
+from ntpaudit.core.units import NS_PER_S, parse_utc
 from ntpaudit.render.text_safety import one_line
 
 Samples = Mapping[tuple[str, ...], float | int | None]
@@ -49,8 +49,14 @@ def _gauges(record: Record) -> Iterator[Gauge]:
     yield ("source_delay_seconds source", "Round trip to one source.", delays)
     statuses: Samples = {(one.name, status): int(status == one.status) for one in record.sources for status in STATUSES}
     yield ("source_status source status", "1 for the status of a source, 0 for the others.", statuses)
-    findings: Samples = {(finding.id, finding.level): 1 for finding in record.findings}
-    yield ("finding id level", "1 for each finding.", findings)
+    accepted = {finding.id for finding in record.accepted}  # what is listed under one of them does not count either
+    findings: Samples = {(one.id, one.level): 1 for one in record.findings if accepted.isdisjoint((one.id, one.cause))}
+    yield ("finding id level", "1 for each finding that is not accepted.", findings)
+    ends: Samples = {
+        (one.id, one.level): parse_utc(one.accepted.until) / NS_PER_S for one in record.accepted if one.accepted
+    }
+    meaning = "Until when a finding is accepted and does not count, in seconds since 1970."
+    yield ("accepted_until_seconds id level", meaning, ends)
     maxerror_s = record.kernel.get("maxerror_s")
     yield ("kernel_maxerror_seconds", "The kernel's own maximum error of the clock.", maxerror_s)
     yield from _of_daemon(record)

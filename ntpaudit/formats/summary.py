@@ -34,7 +34,8 @@ def summary(record: Record, since: str = "ago") -> str:
     """Describe the clock's error in one sentence, without the severity.
 
     `since` follows the age of the measurement, counted at the time of the record. Maximum errors are rounded up and
-    minimum errors down. Findings are named where they make the severity worse than the offset does.
+    minimum errors down. Findings are named where they make the severity worse than the offset does, and accepted ones
+    always: they are why the severity is not worse.
     """
     if record.offset is None:
         sentence, severity = f"clock was not measured: {_why_unmeasured(record)}", Severity.UNKNOWN
@@ -42,7 +43,10 @@ def summary(record: Record, since: str = "ago") -> str:
         sentence, severity = _measured(record, record.offset, since)
     if not record.confirmed:
         sentence, severity = f"not confirmed yet: {sentence}", max(severity, Severity.UNKNOWN)
-    return sentence if record.severity <= severity else f"{sentence}; {_worst_findings(record)}"
+    if record.severity > severity:
+        sentence = f"{sentence}; {_worst_findings(record)}"
+    accepted = ", ".join(finding.id for finding in record.accepted)
+    return f"{sentence}; accepted: {accepted}" if accepted else sentence
 
 
 def _measured(record: Record, offset: OffsetRecord, since: str) -> tuple[str, Severity]:

@@ -82,11 +82,18 @@ def finding_lines(
     *,
     fixed: bool = True,
 ) -> list[str]:
-    """Write a finding and, if `fixed`, its fix; `write` as for `labelled`. The level is indented under a primary."""
+    """Write a finding and who accepts it or, if `fixed`, its fix; `write` as for `labelled`.
+
+    The level is indented under a primary.
+    """
     label = f"  {finding.level}" if isinstance(finding, Finding) and finding.cause else finding.level
     first, *others = terminal.labelled(label, f"{finding.id}: {finding.message}", width, write)
     level = paint(label, terminal.SEVERITY_COLOURS[finding.severity] if finding.severity else None)
-    fix = fix_lines(finding.remedy, terminal.LABEL_WIDTH, width, write) if fixed else ()
+    if finding.accepted is not None:
+        indent = " " * terminal.LABEL_WIDTH
+        fix = terminal.wrap_text(finding.accepted.text, indent, indent, width, write)
+    else:
+        fix = fix_lines(finding.remedy, terminal.LABEL_WIDTH, width, write) if fixed else []
     return [level + first[len(label) :], *others, *fix]
 
 

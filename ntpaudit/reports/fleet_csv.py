@@ -16,7 +16,7 @@ _FIELDS = (
     *("earliest_s", "latest_s", "bound_s", "age_s", "frequency_ppm", "usable", "falsetickers", "findings"),
     *("alarms", "low_alarms", "suspected", "reported", "disputed_s"),
     *("daemon", "daemon_follows", "daemon_synchronised", "daemon_offset_s", "daemon_bound_s", "daemon_unapproved"),
-    "daemon_excess_s",
+    *("daemon_excess_s", "accepted"),
 )
 
 
@@ -34,7 +34,10 @@ def render(fleet: Fleet, shown: Sequence[HostStatus] | None = None) -> str:
         data |= {
             "daemon": daemon.get("name"),
             "alarms": " ".join(alarm.kind for alarm in one.alarms),
-            "low_alarms": " ".join(alarm.kind for alarm in one.alarms if alarm.severity <= Severity.OK),
+            "low_alarms": " ".join(
+                alarm.kind for alarm in one.alarms if alarm.severity <= Severity.OK and not alarm.is_accepted
+            ),
+            "accepted": " ".join(alarm.kind for alarm in one.alarms if alarm.is_accepted),
             "suspected": " ".join(one.suspected),
         }
         writer.writerow([_cell(data.get(field)) for field in _FIELDS])

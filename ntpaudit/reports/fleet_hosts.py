@@ -89,7 +89,15 @@ def _verdict(one: HostStatus) -> str:
 
 
 def alarm_words(alarm: Alarm, now_ns: int) -> str:
-    """Return the size and age of what was found; a size is that of the moment of raising, which only a step keeps."""
+    """Return the size and age of what was found; a size is that of the moment of raising, which only a step keeps.
+
+    An exception of the report follows with its end, its person and its reason.
+    """
+    words = _size_and_age(alarm, now_ns)
+    return f"{words}; {alarm.exception.text}" if alarm.exception else words
+
+
+def _size_and_age(alarm: Alarm, now_ns: int) -> str:
     passed = format_duration(max(0, now_ns - alarm.since_ns) / NS_PER_S)
     if alarm.kind in STEP_KINDS:
         return f"{passed} ago" if alarm.value_s is None else f"{format_duration(alarm.value_s)}, {passed} ago"

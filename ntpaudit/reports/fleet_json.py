@@ -100,7 +100,14 @@ def host_data(one: HostStatus) -> dict[str, Any]:
             "daemon": None if host.daemon is None else host.daemon._asdict(),
         }
     alarms = [
-        {"id": alarm.kind, "severity": alarm.severity, "since": format_utc(alarm.since_ns), "value_s": alarm.value_s}
+        {
+            "id": alarm.kind,
+            "severity": alarm.severity,
+            "since": format_utc(alarm.since_ns),
+            "value_s": alarm.value_s,
+            "accepted": alarm.is_accepted,
+            "exception": alarm.exception,
+        }
         for alarm in one.alarms
     ]
     return known | {"alarms": alarms, "suspected": list(one.suspected)}

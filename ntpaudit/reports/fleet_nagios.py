@@ -19,6 +19,7 @@ def render(fleet: Fleet, notes: Sequence[str] = ()) -> str:
         "silent": sum(one.silent_s is not None for one in fleet.members),
         **dict(zip(("expected", "measured", "two_sources", "three_sources"), fleet.coverage, strict=True)),
         "findings": sum(finding.severity > Severity.OK for finding in fleet.findings),
+        "accepted": fleet.accepted,
     }
     worst = fleet.whole.ambiguity
     ambiguity = "U" if worst is None else f"{decimal(worst.within_s)}s"

@@ -104,7 +104,7 @@ def headline(fleet: Fleet) -> str:
 
 def _notes(fleet: Fleet) -> tuple[str, str, str, str]:
     wrong = sum(map(is_wrong, fleet.members))
-    silent = [one for one in fleet.members if one.silent_s is not None]
+    silent = [one for one in fleet.members if one.silent_s is not None and one.severity is Severity.UNKNOWN]
     lost = sum(one.host is None for one in silent)
     reporting = [one for one in fleet.members if one.silent_s is None]
     unmeasured = sum(one.severity is Severity.UNKNOWN for one in reporting)

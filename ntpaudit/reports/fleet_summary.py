@@ -26,10 +26,10 @@ def sentence(fleet: Fleet, named: int = 0) -> str:
         text += _names([member.name for member in _alike(fleet.members)], named)
     text = ", ".join([text, *(f"{count} {short}" for count, (_, _, short) in others)])
     counted = [finding for finding in fleet.findings if finding.severity > Severity.OK]
-    if not counted:
-        return text
-    hosts = "" if is_bad else _names(counted[0].hosts, named)
-    return f"{text}; {plural(len(counted), 'fleet finding')}, worst {counted[0].id}{hosts}"
+    if counted:
+        hosts = "" if is_bad else _names(counted[0].hosts, named)
+        text += f"; {plural(len(counted), 'fleet finding')}, worst {counted[0].id}{hosts}"
+    return f"{text}; {plural(fleet.accepted, 'accepted finding')}" if fleet.accepted else text
 
 
 def _alike(members: Sequence[HostStatus]) -> Sequence[HostStatus]:
@@ -53,7 +53,7 @@ def _shortened(name: str) -> str:
 def _counts(fleet: Fleet) -> list[tuple[int, tuple[str, str, str]]]:
     ok, warning, unknown, critical = fleet.whole.hosts
     wrong = sum(is_wrong(one) for one in fleet.members)
-    silent = sum(one.silent_s is not None for one in fleet.members)
+    silent = sum(one.silent_s is not None and one.severity is Severity.UNKNOWN for one in fleet.members)
     return [
         (wrong, ("is wrong for certain", "are wrong for certain", "wrong for certain")),
         (critical - wrong, ("is critical", "are critical", "critical")),

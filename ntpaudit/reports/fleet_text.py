@@ -182,10 +182,11 @@ def _seen(one: HostStatus) -> str:
 
 
 def _findings(one: HostStatus) -> str:
-    """Name the worst finding and count the others: of the agent, of the fleet, then those of level low."""
+    """Name the worst finding and count the others: of the agent, of the fleet, then those accepted or of level low."""
     counted = [alarm.kind for alarm in one.alarms if alarm.severity > Severity.OK]
-    low = [f"(low) {alarm.kind}" for alarm in one.alarms if alarm.severity <= Severity.OK]
-    names = [*counted, *one.suspected, *low]
+    accepted = [f"(accepted) {alarm.kind}" for alarm in one.alarms if alarm.is_accepted]
+    low = [f"(low) {alarm.kind}" for alarm in one.alarms if alarm.severity <= Severity.OK and not alarm.is_accepted]
+    names = [*counted, *one.suspected, *accepted, *low]
     return short_name(names[0]) + (f" +{len(names) - 1}" if names[1:] else "") if names else ""
 
 

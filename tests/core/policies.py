@@ -1,7 +1,8 @@
-"""Hosts and sites whose policy judges sources, authentication, smears and log pipelines."""
+"""Hosts and sites whose policy judges sources, authentication, smears and log pipelines, and accepts findings."""
 
 from typing import Any
 
+from ntpaudit.core.acceptance import Acceptance
 from ntpaudit.core.checks.context import AuditContext
 from ntpaudit.core.ntp.patterns import parse_pattern
 from ntpaudit.core.observation import (
@@ -15,7 +16,20 @@ from ntpaudit.core.observation import (
     Unavailable,
 )
 from ntpaudit.core.site_policy import SitePolicy
-from tests.core.worlds import CHRONYD, DAY, FOUR, MS, SYNCHRONISED, S, answered, case, measurement, reading, reply
+from tests.core.worlds import (
+    CHRONYD,
+    DAY,
+    FOUR,
+    MS,
+    NOON,
+    SYNCHRONISED,
+    S,
+    answered,
+    case,
+    measurement,
+    reading,
+    reply,
+)
 
 NEW_YEAR = 1_798_761_600 * S
 """2027-01-01T00:00:00Z, where a leap second may end."""
@@ -130,3 +144,12 @@ INGEST_HOSTS = (
     offset_by(600 * S, SitePolicy(pipelines=("sentinel",), rule_interval_s=300.0, rule_lookback_s=300.0)),
 )
 """Hosts on which the rule about log pipelines raises each of its messages."""
+
+
+def accepting(*findings: str, until_ns: int | None = NOON + DAY) -> SitePolicy:
+    """Return the policy of a site where these findings are accepted until a time, by default for a day from NOON on."""
+    return SitePolicy(accepted=tuple(Acceptance(one, "container", "ops, ticket 1234", until_ns) for one in findings))
+
+
+ACCEPTING_HOSTS = tuple(judged(accepting("unsynced", until_ns=end_ns), CHRONYD) for end_ns in (NOON, None))
+"""Hosts on which the rule about acceptances raises each of its messages."""

@@ -94,7 +94,7 @@ SOURCE_SHAPE = {
 }  # fmt: skip
 DRIFT_SHAPE = {"frequency_ppm", "raw_frequency_ppm", "skew_ppm", "samples", "span_s", "breach"}
 BREACH_SHAPE = {"pessimistic_s", "central_s", "optimistic_s", "guaranteed_s", "free_running", "calibrated"}
-FINDING_SHAPE = {"id", "severity", "level", "message", "remedy", "controls", "numbers", "cause"}
+FINDING_SHAPE = {"id", "severity", "level", "message", "remedy", "controls", "numbers", "cause", "accepted"}
 STATUSES = {"agreeing", "falseticker", "distant", "rejected", "unreachable", "skipped"}
 
 
@@ -243,6 +243,7 @@ def test_the_record_is_what_the_contract_says() -> None:
                 "controls": ["PCI DSS 10.6.2", "CIS Controls 8.4"],
                 "numbers": {"unreachable_servers": 1, "servers": 5},
                 "cause": None,
+                "accepted": None,
             }
         ],
         "agent": None,

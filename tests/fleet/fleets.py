@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from ntpaudit.core.acceptance import Accepted
 from ntpaudit.core.clock.drift import Breach, Drift
 from ntpaudit.core.events import Event
 from ntpaudit.core.fleet.model import DaemonClaim, Host
@@ -125,7 +126,14 @@ _WEB1 = (
     _event("unsynced", 4000, raised=False),
     _event("step-back", 1800, value_s=-0.5),
 )
-_WEB2 = (_event("offset-out", 1800, value_s=0.06),)
+_ACCEPTED = Accepted("container", "ops", "2199-01-01T00:00:00.000000000Z")
+_WEB2 = (
+    _event("offset-out", 1800, value_s=0.06),
+    _event("daemon-count", 1500),
+    _event("daemon-count", 1200).accept(_ACCEPTED),
+    _event("kiss-of-death", 900).accept(_ACCEPTED),
+    _event("kiss-of-death", 600),
+)
 _STRANGE = (
     _event("breach-forecast", 6000, value_s=300.0),
     _event("breach-forecast", 5500, raised=False),

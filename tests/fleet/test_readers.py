@@ -188,7 +188,10 @@ def test_a_snapshot_holds_what_was_written(snapshots: dict[str, Snapshot], kind:
 
 @pytest.mark.parametrize("kind", READERS)
 def test_what_is_in_force_is_reported(snapshots: dict[str, Snapshot], kind: str) -> None:
-    """A finding is in force until it is cleared, a step for an hour; a size reported before is not its own."""
+    """A finding is in force until it is cleared, a step for an hour; a size reported before is not its own.
+
+    Whether it is accepted is what the last event says.
+    """
     assert [
         (alarm.host, alarm.kind, alarm.severity, (END_NS - alarm.since_ns) // NS_PER_S, alarm.value_s)
         for alarm in snapshots[kind].alarms
@@ -196,8 +199,11 @@ def test_what_is_in_force_is_reported(snapshots: dict[str, Snapshot], kind: str)
         (HOSTILE_KEPT, "breach-forecast", Severity.WARNING, 3000, None),
         ("renamed", "in-force", Severity.WARNING, 5000, 0.25),
         ("web1", "step-back", Severity.WARNING, 1800, -0.5),
+        ("web2", "daemon-count", Severity.OK, 1200, None),
+        ("web2", "kiss-of-death", Severity.WARNING, 600, None),
         ("web2", "offset-out", Severity.WARNING, 1800, 0.06),
     ]
+    assert [alarm.kind for alarm in snapshots[kind].alarms if alarm.is_accepted] == ["daemon-count"]
 
 
 @pytest.mark.parametrize("kind", READERS)

@@ -72,20 +72,20 @@ def test_every_record_keeps_to_the_grammar(record: Record) -> None:
             "NTPAUDIT OK - clock is 1.92 ms behind, at most 5.86 ms wrong if at most 1 of 4 servers is wrong "
             "(4 of 4 servers agree) | "
             "offset=0.001916838s;-0.1:0.1;-1:1;; bound=0.005850021s;;1;0; "
-            "sources=4;;;0; usable=4;;;0; agreeing=4;;;0; findings=0;;;0;\n",
+            "sources=4;;;0; usable=4;;;0; agreeing=4;;;0; findings=0;;;0; accepted=0;;;0;\n",
         ),
         (
             "mifid, unproven",
             "NTPAUDIT WARNING - clock is 6.84 µs behind (estimate), at most 3.97 ms wrong: "
             "not proven to be within 100 µs (4 of 4 servers agree) | "
             "offset=0.000006839s;;-0.0001:0.0001;; bound=0.003960021s;0.00005;0.0001;0; "
-            "sources=4;;;0; usable=4;;;0; agreeing=4;;;0; findings=1;;;0;\n",
+            "sources=4;;;0; usable=4;;;0; agreeing=4;;;0; findings=1;;;0; accepted=0;;;0;\n",
         ),
         (
             "unmeasured, no reply",
             "NTPAUDIT UNKNOWN - clock was not measured: none of 4 servers replied (timeout) | "
             "offset=U;-0.1:0.1;-1:1;; bound=U;;1;0; "
-            "sources=4;;;0; usable=0;;;0; agreeing=0;;;0; findings=1;;;0;\n",
+            "sources=4;;;0; usable=0;;;0; agreeing=0;;;0; findings=1;;;0; accepted=0;;;0;\n",
         ),
     ],
 )

@@ -215,6 +215,19 @@ def test_findings_are_named(language: Language, demo: Screen, filled: Filled) ->
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
+def test_accepted_findings_are_shown_apart(language: Language, strange: Screen) -> None:
+    """By the last event of each: one is accepted, the other is no longer; what agents accept counts nowhere else."""
+    shows = strange.show(language, "fleet")
+    accepted = [(row["host"].text, row["finding"].text, row["state"].text) for row in shows["Accepted findings"].rows]
+    assert accepted == [("seldom", "daemon-count", "ok")]
+    assert shows["Raised findings"].column("finding") == ["kiss-of-death"]
+    assert texts(shows["Raised findings by kind"]) == {"kiss-of-death": "1"}
+    if language == "influxql":
+        (message,) = shows["Accepted findings"].column("message and fix")
+        assert message == "so it is; accepted until 2199-01-01 00:00 UTC by ops: container"
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
 def test_a_host_that_is_gone_has_no_finding_in_force(language: Language, strange: Screen, odd: Odd) -> None:
     """Its finding was never cleared; ten days later it is nothing to act on. No rule fires for it either."""
     shows = strange.show(language, "fleet")

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from grafana.__main__ import boards
 from grafana.queries import Language
+from ntpaudit.core.acceptance import Accepted
 from ntpaudit.core.clock.drift import Breach, Drift
 from ntpaudit.core.events import Event
 from ntpaudit.core.observation import Claim, Daemon, SourceObservation, Unavailable
@@ -136,6 +137,9 @@ CLAIMS: dict[str, Claim | Unavailable] = {
 """What chronyd of some odd hosts claims: what is true, wrong by an hour, without a number, or was true 34 min ago."""
 
 
+ACCEPTED = Accepted("container", "ops", "2199-01-01T00:00:00.000000000Z")
+
+
 def _claiming(name: str) -> tuple[Daemon, ...]:
     return (CHRONYD._replace(claim=CLAIMS.get(name)),)
 
@@ -181,7 +185,9 @@ def _odd(end_s: int) -> Iterator[str]:
     for age_s in range(6 * HOUR_S, 20 * 60, -300):  # every 5 minutes, as a reporting gap longer than a graph's buckets
         yield _audit(end_s - age_s, "silent", "s-1", 0.001)
     for age_s in range(2 * HOUR_S, -1, -300):
-        yield _audit(end_s - age_s, "seldom", "s-2", 0.0015, daemons=_claiming("seldom"))
+        accepted = ("daemon-count", "kiss-of-death") if age_s == 1200 else ()
+        raised, claims = ("kiss-of-death",) if age_s == 600 else (), _claiming("seldom")  # no longer accepted
+        yield _audit(end_s - age_s, "seldom", "s-2", 0.0015, daemons=claims, events=raised, accepted=accepted)
     for age_s in range(10 * DAY_S + HOUR_S, 10 * DAY_S, -300):
         yield _audit(end_s - age_s, "vanished", "s-2", 5.0, events=("unsynced",) if age_s == 10 * DAY_S + 300 else ())
 
@@ -270,6 +276,7 @@ def _audit(
     behind_s: float | None,
     *,
     events: Sequence[str] = (),
+    accepted: Sequence[str] = (),
     delivery: Health | None = None,
     root_dispersion_s: float = 0.0015,
     daemons: tuple[Daemon, ...] = (CHRONYD,),
@@ -288,5 +295,10 @@ def _audit(
     known: dict[str, Any] = {"age_s": None if behind_s is None else 0.0, "health": delivery or Health()}
     seen = seen._replace(**(known | changes))
     at_ns = at_s * NS_PER_S
-    raised = [Event(kind, True, Severity.WARNING, "high", "so it is", at_ns, host_ns, 0) for kind in events]
+    raised = [
+        Event(kind, True, Severity.WARNING, "high", "so it is", at_ns, host_ns, 0).accept(
+            ACCEPTED if kind in accepted else None
+        )
+        for kind in (*events, *accepted)
+    ]
     return stamp_lines(render(seen, raised), at_ns)

@@ -201,6 +201,7 @@ def test_message_ids_never_change() -> None:
         "source-quorum": "39a766605369401dac99b798314707f1",
         "unapproved-source": "08cf6454ac6e4640a3b5fec7834dd4c0",
         "unauthenticated": "98fc29eb4dcc41b78a6aec83c5195bb5",
+        "acceptance-expired": "d9ad1c28cf844ca5ae579d6dc346f28b",
         "ingest-risk": "436adeb8575e4e31874ac740e74bf2b7",
         "leap-smear-mix": "4018d46a6c3947188177a5641a691a70",
         "unsynced": "9a524159e9264fc9b92579cb3a737428",

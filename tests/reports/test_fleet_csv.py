@@ -23,7 +23,7 @@ def rows(text: str) -> list[dict[str, str]]:
 def test_every_host_is_a_line_of_as_many_values_as_the_header() -> None:
     """Worst first; what is not known is empty."""
     text = render(FLEET)
-    assert {len(line) for line in csv.reader(StringIO(text, newline=""))} == {29}
+    assert {len(line) for line in csv.reader(StringIO(text, newline=""))} == {30}
     assert text.count("\r\n") == len(FLEET.members) + 1
     read = {row["host"]: row for row in rows(text)}
     assert list(read) == [one.name for one in FLEET.members]
@@ -34,7 +34,7 @@ def test_every_host_is_a_line_of_as_many_values_as_the_header() -> None:
         "frequency_ppm": "", "usable": "4", "falsetickers": "1", "findings": "1", "alarms": "offset-out source-quorum",
         "low_alarms": "", "suspected": "", "reported": "critical", "disputed_s": "0",
         "daemon": "", "daemon_follows": "", "daemon_synchronised": "", "daemon_offset_s": "", "daemon_bound_s": "",
-        "daemon_unapproved": "", "daemon_excess_s": "",
+        "daemon_unapproved": "", "daemon_excess_s": "", "accepted": "",
     }  # fmt: skip
     assert (read["fra-gw"]["silent"], read["fra-gw"]["silent_s"]) == ("1", "7800")
     assert {key: value for key, value in read["lon-old"].items() if value} == {
@@ -43,7 +43,7 @@ def test_every_host_is_a_line_of_as_many_values_as_the_header() -> None:
     assert {name: row["suspected"] for name, row in read.items() if row["suspected"]} == {
         "fra-db-3": "slow-walk", **{f"sto-node-{number}": "site-moved" for number in range(5)},
     }  # fmt: skip
-    assert list(read["fra-db-3"])[-8] == "disputed_s"
+    assert list(read["fra-db-3"])[-9] == "disputed_s"
     low = FLEET.members[0]._replace(alarms=tuple(one._replace(severity=Severity.OK) for one in ALARMS[1:2]))
     [row] = rows(render(FLEET, [low]))
     assert (row["alarms"], row["low_alarms"]) == ("source-quorum", "source-quorum")

@@ -31,6 +31,7 @@ def test_all_of_it_is_there() -> None:
     assert report["findings"][1] | {"message": "", "remedy": "", "controls": []} == {
         "id": "shared-falseticker", "severity": "warning", "level": "high", "message": "", "remedy": "", "controls": [],
         "site": None, "source": "ntp9.example.net", "hosts": ["ams-db-1", "ams-web-1", "ams-web-2"], "value_s": 37.0,
+        "accepted": None,
     }  # fmt: skip
     assert [site["site"] for site in report["sites"]] == ["ams", "fra", "sto", None]
     first = report["hosts"][0]

@@ -17,7 +17,7 @@ def test_one_line_with_counts() -> None:
         "NTPAUDIT CRITICAL - 1 of 13 clocks is wrong for certain (ams-web-1), 2 silent, 1 otherwise unknown, 1 "
         "with warnings, 8 ok; 7 fleet findings, worst ordering-risk | hosts=13;;;0; ok=8;;;0; warning=1;;;0; "
         "unknown=3;;;0; critical=1;;;0; silent=2;;;0; expected=13;;;0; measured=10;;;0; two_sources=10;;;0; "
-        "three_sources=10;;;0; findings=7;;;0; ambiguity=37.0806s;;;0;\n"
+        "three_sources=10;;;0; findings=7;;;0; accepted=0;;;0; ambiguity=37.0806s;;;0;\n"
     )
 
 

@@ -1,7 +1,9 @@
 """The input of the checks about one host: the audit, and the state from before it."""
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
+from ntpaudit.core.acceptance import Accepted, accepted_at
 from ntpaudit.core.checks.rule import Raised, Rule
 from ntpaudit.core.clock.database_clock import disputed_ns
 from ntpaudit.core.clock.drift import Drift
@@ -129,6 +131,17 @@ class AuditContext(NamedTuple):
         if agreement is None:
             return self.profile.severity(None, 0)
         return self.profile.severity(agreement.interval, agreement.estimate_ns, guaranteed=agreement.is_guaranteed)
+
+    @property
+    def utc_ns(self) -> int:
+        """The corrected time; the host's own while that is unknown."""
+        agreement = self.selection.agreement
+        return self.observation.taken.realtime_ns + (agreement.estimate_ns if agreement else 0)
+
+    @property
+    def accepted(self) -> Mapping[str, Accepted]:
+        """What is accepted now, by the ids of findings."""
+        return accepted_at(self.site_policy.accepted, self.utc_ns) if self.site_policy.accepted else {}
 
     @property
     def is_unguaranteed(self) -> bool:

@@ -6,7 +6,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from ntpaudit.core.checks.context import AuditContext, HostRule
-from ntpaudit.core.checks.host import RULES, cause_of, listed
+from ntpaudit.core.checks.host import BY_ID, RULES, cause_of, listed, primaries_of
 from ntpaudit.core.checks.offset import OFFSET_HIGH, OFFSET_OUT
 from ntpaudit.core.checks.rule import Finding, Level, Raised, make_finding
 from ntpaudit.core.checks.sources import SOURCE_QUORUM
@@ -76,12 +76,14 @@ class DebounceState(NamedTuple):
     """Every condition by its finding's id. `correcting_ns` is the uptime since which the clock is being corrected.
 
     `unconfirmed` has an entry for each of the last samples in a row whose offset was worse than what is raised. The
-    entry is True if the sample was in a grace period, and so was not counted.
+    entry is True if the sample was in a grace period, and so was not counted. `accepted` has the ids of the findings
+    that were accepted at the last audit.
     """
 
     conditions: Mapping[str, ConditionState] = MappingProxyType({})
     correcting_ns: int | None = None
     unconfirmed: tuple[bool, ...] = ()
+    accepted: tuple[str, ...] = ()
 
     def of(self, finding_id: str) -> ConditionState:
         """Return the state of one condition."""
@@ -160,7 +162,7 @@ def judge(
                 conditions[rule.id] = after._replace(sampled_ns=now_ns) if is_dated else after
         elif kind == "network" and condition.raised and rule.is_of_offset:
             conditions[rule.id] = condition._replace(is_overdue=True)
-    state = DebounceState(conditions, correcting_ns, before.unconfirmed)
+    state = DebounceState(conditions, correcting_ns, before.unconfirmed, tuple(sorted(context.accepted)))
     if is_sample:
         is_worse = context.offset_severity > _raised_severity(state, context)
         state = state._replace(unconfirmed=(*before.unconfirmed, in_grace)[-SAMPLES:] if is_worse else ())
@@ -228,10 +230,13 @@ def _decide(
     context: AuditContext, before: DebounceState, after: DebounceState, kind: AuditKind, *, can_confirm: bool
 ) -> Decision:
     now_ns = context.observation.taken.boottime_ns
+    accepted = context.accepted
     findings = [
         _listed(
             rule, after.of(rule.id), now_ns, is_replaced=_is_replaced(rule, context, after), can_confirm=can_confirm
-        ).under(None if rule.has_own_cause(context) else _cause(rule, after))
+        )
+        .under(None if rule.has_own_cause(context) else _cause(rule, after))
+        .accept(accepted.get(rule.id))
         for rule in RULES
         if _is_raised(rule, after) or _is_pending(rule, after)
     ]
@@ -278,7 +283,13 @@ def _raised_severity(state: DebounceState, context: AuditContext) -> Severity:
 
 def _is_raised(rule: HostRule, state: DebounceState) -> bool:
     """Whether a rule's finding is raised and no other finding covers it."""
-    return state.of(rule.id).raised > 0 and state.counted.isdisjoint(rule.covered_by)
+    return state.of(rule.id).raised > 0 and not _is_covered(rule, state, state.counted)
+
+
+def _is_covered(rule: HostRule, state: DebounceState, covering: Set[str]) -> bool:
+    """Whether one of these findings covers a rule's: not while it is accepted or listed under one that is."""
+    by = covering & set(rule.covered_by)
+    return any({name, _cause(BY_ID[name], state)}.isdisjoint(state.accepted) for name in by)
 
 
 def _rank_of_events(rule: HostRule, state: DebounceState) -> int:
@@ -289,13 +300,14 @@ def _rank_of_events(rule: HostRule, state: DebounceState) -> int:
 
 def _is_pending(rule: HostRule, state: DebounceState) -> bool:
     """Whether a rule's finding is pending and no other finding covers it."""
-    return state.of(rule.id).pending > 0 and state.expected.isdisjoint(rule.covered_by)
+    return state.of(rule.id).pending > 0 and not _is_covered(rule, state, state.expected)
 
 
 def _cause(rule: HostRule, state: DebounceState) -> str | None:
     """Return the primary finding of this one; what is low, or only pending, needs none that counts."""
     rank = state.of(rule.id).raised
-    return cause_of(rule, state.counted if rank >= _COUNTED else state.raised if rank else state.expected)
+    primaries = state.counted if rank >= _COUNTED else state.raised if rank else state.expected
+    return cause_of(rule, primaries_of(rule, primaries, set(state.accepted)))
 
 
 def _is_replaced(rule: HostRule, context: AuditContext, state: DebounceState) -> bool:
@@ -380,22 +392,22 @@ def _overdue(condition: ConditionState, now_ns: int) -> str:
 
 
 def _changes(context: AuditContext, before: DebounceState, after: DebounceState) -> Iterator[tuple[Finding, bool]]:
+    """Yield what was raised or cleared, and what is raised as before and was accepted, or is so no longer."""
     for rule in RULES:
         old, new = before.of(rule.id), after.of(rule.id)
-        if rule.has_own_events or not (old.raised or new.raised):
+        if not (old.raised or new.raised):
             continue
         old_rank, new_rank = _rank_of_events(rule, before), _rank_of_events(rule, after)
-        if old_rank == new_rank:
+        was_accepted, is_accepted = rule.id in before.accepted, rule.id in after.accepted
+        is_decided = bool(old_rank and new_rank) and was_accepted is not is_accepted
+        if not is_decided and (rule.has_own_events or old_rank == new_rank):
             continue
         last = new if new_rank else old
         message = last.message if new_rank else _cleared(rule, context, after, last.message)
-        yield (
-            make_finding(
-                rule,
-                Raised(LEVELS[(new_rank or old_rank) - 1], message, remedy=last.remedy, numbers=last.numbers),
-            ),
-            new_rank > 0,
-        )
+        if is_decided and was_accepted:
+            message = f"no longer accepted: {message}"
+        raised = Raised(LEVELS[(new_rank or old_rank) - 1], message, remedy=last.remedy, numbers=last.numbers)
+        yield make_finding(rule, raised).accept(context.accepted.get(rule.id)), new_rank > 0
 
 
 def _cleared(rule: HostRule, context: AuditContext, after: DebounceState, message: str) -> str:

@@ -47,6 +47,7 @@ OFFSET_OUT = Rule(
     is_of_offset=True,
     has_hysteresis=True,
     value_s=estimate_s,
+    acceptable="reports",
 )
 
 
@@ -91,6 +92,7 @@ NOT_DEMONSTRABLE = Rule(
     is_of_offset=True,
     has_hysteresis=True,
     value_s=estimate_s,
+    acceptable="reports",
 )
 
 
@@ -139,6 +141,7 @@ OFFSET_HIGH = Rule(
     covered_by=(OFFSET_OUT.id, NOT_DEMONSTRABLE.id),
     is_of_offset=True,
     has_hysteresis=True,
+    acceptable="reports",
 )
 
 

@@ -83,6 +83,7 @@ EVIDENCE_GAP = Rule(
     value_s=lambda context: (
         context.earlier.gap.span_s if context.earlier.gap and not context.earlier.dropped_records else None
     ),
+    acceptable="reports",
 )
 
 
@@ -120,6 +121,7 @@ UNMEASURED = Rule(
     basis="moment",
     covered_by=(SOURCE_QUORUM.id, NO_USABLE_SOURCE.id, UNREACHABLE_SOURCES.id, EVIDENCE_GAP.id),
     counts_as=Severity.UNKNOWN,
+    acceptable="reports",
 )
 
 

@@ -4,10 +4,12 @@ from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
+from ntpaudit.core.acceptance import Accepted
 from ntpaudit.core.policy import Severity
 
 Basis = Literal["network", "host", "database", "moment"]
 Level = Literal["critical", "high", "medium", "low"]
+Acceptable = Literal["anywhere", "reports", "never"]
 
 LEVEL_SEVERITY: dict[Level, Severity] = {
     "critical": Severity.CRITICAL,
@@ -29,6 +31,9 @@ class Finding(NamedTuple):
 
     `cause` is the id of the primary finding that this one is listed under, None if it is listed by itself. A finding
     with a `cause` has the severity ok: its primary counts for both.
+
+    `accepted` says who accepts the finding, why and until when; None if it is not accepted. An accepted finding has the
+    severity ok, and so have those that are listed under it.
     """
 
     id: str
@@ -39,10 +44,15 @@ class Finding(NamedTuple):
     controls: tuple[str, ...] = ()
     numbers: Mapping[str, float] = _NO_NUMBERS
     cause: str | None = None
+    accepted: Accepted | None = None
 
     def under(self, cause: str | None) -> "Finding":
         """Return the finding as it is listed under its primary, if it has one."""
         return self if cause is None else self._replace(cause=cause, severity=Severity.OK)
+
+    def accept(self, accepted: Accepted | None) -> "Finding":
+        """Return the finding as it is listed while it is accepted, if it is."""
+        return self if accepted is None else self._replace(accepted=accepted, severity=Severity.OK)
 
 
 class Raised(NamedTuple):
@@ -95,6 +105,8 @@ class Rule(NamedTuple, Generic[_Context, _Result]):
     - `counts_as`: the severity, if it is not that of the level.
     - `has_own_events`: its events are not those of raising and clearing.
     - `value_s`, `detail`: the number in seconds and the further values of its events.
+    - `acceptable`: where it can be accepted: in the configuration too, in `--exceptions` of reports only, because it
+      states that the clock is wrong or that nothing proves it right (X3), or nowhere.
     - `explains_shift`: it explains why the clock moves, so a fleet does not compare the clock with an earlier time.
 
     Of a fleet only:
@@ -130,6 +142,7 @@ class Rule(NamedTuple, Generic[_Context, _Result]):
     has_own_events: bool = False
     value_s: Callable[[_Context], float | None] = lambda _: None
     detail: Callable[[_Context], Mapping[str, Any]] = lambda _: {}
+    acceptable: Acceptable = "anywhere"
     explains_shift: bool = False
     is_of_each: bool = False
 

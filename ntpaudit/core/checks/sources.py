@@ -229,6 +229,7 @@ SOURCE_QUORUM = Rule(
     has_sample=_has_sample,
     caused_by=(LEAP_SMEAR_MIX.id,),
     message_id="39a766605369401dac99b798314707f1",
+    acceptable="reports",
 )
 
 
@@ -397,6 +398,7 @@ NO_USABLE_SOURCE = Rule(
     replaced_by=_replaced_by_unreachable,
     has_sample=_is_sample_of_use,
     message_id="0ecb7f80ee644c54a183a67e4e0a1b19",
+    acceptable="reports",
 )
 
 

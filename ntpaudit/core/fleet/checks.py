@@ -4,16 +4,17 @@ from collections import defaultdict
 from collections.abc import Iterable
 
 from ntpaudit.core.checks.rule import make_finding, worst_first
-from ntpaudit.core.fleet import approval, disputes, missing, ordering_risk, shifts
+from ntpaudit.core.fleet import acceptances, approval, disputes, missing, ordering_risk, shifts
 from ntpaudit.core.fleet.clock_shift import compare, moved_sites
 from ntpaudit.core.fleet.context import FleetContext
+from ntpaudit.core.fleet.exceptions import accept
 from ntpaudit.core.fleet.members import build_members, by_site, count, cover, rank
 from ntpaudit.core.fleet.model import Fleet, FleetFinding, FleetPolicy, HostStatus, Site, Snapshot
 from ntpaudit.core.fleet.ordering import as_of, group_of
 from ntpaudit.core.fleet.shifts import SITE_MOVED_SHARE
 from ntpaudit.core.policy import Severity
 
-RULES = (*disputes.RULES, *ordering_risk.RULES, *shifts.RULES, *approval.RULES, *missing.RULES)
+RULES = (*disputes.RULES, *ordering_risk.RULES, *shifts.RULES, *approval.RULES, *missing.RULES, *acceptances.RULES)
 """Findings of one level are listed in this order."""
 
 
@@ -38,6 +39,8 @@ def judge_fleet(snapshot: Snapshot, policy: FleetPolicy) -> Fleet:
         for rule in RULES
         for raised in rule.check(context)
     )
+    if policy.exceptions:
+        findings = accept(findings, {one.name: one for one in members}, policy, snapshot.now_ns)
     return Fleet(snapshot.now_ns, _suspect(members, findings), findings, coverage, sites, whole, unlisted_count)
 
 

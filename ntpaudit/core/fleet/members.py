@@ -6,6 +6,7 @@ from math import inf
 from typing import Any, TypeVar
 
 from ntpaudit.core.checks.steps import STEP_KINDS
+from ntpaudit.core.fleet.exceptions import with_exceptions
 from ntpaudit.core.fleet.model import (
     STEP_S,
     Alarm,
@@ -45,6 +46,8 @@ def build_members(snapshot: Snapshot, policy: FleetPolicy) -> tuple[tuple[HostSt
             member = HostStatus(host.name, site, Severity.UNKNOWN, host, silent_s, raised, (), silent_s)
         members.append(member)
     members += _silent_members(snapshot, policy, alarms)
+    if policy.exceptions:
+        members = [with_exceptions(one, policy, snapshot.now_ns) for one in members]
     members.sort(key=lambda one: (*rank(one), -max_error_s(one.offset) if one.offset else 0.0, one.name))
     return tuple(members), tuple(sorted(unlisted))
 

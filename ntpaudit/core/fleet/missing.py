@@ -25,17 +25,17 @@ def check_evidence_gap(context: FleetContext) -> Iterator[Raised]:
     has_inventory = context.policy.inventory is not None
     how = "remove it from the inventory" if has_inventory else "use an inventory that does not list it (--inventory)"
     retire = f"; if the host is retired, {how}"
-    silent = [one for one in context.members if one.host is not None and one.silent_s is not None]
-    for site, group in by_site(silent):
-        yield from _silence(group, site, f"{_FIX_SILENT}{retire}")
-    without_data = [one for one in context.members if one.host is None]
-    for site, group in by_site(without_data):
-        if expired := tuple(sorted(one.name for one in group if one.is_expired)):
-            verb = "is in the database but has" if len(expired) == 1 else "are in the database but have"
-            message = f"{listed(expired)} {verb} no point in the last {format_duration(context.snapshot.look_back_s)}"
-            yield Raised("high", message, site, None, expired, remedy=f"{_FIX_EXPIRED}{retire}")
-        if never := tuple(sorted(one.name for one in group if not one.is_expired)):
-            yield _never(never, site, context.unlisted)
+    for is_accepted in (False, True):  # apart, because a finding is accepted for all of its hosts or for none
+        hosts = [one for one in context.members if (EVIDENCE_GAP.id in one.exceptions) is is_accepted]
+        silent = [one for one in hosts if one.host is not None and one.silent_s is not None]
+        for site, group in by_site(silent):
+            yield from _silence(group, site, f"{_FIX_SILENT}{retire}")
+        without_data = [one for one in hosts if one.host is None]
+        for site, group in by_site(without_data):
+            if expired := tuple(sorted(one.name for one in group if one.is_expired)):
+                yield _expired(expired, site, context.snapshot.look_back_s, f"{_FIX_EXPIRED}{retire}")
+            if never := tuple(sorted(one.name for one in group if not one.is_expired)):
+                yield _never(never, site, context.unlisted)
     if context.unlisted:
         verb = "reports but is" if len(context.unlisted) == 1 else "report but are"
         message = f"{listed(context.unlisted)} {verb} not in the inventory"
@@ -58,6 +58,13 @@ def _silence(hosts: Sequence[HostStatus], site: str | None, remedy: str) -> Iter
                 "are unknown since then"
             )
         yield Raised(level, message, site, None, tuple(sorted(name for _, name in group)), silent_s, remedy)
+
+
+def _expired(names: tuple[str, ...], site: str | None, look_back_s: float, remedy: str) -> Raised:
+    """Report hosts that have no point within the look-back."""
+    verb = "is in the database but has" if len(names) == 1 else "are in the database but have"
+    message = f"{listed(names)} {verb} no point in the last {format_duration(look_back_s)}"
+    return Raised("high", message, site, None, names, remedy=remedy)
 
 
 def _never(names: tuple[str, ...], site: str | None, unlisted: Sequence[str]) -> Raised:

@@ -5,6 +5,7 @@ from math import inf
 from types import MappingProxyType
 from typing import NamedTuple
 
+from ntpaudit.core.acceptance import Accepted
 from ntpaudit.core.checks.rule import Level
 from ntpaudit.core.clock.readings import MAX_DRIFT_PPM
 from ntpaudit.core.fleet.policy import FleetPolicy as FleetPolicy
@@ -122,13 +123,19 @@ class Host(NamedTuple):
 
 
 class Alarm(NamedTuple):
-    """A raised finding of a host's own agent, since when, and its size."""
+    """A raised finding of a host's own agent, since when, and its size.
+
+    `is_accepted`: it does not count, because the host's configuration accepts it, or an exception of the report, which
+    is then `exception`.
+    """
 
     host: str
     kind: str
     severity: Severity
     since_ns: int
     value_s: float | None = None
+    is_accepted: bool = False
+    exception: Accepted | None = None
 
 
 class FalsetickerReport(NamedTuple):
@@ -191,7 +198,8 @@ class HostStatus(NamedTuple):
     reported (`silent_s` is infinite). `suspected` has the ids of fleet findings about this clock, which its own agent
     cannot detect. `seen_s` is how long ago its latest point arrived, None without one. `contradicted` is the severity
     that its agent reports if its interval proves a worse one. `disputed_s` is how far its timestamps are ahead of the
-    database's clock; 0 if both may be right.
+    database's clock; 0 if both may be right. `exceptions` has the ids of all findings that are accepted for it now in
+    this report, also of those that are not raised: its severity is that without them.
     """
 
     name: str
@@ -204,6 +212,7 @@ class HostStatus(NamedTuple):
     seen_s: float | None = None
     contradicted: Severity | None = None
     disputed_s: float = 0.0
+    exceptions: Mapping[str, Accepted] = MappingProxyType({})
 
     @property
     def offset(self) -> Offset | None:
@@ -222,7 +231,10 @@ class HostStatus(NamedTuple):
 
 
 class FleetFinding(NamedTuple):
-    """A finding about a fleet, like `Finding` about a host, with its site, source and hosts."""
+    """A finding about a fleet, like `Finding` about a host, with its site, source and hosts.
+
+    `accepted`: who accepts it for all of its hosts; it does not count. None if it is not accepted.
+    """
 
     id: str
     severity: Severity
@@ -234,6 +246,7 @@ class FleetFinding(NamedTuple):
     source: str | None = None
     hosts: tuple[str, ...] = ()
     value_s: float | None = None
+    accepted: Accepted | None = None
 
 
 class Coverage(NamedTuple):
@@ -291,6 +304,12 @@ class Fleet(NamedTuple):
     sites: tuple[Site, ...]
     whole: Site
     unlisted: int | None = None
+
+    @property
+    def accepted(self) -> int:
+        """How many findings do not count because they are accepted: of the hosts and of the fleet."""
+        of_hosts = sum(alarm.is_accepted for one in self.members for alarm in one.alarms)
+        return of_hosts + sum(finding.accepted is not None for finding in self.findings)
 
     @property
     def severity(self) -> Severity:

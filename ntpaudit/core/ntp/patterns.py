@@ -21,7 +21,7 @@ class Pattern(NamedTuple):
         """Whether it matches a name, an address or a reference clock. A pattern of names matches no address."""
         address = read_address(host)
         if self.network is None or address is None:
-            return self.network is None and address is None and _matches_name(plain_name(self.text), plain_name(host))
+            return self.network is None and address is None and matches_name(self.text, host)
         return address in self.network
 
 
@@ -101,8 +101,12 @@ def _is_of_digits(text: str) -> bool:
     return bool(text) and set(text) <= set("0123456789.*")
 
 
-def _matches_name(pattern: str, name: str) -> bool:
-    """Whether a name consists of the parts of a pattern in their order, with anything in place of each `*`."""
+def matches_name(pattern: str, name: str) -> bool:
+    """Whether a name consists of the parts of a pattern in their order, with anything in place of each `*`.
+
+    Upper and lower case, and a final dot, do not count.
+    """
+    pattern, name = plain_name(pattern), plain_name(name)
     first, *rest = pattern.split("*")
     if not rest:
         return name == pattern
