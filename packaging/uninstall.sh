@@ -14,8 +14,8 @@ if [ ! -e "$destdir$prefix/bin/ntpaudit" ]; then
     exit 0
 fi
 if [ -z "$destdir" ] && [ -d /run/systemd/system ]; then
-    systemctl --quiet disable --now ntpaudit.service ntpaudit-check.timer || true
-    systemctl --quiet stop ntpaudit-check.service || true
+    systemctl --quiet disable --now ntpaudit.service ntpaudit-check.timer ntpaudit-anchor.timer || true
+    systemctl --quiet stop ntpaudit-check.service ntpaudit-anchor.service || true
     for socket in /usr/lib/systemd/system/ntpaudit-*.socket; do
         name=$(basename "$socket" .socket)
         systemctl --quiet stop "$name.socket" "$name.service" || true

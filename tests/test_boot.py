@@ -41,6 +41,7 @@ RestartSec=1s
 SERVICES = (
     "ntpaudit.service",
     "ntpaudit-check.service",
+    "ntpaudit-anchor.service",
     "ntpaudit-kernel.service",
     "ntpaudit-chrony.service",
     "ntpaudit-timesync.service",

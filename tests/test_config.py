@@ -45,6 +45,7 @@ from tests.world.packages import REPOSITORY
 
 DOCUMENTED = (REPOSITORY / "docs" / "configuration.md").read_text()
 SECRET = "a-token-that-stays-secret"
+ROUGHTIME_KEY = "2O3mkkheDExCuhG+ZNIoWmO/IdCdLzADgUn8SnC4hME="
 SERVERS = ("ntp1.example.net", "ntp2.example.net", "192.0.2.1:1123", "[2001:db8::1]:123")
 
 
@@ -88,6 +89,10 @@ OWN: Mapping[str, st.SearchStrategy[Any]] = {
     "history.max_size": st.sampled_from(["1GiB", "512MiB", "3000kB", "1048577B"]),
     "syslog.address": st.sampled_from(["/dev/log", "syslog.example.net:514"]),
     "fleet.language": st.sampled_from(LANGUAGES),
+    "evidence.tsa": st.lists(st.sampled_from(["http://tsa.example.net/tsr/", "https://[2001:db8::1]:8443/?a=b"])),
+    "evidence.roughtime": st.lists(
+        st.sampled_from([f"roughtime.example.net:5319 {ROUGHTIME_KEY}", f"[2001:db8::1]:2002 {ROUGHTIME_KEY}"])
+    ),
     "fleet.ambiguity": st.sampled_from(["1s", "100us", "90m"]),
 }
 """The values of keys that are of no common kind."""
@@ -374,6 +379,14 @@ REFUSED = {
     "[schedule]\nlocal = '0'": "schedule.local: '0' is too short: write 1 s to",
     "[fleet]\nsilent_after = '10ms'": "fleet.silent_after: '10ms' is too short",
     "[fleet]\ninventory = 'hosts'": "fleet.inventory: 'hosts' is not an absolute path: begin it with /",
+    "[evidence]\ntsa = 'http://x'": 'evidence.tsa: write a list of URLs, ["http://tsa.example.net/tsr"]',
+    "[evidence]\ntsa = ['tsa.example.net']": "evidence.tsa: 'tsa.example.net': write the URL of a time-stamp authority",
+    "[evidence]\ntsa = ['http://x:y']": "evidence.tsa: 'http://x:y' is not a URL: ",
+    "[evidence]\ntsa = ['http://user:secret@x']": "evidence.tsa: write the URL without user and password",
+    "[evidence]\nroughtime = 'x:5319'": "evidence.roughtime: write a list of servers with their keys",
+    f"[evidence]\nroughtime = ['x {ROUGHTIME_KEY}']": "evidence.roughtime: 'x 2O3m",
+    "[evidence]\nroughtime = ['x:5319']": "evidence.roughtime: 'x:5319': write the server's public key",
+    "[evidence]\nroughtime = ['x:5319 abc=']": "evidence.roughtime: 'x:5319 abc=': write the server's public key",
 }
 
 
@@ -681,6 +694,8 @@ WARNED = {
     f"{_FOUR}\n[history]\nraw = '60d'\nrollups = '30d'": "history.rollups is shorter",
     f"{_FOUR}\n[schedule]\nlocal = '1h'": "schedule.local is longer than schedule.network",
     f"{_FOUR}\n[fleet]\ninventory = '/nowhere/list'": "/nowhere/list does not exist",
+    f"{_FOUR}\n[evidence]\ntsa = ['http://x']": "without root certificates no time stamp is valid",
+    f"{_FOUR}\n[evidence]\ntsa_roots = '/nowhere/roots'": "/nowhere/roots does not exist",
     f"{_FOUR}\n[ingest]\npipelines = ['loki', 'sentinel']": "sentinel is not judged without",
     f"{_FOUR}\n[ingest]\nrule_interval = '5m'": "are used together only: set both",
     f"{_FOUR}\n[ingest]\nrule_interval = '5m'\nrule_lookback = '4m'": "rules never search some events",

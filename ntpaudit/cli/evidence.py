@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ntpaudit.cli.anchor import anchor, excerpt, verify_anchor
 from ntpaudit.cli.output import exit_on, note, write_parts
 from ntpaudit.cli.parameters import TIME, RelativeTime, config_option, parsed, resolve
 from ntpaudit.config.values import LANGUAGES, Language, parse_url
@@ -54,6 +55,10 @@ database not readable), 64 usage, 78 configuration.
 @click.group(epilog=EPILOG, short_help="Verify that a history was not changed.")
 def evidence() -> None:
     """Show that a history is what its agent wrote."""
+
+
+for command in (anchor, verify_anchor, excerpt):
+    evidence.add_command(command)
 
 
 @evidence.command(epilog=EPILOG, short_help="Compare a history with its chain and with delivered heads.")

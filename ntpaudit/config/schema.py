@@ -406,6 +406,36 @@ class FleetConfig(NamedTuple):
     ] = None
 
 
+class EvidenceConfig(NamedTuple):
+    """`[evidence]`: who signs the time of anchors, for `ntpaudit evidence anchor` on one machine."""
+
+    tsa: Annotated[
+        tuple[str, ...],
+        Key(
+            "time-stamp authorities (RFC 3161), each of which signs every anchor",
+            values.read_authorities,
+            list,
+            example=["http://tsa.example.net/tsr"],
+        ),
+    ] = ()
+    tsa_roots: Annotated[
+        str | None,
+        _path(
+            "file with the root certificates (PEM) of these authorities: no others are trusted",
+            "/etc/ntpaudit/tsa-roots.pem",
+        ),
+    ] = None
+    roughtime: Annotated[
+        tuple[values.RoughtimeAddress, ...],
+        Key(
+            "Roughtime servers (RFC 10049), HOST:PORT and public key in base64; each signs every anchor",
+            values.read_roughtime,
+            lambda servers: list(map(values.write_roughtime, servers)),
+            example=["roughtime.example.net:5319 2O3mkkheDExCuhG+ZNIoWmO/IdCdLzADgUn8SnC4hME="],
+        ),
+    ] = ()
+
+
 Reason = Annotated[
     str, Key("why", values.of_text(values.parse_sentence), example="container: the host's chronyd corrects the clock")
 ]
@@ -454,6 +484,7 @@ class Config(NamedTuple):
     influxdb: InfluxConfig | None = None
     outputs: OutputsConfig = OutputsConfig()
     fleet: FleetConfig = FleetConfig()
+    evidence: EvidenceConfig = EvidenceConfig()
     accept: tuple[AcceptConfig, ...] = ()
     sha256: str | None = None
 
@@ -471,6 +502,7 @@ TABLES: Mapping[str, Any] = {
     "influxdb": InfluxConfig,
     **OUTPUTS,
     "fleet": FleetConfig,
+    "evidence": EvidenceConfig,
 }
 """The NamedTuple of every table that a file has once."""
 

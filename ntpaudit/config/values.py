@@ -8,7 +8,7 @@ from ntpaudit.core.checks.host import BY_ID
 from ntpaudit.core.clock.readings import MAX_KERNEL_PPM
 from ntpaudit.core.ingest import PIPELINES
 from ntpaudit.core.ntp.patterns import Pattern, parse_pattern
-from ntpaudit.core.ntp.sources import POOL_DOMAIN, Pool, Source, parse_source
+from ntpaudit.core.ntp.sources import POOL_DOMAIN, Pool, Source, parse_source, split_port
 from ntpaudit.core.site_policy import ROLES, Role
 from ntpaudit.core.units import DOCS, MAX_DIGITS, brief, format_duration, format_utc, parse_duration
 from ntpaudit.errors import nearest
@@ -22,6 +22,10 @@ MAX_SENTENCE = 1000  # a longer text is no reason, and each record would have it
 Language = Literal["influxql", "promql"]
 LANGUAGES: tuple[Language, ...] = get_args(Language)  # InfluxQL of InfluxDB, PromQL of VictoriaMetrics
 
+RoughtimeAddress = tuple[str, int, bytes]
+"""The host, port and long-term public key (Ed25519) of a Roughtime server."""
+
+_KEY_OCTETS = 32
 _Read = TypeVar("_Read")
 
 
@@ -241,6 +245,60 @@ _API_PATHS = (
     *("/api/v1/import", "/api/v1/export", "/api/v1", "/write", "/query", "/federate"),
 )
 """API paths of the databases, which a copied URL may end with; longer ones first."""
+
+
+def read_authorities(value: Any) -> tuple[str, ...]:
+    """Return the URLs of time-stamp authorities."""
+    if not (isinstance(value, list) and all(isinstance(url, str) for url in value)):
+        raise ValueError('write a list of URLs, ["http://tsa.example.net/tsr"]')
+    return tuple(map(_parse_authority, value))
+
+
+def _parse_authority(text: str) -> str:
+    from urllib.parse import urlsplit
+
+    try:
+        parts = urlsplit(text)
+        is_valid = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError as error:
+        raise ValueError(f"{text!r} is not a URL: {error}") from error
+    if "@" in parts.netloc:
+        raise ValueError("write the URL without user and password, which are not supported")
+    if not is_valid or not text.isascii() or not text.isprintable() or " " in text or parts.fragment:
+        raise ValueError(f"{text!r}: write the URL of a time-stamp authority such as http://tsa.example.net/tsr")
+    return text
+
+
+def read_roughtime(value: Any) -> tuple[RoughtimeAddress, ...]:
+    """Return the Roughtime servers of a list of `HOST:PORT KEY`."""
+    if not (isinstance(value, list) and all(isinstance(server, str) for server in value)):
+        raise ValueError('write a list of servers with their keys, ["roughtime.example.net:5319 KEY"]')
+    return tuple(map(_parse_roughtime, value))
+
+
+def _parse_roughtime(text: str) -> RoughtimeAddress:
+    from binascii import Error, a2b_base64
+
+    place, _, key = text.partition(" ")
+    host, port = split_port(place)
+    if not place.endswith(f":{port}"):
+        raise ValueError(f"{text!r}: write the port too, such as {place}:5319")
+    try:
+        octets = a2b_base64(key.strip(), strict_mode=True)
+    except (Error, ValueError):
+        octets = b""
+    if len(octets) != _KEY_OCTETS:
+        raise ValueError(f"{text!r}: write the server's public key after the address, 44 characters of base64")
+    return host, port, octets
+
+
+def write_roughtime(server: RoughtimeAddress) -> str:
+    """Write a Roughtime server as it is read."""
+    from binascii import b2a_base64
+
+    host, port, key = server
+    name = f"[{host}]" if ":" in host else host
+    return f"{name}:{port} {b2a_base64(key, newline=False).decode()}"
 
 
 def write_duration(seconds: float) -> str:

@@ -34,6 +34,11 @@ def config_warnings(config: Config) -> Iterator[str]:
     inventory = config.fleet.inventory
     if inventory is not None and not os.path.exists(inventory):
         yield f"fleet.inventory: {inventory} does not exist: `ntpaudit fleet` cannot run without it"
+    roots = config.evidence.tsa_roots
+    if config.evidence.tsa and roots is None:
+        yield "evidence.tsa needs evidence.tsa_roots: without root certificates no time stamp is valid"
+    if roots is not None and not os.path.exists(roots):
+        yield f"evidence.tsa_roots: {roots} does not exist: `ntpaudit evidence anchor` cannot run without it"
 
 
 def source_warnings(sources: SourcesConfig) -> Iterator[str]:

@@ -11,13 +11,17 @@ from json import JSONEncoder
 from typing import Any, NamedTuple
 
 from ntpaudit.core import merkle, roughtime
+from ntpaudit.core.chain import HEAD_BITS, Delivered
+from ntpaudit.core.units import plural
 
 SCHEMA = "ntpaudit.anchor/1"
-MIN_HEAD_DIGITS, HEAD_DIGITS = 13, 64
-"""How many hexadecimal digits of a head there are: a database that stores only numbers has the first 13 (52 bits)."""
+HEAD_DIGITS, SHORT_HEAD_DIGITS = 64, 14
+"""How many hexadecimal digits a head has; and one of which a database of numbers alone has the first 53 bits."""
 
 DIGITS = frozenset("0123456789abcdef")
 MAX_SEQUENCE = 2**53  # beyond it, JSON's numbers are not the same in all languages
+
+_SPARE_BITS = 4 * SHORT_HEAD_DIGITS - HEAD_BITS
 
 _entry = JSONEncoder(sort_keys=True, separators=(",", ":")).encode
 
@@ -25,13 +29,20 @@ _entry = JSONEncoder(sort_keys=True, separators=(",", ":")).encode
 class Head(NamedTuple):
     """The newest entry of a host's chain; `machine_id` is None where it is not known.
 
-    `head` is the hash in hexadecimal digits, or its first 13.
+    `head` is the hash in hexadecimal digits; or 14 digits, which are its first 53 bits and three zero bits.
     """
 
     host: str
     machine_id: str | None
     sequence: int
     head: str
+
+    @property
+    def delivered(self) -> Delivered:
+        """The head as one that another system has, to be compared with a chain."""
+        if len(self.head) == HEAD_DIGITS:
+            return Delivered(self.sequence, 0, bytes.fromhex(self.head), 0)
+        return Delivered(self.sequence, 0, None, int(self.head, 16) >> _SPARE_BITS)
 
     @property
     def entry(self) -> bytes:
@@ -64,7 +75,7 @@ class RoughtimeReply(NamedTuple):
 
 
 class Anchor(NamedTuple):
-    """A tree of so many heads, and who has signed its root. `made` is the time of the machine that made it.
+    """A tree of `size` heads, and who has signed its root. `made` is the time of the machine that made it.
 
     `heads` are all, in the order of the tree, and `proofs` is None; or there is a proof for each of some.
     """
@@ -123,6 +134,11 @@ def excerpt(anchor: Anchor, hosts: Collection[str]) -> Anchor:
         members = list(zip(anchor.heads, anchor.proofs, strict=True))
     chosen = [member for member in members if member[0].host in hosts]
     return anchor._replace(heads=tuple(head for head, _ in chosen), proofs=tuple(proof for _, proof in chosen))
+
+
+def head_digits(head: bytes | None, number: int) -> str:
+    """Return the digits of a head; where only its first 53 bits are known, as a number, of these."""
+    return f"{number << _SPARE_BITS:0{SHORT_HEAD_DIGITS}x}" if head is None else head.hex()
 
 
 def next_nonce(anchor: Anchor, salt: bytes) -> bytes:
@@ -187,7 +203,7 @@ def _tree(heads: Iterable[Head]) -> merkle.Tree:
 
 
 def _check_tree(anchor: Anchor) -> Check:
-    subject = f"tree of {anchor.size} heads"
+    subject = f"tree of {plural(anchor.size, 'head')}"
     if anchor.proofs is None:
         tree = _tree(anchor.heads)
         is_right = (tree.size, tree.root) == (anchor.size, anchor.root)
@@ -246,7 +262,7 @@ def _head(found: Mapping[str, Any]) -> Head:
     head = _field(found, "head", str)
     if not (machine_id is None or isinstance(machine_id, str)):
         raise _MalformedError("machine_id is not a text")
-    if not (MIN_HEAD_DIGITS <= len(head) <= HEAD_DIGITS and set(head) <= DIGITS):
+    if len(head) not in (HEAD_DIGITS, SHORT_HEAD_DIGITS) or not set(head) <= DIGITS:
         raise _MalformedError("head is not a hash in hexadecimal digits")
     return Head(_field(found, "host", str), machine_id, _number(found, "sequence"), head)
 

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from ntpaudit.core.chain import Delivered
 from ntpaudit.core.units import DAY_S, NS_PER_S
-from ntpaudit.fleet.decode import RawValue, Table
+from ntpaudit.fleet.decode import RawValue, Table, text
 from ntpaudit.fleet.reader import Reader, Window
 
 _PART_NS = round(7 * DAY_S) * NS_PER_S  # read at once: about 12,000 points
@@ -30,6 +30,13 @@ def read_heads(reader: Reader, host: str, begin_ns: int, end_ns: int) -> Iterato
         window = Window(from_ns, min(from_ns + _PART_NS, end_ns))
         rows = reader.every(HEADS, window, [host], HEADS.fields)
         yield [one for one in map(_delivered, rows) if one is not None]
+
+
+def newest_heads(reader: Reader, begin_ns: int, end_ns: int) -> list[tuple[str, Delivered]]:
+    """Read the newest head of each host, and of each place where a host was, that has a point in a period."""
+    rows = reader.last(HEADS, Window(begin_ns, end_ns), None, HEADS.fields)
+    found = ((text(row.name), _delivered(row)) for row in rows)
+    return [(host, head) for host, head in found if host is not None and head is not None]
 
 
 def _delivered(row: HeadRow) -> Delivered | None:

@@ -2,8 +2,9 @@
 
 import secrets
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
+from ntpaudit.config.values import RoughtimeAddress
 from ntpaudit.core import anchor as anchors
 from ntpaudit.core.anchor import Anchor, Attested, Check, RoughtimeReply, StampReply
 from ntpaudit.errors import AnchorError
@@ -15,21 +16,8 @@ if TYPE_CHECKING:
 _SALT_OCTETS = 32
 
 
-class RoughtimeServer(NamedTuple):
-    """A server of RFC 10049, and its long-term public key."""
-
-    host: str
-    port: int
-    key: bytes
-
-    @property
-    def name(self) -> str:
-        """Where it is, HOST:PORT."""
-        return f"{self.host}:{self.port}"
-
-
 def sign(
-    anchor: Anchor, urls: Sequence[str], roots: "Sequence[Certificate]", servers: Sequence[RoughtimeServer]
+    anchor: Anchor, urls: Sequence[str], roots: "Sequence[Certificate]", servers: Sequence[RoughtimeAddress]
 ) -> tuple[Anchor, tuple[AnchorError, ...]]:
     """Return the anchor with all signatures that could be had, and why others could not.
 
@@ -43,19 +31,19 @@ def sign(
             errors.append(error)
         else:
             anchor = anchor._replace(stamps=(*anchor.stamps, StampReply(url, reply)))
-    for server in servers:
+    for host, port, key in servers:
         salt = secrets.token_bytes(_SALT_OCTETS)
         try:
-            got = roughtime.exchange(server.host, server.port, server.key, anchors.next_nonce(anchor, salt))
+            got = roughtime.exchange(host, port, key, anchors.next_nonce(anchor, salt))
         except AnchorError as error:
             errors.append(error)
         else:
-            signed = RoughtimeReply(server.name, server.key, salt, got.request, got.reply)
+            signed = RoughtimeReply(f"{host}:{port}", key, salt, got.request, got.reply)
             anchor = anchor._replace(roughtime=(*anchor.roughtime, signed))
     return anchor, tuple(errors)
 
 
-def verify(anchor: Anchor, roots: "Sequence[Certificate]", servers: Sequence[RoughtimeServer]) -> Iterator[Check]:
+def verify(anchor: Anchor, roots: "Sequence[Certificate]", servers: Sequence[RoughtimeAddress]) -> Iterator[Check]:
     """Yield all checks of an anchor, with these certificates and servers trusted."""
 
     def check_stamp(reply: bytes, data: bytes) -> Attested | str:
@@ -65,4 +53,4 @@ def verify(anchor: Anchor, roots: "Sequence[Certificate]", servers: Sequence[Rou
             return error.reason
         return Attested(found.authority, found.latest_s)
 
-    yield from anchors.verify(anchor, {server.key for server in servers}, roughtime.is_signed, check_stamp)
+    yield from anchors.verify(anchor, {key for _, _, key in servers}, roughtime.is_signed, check_stamp)

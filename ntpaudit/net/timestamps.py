@@ -21,7 +21,7 @@ MAX_REPLY = 65_536  # octets: a token with a chain of certificates has 10,000 at
 RESOLUTION_S = 1.0  # of genTime, where a token states no accuracy
 
 _KEY, _ROOTS_KEY = "evidence.tsa", "evidence.tsa_roots"
-_EXTRA = "install ntpaudit with its extra: pip install 'ntpaudit[evidence]'"
+_EXTRA = "install ntpaudit with its extra evidence, as docs/anchors.md says"
 _STATUSES = ("granted", "granted with changes", "rejected", "waiting", "revocation warning", "revoked")  # §2.4.2
 _REASONS = {
     "Nonce mismatch": ("the reply is to another request", "retry; a proxy may repeat earlier replies"),

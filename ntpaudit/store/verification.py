@@ -332,10 +332,10 @@ def verify(path: str) -> list[Check]:
         return Verification(connection).run()
 
 
-def compare(path: str, delivered: Iterable[Sequence[Delivered]]) -> Check | None:
+def compare(path: str, delivered: Iterable[Sequence[Delivered]], how: str = "delivered") -> Check | None:
     """Compare heads that were delivered, a batch at a time, with the chain as it is when a batch has arrived.
 
-    None without any head. StoreError as `verify`.
+    None without any head. `how` they left the host is the name of the check. StoreError as `verify`.
     """
     found, count = Comparison(), 0
     with _open(path) as connection:
@@ -343,7 +343,7 @@ def compare(path: str, delivered: Iterable[Sequence[Delivered]]) -> Check | None
             (first,) = connection.execute("SELECT IFNULL(MIN(sequence), 0) FROM chain").fetchone()
             for one in batch:
                 found, count = found.with_one(one, _head_at(connection, one.sequence), first), count + 1
-        return _compared(connection, found) if count else None
+        return _compared(connection, found, how) if count else None
 
 
 def newest_host(path: str) -> tuple[str, str | None] | None:
@@ -357,6 +357,12 @@ def newest_host(path: str) -> tuple[str, str | None] | None:
             return host["name"], host["machine_id"]
         except ROW_ERRORS:
             return None
+
+
+def newest_head(path: str) -> ChainHead:
+    """Return the head of the last entry; `BEGIN` without one. StoreError as `verify`."""
+    with _open(path) as connection:
+        return chain.last_head(connection)
 
 
 @contextmanager
@@ -378,7 +384,7 @@ def _head_at(connection: sqlite3.Connection, sequence: int) -> bytes | None:
     return None
 
 
-def _compared(connection: sqlite3.Connection, found: Comparison) -> Check:
+def _compared(connection: sqlite3.Connection, found: Comparison, how: str) -> Check:
     removed = f"; {found.removed} older than the entries that are left" if found.removed else ""
     if found.other is not None:
         row = connection.execute(
@@ -387,23 +393,27 @@ def _compared(connection: sqlite3.Connection, found: Comparison) -> Check:
         ).fetchone()
         named = "" if row is None else f"; the first row that can differ is {_name(_Entry(*row))} (entry {row[0]})"
         text = (
-            f"{plural(found.others, 'delivered head')} not those of this chain, the first of entry"
-            f" {found.other.sequence}, delivered for {_second(found.other.stamp_ns)}{named}: rows were rewritten, or"
+            f"{plural(found.others, f'{how} head')} not those of this chain, the first of entry"
+            f" {found.other.sequence}{_for(found.other)}{named}: rows were rewritten, or"
             f" this is another history of the host"
         )
-        return Check("delivered", text, fits=False, sequence=found.other.sequence)
+        return Check(how, text, fits=False, sequence=found.other.sequence)
     if found.beyond is not None:
         last = chain.last_head(connection).sequence
         text = (
-            f"{plural(found.missing, 'delivered head')} beyond the end of this chain, the first of entry"
-            f" {found.beyond.sequence}, delivered for {_second(found.beyond.stamp_ns)}; the chain ends with entry"
+            f"{plural(found.missing, f'{how} head')} beyond the end of this chain, the first of entry"
+            f" {found.beyond.sequence}{_for(found.beyond)}; the chain ends with entry"
             f" {last}: its end was cut, or this is an older copy"
         )
-        return Check("delivered", text, fits=False, sequence=found.beyond.sequence)
+        return Check(how, text, fits=False, sequence=found.beyond.sequence)
     return Check(
-        "delivered",
-        f"{plural(found.fitting, 'delivered head')} on this chain, up to entry {found.last_fitting}{removed}",
+        how,
+        f"{plural(found.fitting, f'{how} head')} on this chain, up to entry {found.last_fitting}{removed}",
     )
+
+
+def _for(one: Delivered) -> str:
+    return f", delivered for {_second(one.stamp_ns)}" if one.stamp_ns else ""
 
 
 def _name(entry: _Entry) -> str:

@@ -145,7 +145,7 @@ def test_another_tree_has_other_signatures() -> None:
     }
 
 
-def test_nobody_has_signed() -> None:
+def test_without_signatures() -> None:
     """Then it proves nothing about a time."""
     assert problems(anchors.new_anchor(HEADS, MADE)) == {
         "signatures": "the root has no signature, so it may be of any time"

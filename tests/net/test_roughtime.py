@@ -105,7 +105,7 @@ def test_a_lost_reply_is_asked_for_again() -> None:
         assert ask(address).request == arrived[0] == arrived[1]
 
 
-def test_nobody_is_there() -> None:
+def test_no_server_is_there() -> None:
     """A closed port is not an answer: the server may be about to start."""
     error = refusal(f"127.0.0.1:{free_port('127.0.0.1', socket.SOCK_DGRAM)}")
     assert error.reason.endswith(": no reply in 0.3 s")

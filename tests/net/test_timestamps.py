@@ -199,7 +199,7 @@ def test_what_servers_do(fault: Fault, said: str, server: FlakyDatabase, good: A
         ("http://127.0.0.1:99999/", "no reply in HTTP: "),
     ],
 )
-def test_nobody_is_there(url: str, said: str, good: Authority) -> None:
+def test_no_server_is_there(url: str, said: str, good: Authority) -> None:
     """Each says what to check."""
     roots = timestamps.read_roots(good.roots.read_bytes(), "")
     with pytest.raises(AnchorError) as caught:
