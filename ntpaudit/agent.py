@@ -10,6 +10,7 @@ from ntpaudit.agent_store import AgentStore
 from ntpaudit.config.load import load_config, with_environment
 from ntpaudit.config.schema import Config, JournalConfig
 from ntpaudit.config.secrets import find_token
+from ntpaudit.config.text import tables_of
 from ntpaudit.config.warnings import config_warnings
 from ntpaudit.core import actions, agent_events
 from ntpaudit.core import agent as core_agent
@@ -31,7 +32,6 @@ from ntpaudit.outputs.systemd import Notifier
 from ntpaudit.runtime import SystemRuntime
 from ntpaudit.store import audits, chain, outbox, paths, saved_state
 from ntpaudit.store.lock import AgentLock
-from ntpaudit.store.serialization import plain
 from ntpaudit.store.state import StateStore
 
 if TYPE_CHECKING:
@@ -168,8 +168,8 @@ class Agent:
         self._note_configuration()
 
     def _note_configuration(self) -> None:
-        """Store the configuration in force, every key with its value, if it is another than before."""
-        self.store.write(chain.note_if_changed, "configuration", plain(self._setup.config))
+        """Store the configuration in force, as the tables of its file, if it is another than before."""
+        self.store.write(chain.note_if_changed, "configuration", tables_of(self._setup.config))
 
     def _turn(self) -> bool:
         """Wait until something is due or happens, and handle it; return False to stop."""
