@@ -157,6 +157,30 @@ def test_an_agent_starts_by_polling_and_polls_on() -> None:
     assert kinds[:8] == ["network", *["local"] * 5, "network", "local"]
 
 
+def test_hours_are_closed_by_the_first_audit_after_them() -> None:
+    """Only with a true time, and not while the last hour that ended is closed already."""
+    host = LivingHost()
+    state = begin(host)
+    for closed_h, sources, expected in (
+        (None, (), 0),
+        (None, host.sources(), 1),
+        (0, host.sources(), 0),
+        (-1, host.sources(), 1),
+        (-1, tuple(map(failed, (1, 2, 3, 4))), 1),  # carried forward
+    ):
+        seen = host.observe(*sources)
+        utc_s = host.utc_ns // S
+        closed_s = None if closed_h is None else utc_s // 3600 * 3600 + 3600 * closed_h
+        event = Observed(seen, "network" if sources else "local", ShellReport(closed_s=closed_s))
+        state, done = handle(state, event)
+        closes = [action for action in done if isinstance(action, actions.CloseAccounts)]
+        assert len(closes) == expected, (closed_h, sources)
+        assert all(abs(action.utc_ns // S - utc_s) <= 1 and action.host.name == seen.host.name for action in closes)
+        kinds = [type(action) for action in done]
+        if closes:
+            assert kinds.index(actions.StampHistory) < kinds.index(actions.CloseAccounts)
+
+
 def test_a_requested_audit_says_when_it_polls() -> None:
     """A rate limit holds for a request too: the log says until when, and so does the stored status, after each poll."""
     host = LivingHost()

@@ -5,27 +5,31 @@ import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
 import ntpaudit.demo.simulated_agent
+from ntpaudit.core.accounts import Account
 from ntpaudit.core.actions import Action
 from ntpaudit.core.agent import handle
 from ntpaudit.core.agent_events import AgentEvent, ClockSet, Observed, Started
 from ntpaudit.core.agent_state import AgentState
 from ntpaudit.core.clock.readings import KERNEL_MARGIN_PPM, MAX_DRIFT_PPM, MAX_KERNEL_PPM
+from ntpaudit.core.excursions import merged
 from ntpaudit.core.observation import SourceFailure
-from ntpaudit.core.policy import Severity
+from ntpaudit.core.policy import DEFAULT_PROFILE, PROFILES, Severity
 from ntpaudit.core.record import Record
-from ntpaudit.core.units import NS_PER_S
+from ntpaudit.core.units import HOUR_S, NS_PER_S
 from ntpaudit.demo.host import build_host
 from ntpaudit.demo.network import loopback, query_without_udp
 from ntpaudit.demo.scenario import ENV, FALSETICKER_ERROR_S, HEALTHY, MOVED_SITE, HostSpec, Scenario, build_scenario
 from ntpaudit.demo.server import NtpServer
 from ntpaudit.demo.simulated_agent import Query, SimulatedAgent, SimulatedAudit
 from ntpaudit.store.paths import FILE_NAME
+from ntpaudit.store.rows import read_json
 from tests.demo.expected import expected_findings
 from tests.world.played import PlayedAgent, PlayedHost
 
@@ -146,6 +150,28 @@ def test_steps_are_reported_once_with_time_and_size(lived: Lived) -> None:
         assert size_s == pytest.approx(step.size_s, abs=0.1)
 
 
+def test_accounts_are_as_the_clocks_were(lived: Lived) -> None:
+    """Every second counts once; beyond is what was wrong by more than the tolerance, within two local intervals."""
+    local_s = lived.story.intervals.local_s
+    for name, all_audits in lived.audits.items():
+        hours = [one for audit in all_audits for one in audit.accounts if one.length_s == HOUR_S]
+        assert all(sum(hour.spans) == HOUR_S for hour in hours)
+        assert [hour.begin_s for hour in hours[1:]] == [hour.end_s for hour in hours[:-1]], name
+        end_ns = hours[-1].end_s * NS_PER_S
+        wrong = [abs(one.behind_ns) > NS_PER_S for one in all_audits if one.utc_ns < end_ns]
+        changes = sum(one != other for one, other in pairwise(wrong))
+        beyond_s = sum(hour.spans.beyond for hour in hours)
+        wrong_s = sum(
+            (after.utc_ns - before.utc_ns) / NS_PER_S
+            for before, after in pairwise(one for one in all_audits if one.utc_ns < end_ns)
+            if abs(before.behind_ns) > NS_PER_S and before.record.verdict == "beyond"
+        )
+        assert abs(beyond_s - wrong_s) <= 2 * local_s * (changes + 1), name
+        excursions = merged(one for hour in hours for one in hour.excursions if one.state == "beyond")
+        assert sum(one.duration_s for one in excursions) == beyond_s
+        assert all(one.proved_s > PROFILES[DEFAULT_PROFILE].critical_s for one in excursions), name
+
+
 def test_the_falseticker_is_found_by_every_host_that_queries_it(lived: Lived) -> None:
     """The last audit that asked it calls it a falseticker, and by how much."""
     for source, names in expected_findings(lived.story).shared_falsetickers.items():
@@ -254,6 +280,12 @@ def test_the_agent_over_a_history_concludes_the_same(
     assert [_without_agent(record) for record in records] == audit
     with closing(sqlite3.connect(tmp_path / "state" / FILE_NAME)) as connection:
         stored = connection.execute("SELECT kind, raised, text, utc_ns FROM events ORDER BY id").fetchall()
+        packed = connection.execute("SELECT account FROM accounts").fetchall()
+    accounts = {account[:2]: _without_store(account) for audit in all_audits for account in audit.accounts}
+    assert {
+        account[:2]: _without_store(account) for account in (read_json(Account, one) for (one,) in packed)
+    } == accounts
+    assert len(accounts) in (6, 7)
     events = [event for audit in all_audits for event in audit.events]
     assert [(event.kind, event.raised, event.text, event.utc_ns) for event in events] == stored
     assert len({record.host.boot_id for record in records}) == 1 + (fault == "cut-off")
@@ -263,6 +295,12 @@ def _without_agent(record: Record) -> Record:
     """Return a record without what only a real agent has, nor the numbers of findings, whose last digit may differ."""
     findings = tuple(finding._replace(numbers={}) for finding in record.findings)
     return record._replace(health=None, config_sha256=None, findings=findings)
+
+
+def _without_store(account: Account) -> Account:
+    """Return an account without what only a store has, nor the configuration, which only a real agent has."""
+    in_force = tuple(one._replace(config_sha256=None) for one in account.in_force)
+    return account._replace(in_force=in_force, chain_first=None, chain_last=None, chain_head=None, rows=None)
 
 
 @pytest.mark.parametrize("ahead_s", [0.0, 0.5, -1.5])
