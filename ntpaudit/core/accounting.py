@@ -115,6 +115,22 @@ def facts_of(record: Record) -> Facts:
     )
 
 
+def dated(rows: Iterable[Unplaced], began_ns: int | None = None) -> Iterator[Unplaced]:
+    """Give a true time, by the uptime, to each record that follows one with a true time in its boot.
+
+    `began_ns` is the true time at which the boot of the first record began, if an earlier record shows it.
+    """
+    boot_id: str | None = None
+    is_first = True
+    for row in rows:
+        if row.moment.boot_id != boot_id or row.moment.boot_id is None:
+            boot_id, began_ns = row.moment.boot_id, began_ns if is_first else None
+        is_first = False
+        if row.utc_ns is not None:
+            began_ns = row.utc_ns - row.boottime_ns
+        yield row if row.utc_ns is not None or began_ns is None else row._replace(utc_ns=began_ns + row.boottime_ns)
+
+
 def placed(rows: Iterable[Unplaced]) -> Iterator[Moment]:
     """Yield every record at its true time, in order.
 

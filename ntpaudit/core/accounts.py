@@ -33,7 +33,9 @@ class Account(NamedTuple):
     - `excursions`: those in it, each from its own beginning, which may be earlier.
     - `chain_first`, `chain_last`: the first and the last entry of the chain in its time, and `chain_head` the head of
       the last; None without a chain.
-    - `rows`: the ids of the audits that it follows from, before its beginning and after its end; None for a day.
+    - `rows`: the ids of the first and the last audit that it follows from, before its beginning and after its end; the
+      id of the first one that the next hour follows from; and the true time in ns at which the boot of that one began,
+      if it is known. None for a day.
     """
 
     begin_s: int
@@ -98,9 +100,9 @@ def ended_hours(
 ) -> Iterator[Account]:
     """Yield the accounts of the hours from `begin_s` on that are over: a record after their end has a true time.
 
-    `rows` begin with the last record that has a true time before `begin_s`, or with the first of all; `ids` are theirs.
-    An hour's account depends on the records from the last one before it to the first one after it, and on nothing else,
-    so that it is the same whenever it is made. `events` are in the order of their true times.
+    `rows`, as `dated` returns them, begin with the last record that has a true time before `begin_s`, or with the first
+    of all; `ids` are theirs. An hour's account depends on the records from the last one before it to the first one
+    after it, and on nothing else: so it is the same whenever it is made. `events` are in the order of their true times.
     """
     start, last = 0, None
     times = [(event.utc_ns or 0) // NS_PER_S for event in events]
@@ -113,8 +115,11 @@ def ended_hours(
                 part = rows[start : index + 1]
                 known_s = next(one.utc_ns // NS_PER_S for one in part if one.utc_ns is not None)
                 near = events[bisect_left(times, min(known_s, begin_s)) : bisect_right(times, end_s)]
-                around, span = timeline(part, near), (ids[start], ids[index])
-            before = account_of(around, begin_s, begin_s + HOUR_S, before)._replace(rows=span)
+                around, following = timeline(part, near), start if last is None else last
+            used: tuple[int, ...] = (ids[start], ids[index], ids[following])
+            if (following_ns := rows[following].utc_ns) is not None:
+                used = (*used, following_ns - rows[following].boottime_ns)
+            before = account_of(around, begin_s, begin_s + HOUR_S, before)._replace(rows=used)
             yield before
             begin_s += HOUR_S
             if last is not None and start != last:

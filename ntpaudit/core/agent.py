@@ -240,8 +240,13 @@ def _schedule_sources(state: AgentState, observation: Observation) -> AgentState
 
 
 def _close_if_due(state: AgentState, report: agent_events.ShellReport) -> tuple[Action, ...]:
-    """Close the hours that ended before this audit, if its true time is known: no record of them follows (AC4, AC5)."""
-    utc_ns = None if state.record is None else state.record.utc_ns
+    """Close the hours that ended before this audit, if its true time is known: no record of them follows (AC4, AC5).
+
+    While nothing is measured, the uptime since the last measurement shows it well enough; late stamps correct it.
+    """
+    clock, utc_ns = state.clock, None if state.record is None else state.record.utc_ns
+    if utc_ns is None and clock.measured_utc_ns is not None and clock.measured_ns is not None:
+        utc_ns = clock.measured_utc_ns + state.record.boottime_ns - clock.measured_ns if state.record else None
     if utc_ns is None or (report.closed_s is not None and utc_ns < (report.closed_s + HOUR_S) * NS_PER_S):
         return ()
     return (actions.CloseAccounts(state.identity, utc_ns),)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from ntpaudit.core.accounting import Moment, Unplaced, facts_of
+from ntpaudit.core.accounting import Moment, Unplaced, dated, facts_of
 from ntpaudit.core.accounts import DAY, Account, day_of, ended_hours
 from ntpaudit.core.agent_events import ShellReport
 from ntpaudit.core.clock.readings import ClockReading
@@ -45,26 +45,25 @@ class SimulatedAccounts:
         known = next(row.utc_ns for row in self._rows if row.utc_ns is not None)
         begin_s = _hour(known) if before is None else before.end_s
         closed: list[Account] = []
-        for hour in ended_hours(self._rows, range(len(self._rows)), self._events, begin_s, before):
+        rows = list(dated(self._rows))
+        for hour in ended_hours(rows, range(len(rows)), self._events, begin_s, before):
             if self._hours and hour.begin_s % DAY == 0:
                 self._hours.clear()
             self._hours.append(hour)
             closed.append(hour)
             if hour.end_s % DAY == 0:
                 closed.append(day_of(hour.end_s - DAY, self._hours))
-        self._forget()
+        if closed:
+            self._forget(rows)
         return tuple(closed)
 
-    def _forget(self) -> None:
+    def _forget(self, rows: Sequence[Unplaced]) -> None:
         """Keep the rows from the last one before the hour that is open, and the events of that time."""
-        if not self._hours or self._hours[-1].rows is None:
-            return
-        end = self._hours[-1].rows[1]
-        start = max((index for index, row in enumerate(self._rows[:end]) if row.utc_ns is not None), default=end)
-        first_ns = self._rows[start].utc_ns or 0
-        self._rows = self._rows[start:]
+        assert self._hours[-1].rows is not None
+        start = self._hours[-1].rows[2]
+        first_ns = rows[start].utc_ns or 0
+        self._rows = list(rows[start:])
         self._events = [event for event in self._events if (event.utc_ns or 0) >= first_ns]
-        self._hours[-1] = self._hours[-1]._replace(rows=None)
 
 
 def _hour(utc_ns: int) -> int:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby, pairwise
 from typing import Any
 
-from ntpaudit.core.accounting import Unplaced, placed
+from ntpaudit.core.accounting import Unplaced, dated, placed
 from ntpaudit.core.accounts import DAY, Account, account_of, day_of, ended_hours, timeline
 from ntpaudit.core.units import HOUR_S, NS_PER_S
 from ntpaudit.store import chain, outbox
@@ -100,11 +100,12 @@ def _ended(connection: sqlite3.Connection, before: Account | None, since_s: int 
 
     They follow an account; without one they begin at `since_s`, else with the history.
     """
-    ids, rows = list[int](), list[Unplaced]()
-    next_id, begin_s = _begin(connection, before, since_s)
+    ids, read = list[int](), list[Unplaced]()
+    next_id, begin_s, began_ns = _begin(connection, before, since_s)
     while page := read_page(connection, next_id, PAGE):
         ids += [audit_id for audit_id, _ in page]
-        rows += [row for _, row in page]
+        read += [row for _, row in page]
+        rows = list(dated(read, began_ns if before is not None and ids[0] == _next_id(before) else None))
         next_id = ids[-1] + 1
         known = [row.utc_ns // NS_PER_S for row in rows if row.utc_ns is not None]
         if known and begin_s is None:
@@ -116,20 +117,29 @@ def _ended(connection: sqlite3.Connection, before: Account | None, since_s: int 
             return
 
 
-def _begin(connection: sqlite3.Connection, before: Account | None, since_s: int | None) -> tuple[int, int | None]:
-    """Return the id of the first record that the next hour needs, and when that hour begins, if that is known."""
+def _begin(
+    connection: sqlite3.Connection, before: Account | None, since_s: int | None
+) -> tuple[int, int | None, int | None]:
+    """Return the id of the first record that the next hour needs, and when that hour and the record's boot began.
+
+    The times are None where they are not known.
+    """
     if before is not None:
-        return last_stamped_id(connection, _last_id(before)) or 0, before.end_s
+        return _next_id(before), before.end_s, before.rows[3] if before.rows is not None and before.rows[3:] else None
     if since_s is not None:
         begin_s = _floor(since_s, HOUR_S)
         first_id = last_stamped_id(connection, first_id_at(connection, "audits", begin_s * NS_PER_S))
         if first_id is not None:
-            return first_id, begin_s
-    return 0, None
+            return first_id, begin_s, None
+    return 0, None, None
 
 
 def _last_id(account: Account) -> int:
-    return account.rows[1] if account.rows is not None and len(account.rows) == 2 else 0
+    return 0 if account.rows is None else account.rows[1]
+
+
+def _next_id(account: Account) -> int:
+    return 0 if account.rows is None else account.rows[2]
 
 
 def _chained(connection: sqlite3.Connection, account: Account, before: Account | None) -> Account:
@@ -203,9 +213,9 @@ def _open_hours(
     connection: sqlite3.Connection, before: Account | None, since_s: int, until_s: int, now_s: int
 ) -> Iterator[Account]:
     """Yield the accounts of the time since the last hour that is over, the last one up to `now_s`."""
-    first_id, begin_s = _begin(connection, before, since_s)
+    first_id, begin_s, began_ns = _begin(connection, before, since_s)
     page = read_page(connection, first_id, -1)
-    rows = [row for _, row in page]
+    rows = list(dated((row for _, row in page), began_ns if page and page[0][0] == first_id else None))
     known = [row.utc_ns // NS_PER_S for row in rows if row.utc_ns is not None]
     if not known:
         return
@@ -214,7 +224,7 @@ def _open_hours(
         begin_s = _floor(around.moments[0].utc_s, HOUR_S) + HOUR_S * (page[0][0] > 1)
     for hour_s in range(begin_s, until_s, HOUR_S):
         before = account_of(around, hour_s, min(hour_s + HOUR_S, now_s), before)._replace(
-            rows=(page[0][0], page[-1][0])
+            rows=(page[0][0], page[-1][0], 0)
         )
         if before.end_s > since_s:
             yield before
@@ -245,7 +255,9 @@ def _account(row: Sequence[Any]) -> Account:
         raise ValueError("the parts of the account do not add up")
     if not all(0 <= one.begin_s <= one.end_s <= account.end_s for one in account.excursions):
         raise ValueError("an excursion is not in the period")
-    numbers = (*(account.rows or ()), account.chain_first or 0, account.chain_last or 0)
+    if account.rows is not None and len(account.rows) not in (3, 4):
+        raise ValueError("the account does not name its rows")
+    numbers = (*(account.rows or ())[:3], account.chain_first or 0, account.chain_last or 0)
     if not all(0 <= number < _NEVER for number in numbers) or any(
         not 0 <= one.since_s < _END_S for one in account.in_force
     ):

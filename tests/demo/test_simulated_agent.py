@@ -285,7 +285,7 @@ def test_the_agent_over_a_history_concludes_the_same(
     assert {
         account[:2]: _without_store(account) for account in (read_json(Account, one) for (one,) in packed)
     } == accounts
-    assert len(accounts) in (6, 7)
+    assert len(accounts) in ((3,) if fault == "cut-off" else (6, 7))  # not measured since it was cut off and booted
     events = [event for audit in all_audits for event in audit.events]
     assert [(event.kind, event.raised, event.text, event.utc_ns) for event in events] == stored
     assert len({record.host.boot_id for record in records}) == 1 + (fault == "cut-off")

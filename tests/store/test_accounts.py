@@ -229,6 +229,29 @@ def test_late_stamps_change_an_hour(tmp_path: Path) -> None:
     assert again.split(" ")[-1] == before[1].split(" ")[-1]
 
 
+def test_a_host_that_is_cut_off_for_days(tmp_path: Path) -> None:
+    """While nothing is measured, hours are closed by the uptime since the last measurement, as unmeasured."""
+    path = tmp_path / "a"
+    world = World(begin_ns=BEGIN_NS, answers=lambda minute: minute < 30, health=Health(local_s=300.0))
+    write(path, world, range(0, 4 * 24 * 60 + 1, 5))
+    catch_up(path)
+    hours = all_accounts(path)
+    assert [hour.spans for hour in hours[26:]] == [Spans(unmeasured=HOUR_S)] * (4 * 24 - 26)
+    assert hours[20].spans.unmeasured == 0
+    assert max(hour.rows[1] - hour.rows[0] for hour in hours if hour.rows) == 13  # no more than an hour is read for one
+    with closing(open_database(str(path))) as connection:
+        now_s = hours[-1].end_s
+        assert unchained(hours) == unchained(list(read_accounts(connection, HOUR_S, 0, now_s, now_s)))
+        (unknown,) = connection.execute("SELECT MIN(id) FROM audits WHERE utc_ns IS NULL").fetchone()
+        (boot_ns,) = connection.execute("SELECT utc_ns - boottime_ns FROM audits WHERE id = 1").fetchone()
+    store = agent_store(path)
+    store.write(accounts_store.stamp, BOOT, boot_ns + 10 * NS_PER_S, entry)
+    store.close()
+    again = all_accounts(path)
+    assert [hour.spans for hour in again] == [hour.spans for hour in hours]
+    assert unknown > 1
+
+
 def test_a_host_that_got_another_name_and_profile(tmp_path: Path) -> None:
     """Points have the name at the end of the hour; the account has each of both, with its time."""
     path = tmp_path / "a"
