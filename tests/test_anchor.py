@@ -144,6 +144,15 @@ def test_a_history_that_was_changed_later(
     assert said[forged] in ran.out
 
 
+def test_nothing_is_trusted_by_default(anchored: Path, tmp_path: Path) -> None:
+    """Each line says what to name in the configuration."""
+    (tmp_path / "c.toml").write_text("")
+    ran = ntpaudit("evidence", "verify-anchor", "--config", str(tmp_path / "c.toml"), str(anchored), state=tmp_path)
+    assert ran.status == 2
+    assert "no root certificate is trusted; name the authority's in evidence.tsa_roots\n" in ran.out
+    assert "its key is not one that you trust: compare it with the server's own, " in ran.out
+
+
 def altered(path: Path, target: Path, change: Callable[[dict[str, Any]], None]) -> Path:
     """Copy an anchor and change its document."""
     document = json.loads(path.read_text())

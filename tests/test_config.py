@@ -609,7 +609,8 @@ def test_a_fleet_is_read_where_it_says_else_where_points_are_delivered(tmp_path:
     assert fleet_database(own._replace(fleet=own.fleet._replace(env="prod")), environment, env="test").env == "test"
     file.chmod(0o644)
     with pytest.raises(ConfigError, match=r"fleet\.token_file: .* can be read by others"):
-        fleet_database(own, environment)
+        fleet_database(own, {})
+    assert fleet_database(own, {"CREDENTIALS_DIRECTORY": str(tmp_path)}).token == "to-read"
 
 
 def test_the_environments_token_belongs_to_one_url() -> None:

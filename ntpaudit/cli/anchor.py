@@ -48,8 +48,8 @@ roughtime. A signature proves that the rows up to each head existed before the s
 ntpaudit-anchor.timer makes one anchor a day. The file format and the verification by other programs: docs/anchors.md.
 
 \b
-Exit status: 0 every service has signed, 1 only some have, 3 none has (no file is written) or no head is known,
-64 usage, 78 configuration.
+Exit status: 0 every service has signed, 1 only some have, 2 Roughtime servers contradict each other, 3 none has signed
+(no file is written) or no head is known, 64 usage, 78 configuration.
 """
 
 VERIFY_EPILOG = """\b

@@ -1,5 +1,6 @@
 """Which database `ntpaudit fleet` reads, and which of the credentials belong to it."""
 
+import os
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -59,7 +60,9 @@ def fleet_database(
 def _fleet_token(config: Config, environment: Mapping[str, str], place: str, home: str | None) -> str | None:
     fleet, influxdb = config.fleet, config.influxdb
     if fleet.token_file is not None and place == home:
-        return read_secret(fleet.token_file, "fleet.token_file", guarded=True)
+        # systemd protects a credential by an ACL, which looks as if others could read it
+        is_credential = os.path.dirname(fleet.token_file) == environment.get("CREDENTIALS_DIRECTORY")
+        return read_secret(fleet.token_file, "fleet.token_file", guarded=not is_credential)
     claimed = environment.get("INFLUXDB_V2_URL", "").rstrip("/")
     owner = claimed or (influxdb.url if influxdb is not None else None) or fleet.url or place
     if owner != place:

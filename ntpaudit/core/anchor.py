@@ -1,4 +1,4 @@
-"""Anchors: the heads of many chains in one Merkle tree, whose root others have signed at a known time.
+"""Anchors: the heads of many chains in one Merkle tree, whose root others have signed at a known time (CH4).
 
 A file with the schema ntpaudit.anchor/1 has all heads; an excerpt has some of them, each with its proof. Either can be
 verified alone. It proves that the rows which lead to a head existed before the signature, and nothing about what is
@@ -223,7 +223,9 @@ def _check_roughtime(anchor: Anchor, keys: Collection[bytes], is_signed: roughti
         blind = roughtime.blind_for(anchor.root, one.salt)
         found = roughtime.read_reply(one.reply, one.request, one.key, is_signed)
         if one.key not in keys:
-            yield Check(subject, f"its key {_text(one.key)} is not one that you trust")
+            yield Check(
+                subject, f"its key is not one that you trust: compare it with the server's own, {_text(one.key)}"
+            )
         elif roughtime.nonce_in(one.request) != roughtime.chained_nonce(blind, previous):
             yield Check(subject, "its request is not for this root and the reply before it")
         elif isinstance(found, roughtime.InvalidReply):

@@ -50,7 +50,7 @@ def verify(anchor: Anchor, roots: "Sequence[Certificate]", servers: Sequence[Rou
         try:
             found = timestamps.verify(reply, data, roots)
         except AnchorError as error:
-            return error.reason
+            return str(error)
         return Attested(found.authority, found.latest_s)
 
     yield from anchors.verify(anchor, {key for _, _, key in servers}, roughtime.is_signed, check_stamp)

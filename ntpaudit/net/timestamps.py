@@ -91,6 +91,8 @@ def verify(reply: bytes, data: bytes, roots: "Sequence[Certificate]", nonce: int
     """
     with _library():
         from rfc3161_client import VerificationError, VerifierBuilder, decode_timestamp_response
+    if not roots:
+        raise AnchorError("no root certificate is trusted", f"name the authority's in {_ROOTS_KEY}")
     try:
         read = decode_timestamp_response(in_der_order(reply))
     except ValueError as error:
