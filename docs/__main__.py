@@ -20,6 +20,7 @@ from ntpaudit.core.checks.explanation import (
     technique_text,
 )
 from ntpaudit.core.checks.rule import AnyRule
+from ntpaudit.core.evidence.clauses import CLAUSES
 from ntpaudit.core.fleet import checks
 from ntpaudit.core.ingest import PIPELINES, Limit
 from ntpaudit.core.observation import SourceObservation, Status
@@ -59,6 +60,14 @@ def explanation() -> Iterator[str]:
 def controls() -> Iterator[str]:
     """Yield the list of the controls and techniques that findings name, each with how sure we are of it."""
     yield from (f"- {text}" for text in (*map(control_text, CONTROLS), *map(technique_text, TECHNIQUES)))
+
+
+def clauses() -> Iterator[str]:
+    """Yield the table of the clauses that an evidence report bears on."""
+    yield from ("| clause | asks, in short | what a report shows | what it does not show |", "|---|---|---|---|")
+    for one in CLAUSES:
+        shows, lacks = (text[:1].upper() + text[1:] for text in (one.shows, one.lacks))
+        yield f"| {one.name} | {one.asks} | {shows}. | {lacks} |"
 
 
 def message_ids() -> Iterator[str]:
@@ -142,6 +151,7 @@ BLOCKS: Mapping[str, Callable[[], Iterator[str]]] = {
     "findings of a fleet": fleet_findings,
     "explanation": explanation,
     "controls": controls,
+    "clauses": clauses,
     "message ids": message_ids,
     "reason codes": reasons,
     "configuration example": configuration_example,

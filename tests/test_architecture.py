@@ -233,7 +233,7 @@ def test_the_template_engine_is_imported_for_a_page_alone() -> None:
     assert ran.stdout.split() == ["False", "False"]
     pages = {"ntpaudit.reports.fleet_page", "ntpaudit.reports.evidence_page"}
     users = {module for module, path in modules() if pages & {*imports(path)}}
-    assert users == {"cli.fleet_writing", "reports.evidence_pdf"}
+    assert users == {"cli.fleet_writing", "reports.evidence_pdf", "cli.evidence_report"}
 
 
 def test_no_connection_leaves_the_store() -> None:

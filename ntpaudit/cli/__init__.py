@@ -26,7 +26,7 @@ COMMANDS = {
     "explain": "Explain a finding with the numbers of this host.",
     "history": "Show the clock over time: a table, a plot, CSV or JSON.",
     "fleet": "Show the clocks of all hosts, the worst first.",
-    "evidence": "Verify that a history was not changed.",
+    "evidence": "Report the time within tolerance; verify that a history was not changed.",
     "journal": "Find steps of the clock in systemd's journal.",
     "config": "Write, check or show the configuration.",
     "demo": "Simulate a fleet from end to end; no network needed.",

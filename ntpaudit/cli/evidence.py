@@ -1,4 +1,4 @@
-"""`ntpaudit evidence`: whether a history is what its agent wrote."""
+"""`ntpaudit evidence`: reports about a period, and whether a history is what its agent wrote."""
 
 from collections.abc import Iterator
 from contextlib import closing
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ntpaudit.cli.anchor import anchor, excerpt, verify_anchor
+from ntpaudit.cli.evidence_report import report
 from ntpaudit.cli.output import exit_on, note, write_parts
 from ntpaudit.cli.parameters import TIME, RelativeTime, config_option, parsed, resolve
 from ntpaudit.config.values import LANGUAGES, Language, parse_url
@@ -52,12 +53,12 @@ database not readable), 64 usage, 78 configuration.
 """
 
 
-@click.group(epilog=EPILOG, short_help="Verify that a history was not changed.")
+@click.group()
 def evidence() -> None:
-    """Show that a history is what its agent wrote."""
+    """Report the time within tolerance, and show that a history is what its agent wrote."""
 
 
-for command in (anchor, verify_anchor, excerpt):
+for command in (report, anchor, verify_anchor, excerpt):
     evidence.add_command(command)
 
 

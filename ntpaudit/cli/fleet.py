@@ -12,10 +12,10 @@ import click
 from ntpaudit.cli import fleet_reading, fleet_writing
 from ntpaudit.cli.fleet_reading import FleetOptions
 from ntpaudit.cli.output import format_option, layout, note, put
-from ntpaudit.cli.parameters import TIME, config_option, given_options, parsed
+from ntpaudit.cli.parameters import TIME, given_options, parsed
 from ntpaudit.config.load import locate
 from ntpaudit.config.location import find_config
-from ntpaudit.config.values import LANGUAGES, parse_positive_duration, parse_url
+from ntpaudit.config.values import parse_positive_duration
 from ntpaudit.core.policy import Severity
 from ntpaudit.errors import ConfigError, OutputError, ReadError
 
@@ -57,13 +57,7 @@ Exit status: 0 within --ambiguity, 1 above, 3 unknown (silent, not measured, not
 _DURATION = parsed("DURATION", parse_positive_duration)
 
 _READ_OPTIONS = (
-    config_option,
-    click.option("--url", type=parsed("URL", parse_url), help="Read this database, such as http://127.0.0.1:8086."),
-    click.option("--language", type=click.Choice(LANGUAGES), help="Query language.  [default: influxql]"),
-    click.option("--database", metavar="NAME", help="Database or bucket.  [default: ntpaudit]"),
-    click.option("--env", metavar="NAME", help="Only hosts of this environment."),
-    click.option("--demo", is_flag=True, help="Read the fleet that `ntpaudit demo` simulated."),
-    click.option("--store", type=click.Path(readable=False), help="Read the file of `ntpaudit demo --store`."),
+    *fleet_reading.DATABASE_OPTIONS,
     click.option("--at", type=TIME, help="Show the fleet at this time: 2h, '2h ago', or 2026-11-25T06:00Z."),
     click.option("--look-back", type=_DURATION, help="Maximum age of a host's latest point.  [default: 24h]"),
     click.option(

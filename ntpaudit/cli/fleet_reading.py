@@ -10,14 +10,14 @@ from typing import NamedTuple
 import click
 
 from ntpaudit.cli.output import note, show_progress
-from ntpaudit.cli.parameters import RelativeTime, resolve
+from ntpaudit.cli.parameters import RelativeTime, config_option, parsed, resolve
 from ntpaudit.cli.state import read_config
 from ntpaudit.config.exceptions import read_exceptions
 from ntpaudit.config.fleet_database import fleet_database
 from ntpaudit.config.inventory import Inventory, read_inventory
 from ntpaudit.config.load import with_environment
 from ntpaudit.config.schema import Config
-from ntpaudit.config.values import Language
+from ntpaudit.config.values import LANGUAGES, Language, parse_url
 from ntpaudit.core.acceptance import HostAcceptance
 from ntpaudit.core.fleet.model import FleetPolicy, Host, Snapshot
 from ntpaudit.core.fleet.severity import latest_arrival_ns
@@ -30,6 +30,18 @@ from ntpaudit.store.paths import state_folder
 
 DEMONSTRATION = "demo.sqlite3"
 PROGRESS_AFTER_S = 2.0  # the delay of a progress message
+
+
+DATABASE_OPTIONS = (
+    config_option,
+    click.option("--url", type=parsed("URL", parse_url), help="Read this database, such as http://127.0.0.1:8086."),
+    click.option("--language", type=click.Choice(LANGUAGES), help="Query language.  [default: influxql]"),
+    click.option("--database", metavar="NAME", help="Database or bucket.  [default: ntpaudit]"),
+    click.option("--env", metavar="NAME", help="Only hosts of this environment."),
+    click.option("--demo", is_flag=True, help="Read the fleet that `ntpaudit demo` simulated."),
+    click.option("--store", type=click.Path(readable=False), help="Read the file of `ntpaudit demo --store`."),
+)
+"""The options that choose the database of a fleet."""
 
 
 class FleetOptions(NamedTuple):

@@ -4,6 +4,7 @@ import json
 from hashlib import sha256
 from typing import Any, NamedTuple
 
+from ntpaudit.core.evidence.hosts import end_of
 from ntpaudit.core.evidence.model import Balance, HostResult
 from ntpaudit.core.evidence.report import EvidenceReport, ExceptionResult, share
 from ntpaudit.reports import evidence_csv
@@ -72,10 +73,7 @@ def content(report: EvidenceReport) -> dict[str, Any]:
     }
 
 
-_TIMES = {
-    name: name.removesuffix("_s")
-    for name in ("begin_s", "end_s", "utc_s", "first_s", "last_s", "until_s", "bound_at_s")
-}
+_TIMES = {name: name.removesuffix("_s") for name in ("begin_s", "end_s", "utc_s", "first_s", "last_s", "bound_at_s")}
 """The fields that are times, and their names as RFC 3339."""
 
 
@@ -86,8 +84,18 @@ def _host(one: HostResult) -> dict[str, Any]:
 
 
 def _exception(one: ExceptionResult) -> dict[str, Any]:
-    data: dict[str, Any] = _plain(one.exception)
-    return data | {"hosts": one.hosts, "covered_s": one.covered_s, "note": one.note}
+    acceptance, until_s = one.exception.acceptance, end_of(one.exception)
+    return {
+        "finding": acceptance.finding,
+        "reason": acceptance.reason,
+        "by": acceptance.by,
+        "until": None if until_s is None else utc(until_s),
+        "host": one.exception.host,
+        "site": one.exception.site,
+        "hosts": one.hosts,
+        "covered_s": one.covered_s,
+        "note": one.note,
+    }
 
 
 def _balance(balance: Balance) -> dict[str, Any]:

@@ -3,8 +3,9 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from ntpaudit.core.evidence.hosts import utc
-from ntpaudit.core.evidence.model import BAD_STATES, Balance, HostResult, ReportException, total
+from ntpaudit.core.acceptance import HostAcceptance
+from ntpaudit.core.evidence.hosts import end_of, utc
+from ntpaudit.core.evidence.model import BAD_STATES, Balance, HostResult, total
 from ntpaudit.core.evidence.report import EvidenceReport, exact, share
 from ntpaudit.core.excursions import describe_logs
 from ntpaudit.core.units import format_duration, joined, plural
@@ -39,6 +40,7 @@ def render(report: EvidenceReport, made: Made, *, most_hosts: int | None = None)
     made_of = environment().overlay()
     made_of.filters = made_of.filters | {
         "capitalised": lambda text: text[:1].upper() + text[1:],
+        "end": end_of,
         "error": lambda value: "\N{EN DASH}" if value is None else format_duration(value),
         "exact": exact,
         "largest": lambda value: format_duration(value, rounding="up"),
@@ -89,7 +91,7 @@ def _apart(balance: Balance, what: str) -> int:
     return balance.spans.off if what == "off" else sum(balance.excepted)
 
 
-def _who(exception: ReportException) -> str:
+def _who(exception: HostAcceptance) -> str:
     named = (("host", exception.host), ("site", exception.site))
     return ", ".join(f"{word} {pattern}" for word, pattern in named if pattern) or "all hosts"
 

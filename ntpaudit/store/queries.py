@@ -3,7 +3,7 @@
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from ntpaudit.core.accounting import Spans
 from ntpaudit.core.accounts import DAY, Account
@@ -28,6 +28,9 @@ from ntpaudit.store.readonly import open_readonly
 from ntpaudit.store.rows import ROW_ERRORS, Damage, first_at, member, parse_json, read_record, read_rows, whole_number
 from ntpaudit.store.saved_state import load_server_states, load_state
 from ntpaudit.store.serialization import revive
+
+if TYPE_CHECKING:  # only a report needs it
+    from ntpaudit.core.evidence.model import HostRecords, Period
 
 _BY_AGENT = "kind IN ('network', 'local') AND record IS NOT NULL"
 
@@ -311,6 +314,12 @@ class History:
         with suppress(sqlite3.DatabaseError):
             return chain.last_head(self._connection)
         return None
+
+    def evidence(self, period: "Period", now_ns: int, damaged: Sequence[str]) -> "HostRecords":
+        """Return what an evidence report needs of this host; `damaged` is what `damage` was called with."""
+        from ntpaudit.store.evidence import read_host
+
+        return read_host(self, self._connection, period, now_ns, damaged)
 
     def dead_letters(self) -> Iterator[DeadLetter]:
         """Return every dead letter, the oldest first."""

@@ -1,5 +1,6 @@
 """Evidence reports made by hand, for the tests of what writes them."""
 
+from ntpaudit.core.acceptance import Acceptance, HostAcceptance
 from ntpaudit.core.accounting import InForce, Spans
 from ntpaudit.core.accounts import Account
 from ntpaudit.core.evidence.model import (
@@ -7,13 +8,13 @@ from ntpaudit.core.evidence.model import (
     HostEvent,
     HostRecords,
     Period,
-    ReportException,
     SourceUse,
     StepOfClock,
 )
 from ntpaudit.core.evidence.report import EvidenceReport, Inputs, assemble
 from ntpaudit.core.excursions import Excursion
 from ntpaudit.core.policy import PROFILES
+from ntpaudit.core.units import NS_PER_S
 from ntpaudit.reports.evidence_json import Made
 
 DAY = 86_400
@@ -62,8 +63,8 @@ def quarter(*more: HostRecords) -> EvidenceReport:
     """Return a report with everything that a report can have."""
     good = HostRecords("db1", "fra", tuple(day(number, "db1") for number in range(DAYS)))
     exceptions = (
-        ReportException("offset-out", "change 4711", "J. Doe", BEGIN + 4 * DAY, "web*"),
-        ReportException("evidence-gap", "=HYPERLINK()", "J. Doe", None, None, "fra"),
+        HostAcceptance(Acceptance("offset-out", "change 4711", "J. Doe", (BEGIN + 4 * DAY) * NS_PER_S), "web*"),
+        HostAcceptance(Acceptance("evidence-gap", "=HYPERLINK()", "J. Doe"), None, "fra"),
     )
     checks = (Check("chain", "passed", "123 rows"), Check("heads", "not-done", "no database"))
     inputs = Inputs(

@@ -1,12 +1,14 @@
 """What the records of one host show of a period: its seconds by state, exceptions, and what limits the result."""
 
-import re
 from collections.abc import Iterator, Sequence
 from itertools import groupby, pairwise
-from typing import Any
+from typing import Any, Literal
 
+from ntpaudit.core.acceptance import HostAcceptance
 from ntpaudit.core.accounting import InForce
 from ntpaudit.core.accounts import Account, judge_again
+from ntpaudit.core.checks.offset import NOT_DEMONSTRABLE, OFFSET_OUT
+from ntpaudit.core.checks.records import EVIDENCE_GAP, UNMEASURED
 from ntpaudit.core.evidence.model import (
     Balance,
     Change,
@@ -14,17 +16,16 @@ from ntpaudit.core.evidence.model import (
     HostRecords,
     HostResult,
     Period,
-    ReportException,
     State,
     Times,
 )
 from ntpaudit.core.units import NS_PER_S, format_duration, format_utc, joined, plural
 
 COVERED: dict[str, tuple[State, ...]] = {
-    "offset-out": ("beyond",),
-    "not-demonstrable": ("unproven",),
-    "unmeasured": ("unmeasured",),
-    "evidence-gap": ("unmeasured", "absent", "unaccounted"),
+    OFFSET_OUT.id: ("beyond",),
+    NOT_DEMONSTRABLE.id: ("unproven",),
+    UNMEASURED.id: ("unmeasured",),
+    EVIDENCE_GAP.id: ("unmeasured", "absent", "unaccounted"),
 }
 """The states that an exception for a finding covers. One for any other finding is listed and covers no time."""
 
@@ -32,7 +33,7 @@ COVERED: dict[str, tuple[State, ...]] = {
 def judge_host(
     records: HostRecords,
     period: Period,
-    exceptions: Sequence[ReportException] = (),
+    exceptions: Sequence[HostAcceptance] = (),
     critical_s: float | None = None,
     *,
     is_listed: bool = True,
@@ -41,9 +42,9 @@ def judge_host(
     rows, faults = choose(records.accounts, period)
     holes = tuple(_holes(rows, period))
     parts = [(row.begin_s, row.end_s, _times(row, critical_s)) for row in rows]
-    ends = [one.until_s for one in exceptions if one.until_s is not None]
+    ends = [until_s for one in exceptions if (until_s := end_of(one)) is not None]
     parts += [(begin_s, end_s, Times(unaccounted=end_s - begin_s)) for begin_s, end_s in _cut(holes, ends)]
-    here = [applies(one, records) for one in exceptions]
+    here = [one.is_of(records.name, records.site) for one in exceptions]
     holding = [one for one, is_here in zip(exceptions, here, strict=True) if is_here]
     balance, covered = _balance(parts, exceptions, here)
     found = records.gaps if records.gaps is not None else tuple(_gaps_of(rows))
@@ -117,20 +118,8 @@ def choose(accounts: Sequence[Account], period: Period) -> tuple[list[Account], 
     return taken, faults
 
 
-def applies(exception: ReportException, records: HostRecords) -> bool:
-    """Whether an exception is for this host."""
-    return _matches(exception.host, records.name) and _matches(exception.site, records.site or "")
-
-
-def _matches(pattern: str | None, text: str) -> bool:
-    if pattern is None:
-        return True
-    parts = (".*" if one == "*" else "." if one == "?" else re.escape(one) for one in pattern)
-    return re.fullmatch("".join(parts), text, re.DOTALL) is not None
-
-
 def _balance(
-    parts: Sequence[tuple[int, int, Times]], exceptions: Sequence[ReportException], here: Sequence[bool]
+    parts: Sequence[tuple[int, int, Times]], exceptions: Sequence[HostAcceptance], here: Sequence[bool]
 ) -> tuple[Balance, tuple[int, ...]]:
     """Add up the parts of a period, and what each exception covers.
 
@@ -141,7 +130,7 @@ def _balance(
     for _, end_s, times in parts if any(here) else ():
         left = times._asdict()
         for number, one in enumerate(exceptions):
-            for state in COVERED.get(one.finding, ()) if here[number] else ():
+            for state in COVERED.get(one.acceptance.finding, ()) if here[number] else ():
                 if _covers(one, state, end_s):
                     excepted[state] += left[state]
                     covered[number] += left[state]
@@ -150,8 +139,15 @@ def _balance(
     return Balance(spans, Times(**excepted)), tuple(covered)
 
 
-def _covers(exception: ReportException, state: State, end_s: int) -> bool:
-    return exception.until_s is not None and end_s <= exception.until_s and state in COVERED.get(exception.finding, ())
+def end_of(exception: HostAcceptance) -> int | None:
+    """Return when an exception ends; None if it never does, and so counts for nothing."""
+    until_ns = exception.acceptance.until_ns
+    return None if until_ns is None else until_ns // NS_PER_S
+
+
+def _covers(exception: HostAcceptance, state: State, end_s: int) -> bool:
+    until_s = end_of(exception)
+    return until_s is not None and end_s <= until_s and state in COVERED.get(exception.acceptance.finding, ())
 
 
 def _holes(rows: Sequence[Account], period: Period) -> Iterator[tuple[int, int]]:
@@ -167,10 +163,21 @@ def _cut(holes: Sequence[tuple[int, int]], cuts: Sequence[int]) -> Iterator[tupl
 
 
 def _gaps_of(rows: Sequence[Account]) -> Iterator[Gap]:
-    for row in rows:
-        for state, seconds in (("unmeasured", row.spans.unmeasured), ("absent", row.spans.absent)):
-            if seconds:
-                yield Gap(row.begin_s, row.end_s, state, seconds)  # type: ignore[arg-type]
+    """Yield the gaps of accounts; those of one state in accounts that follow each other are one."""
+    states: tuple[Literal["unmeasured", "absent"], ...] = ("unmeasured", "absent")
+    for state in states:
+        last: Gap | None = None
+        for row in rows:
+            if not (seconds := getattr(row.spans, state)):
+                continue
+            if last is not None and last.end_s == row.begin_s:
+                last = Gap(last.begin_s, row.end_s, state, last.seconds + seconds)
+                continue
+            if last is not None:
+                yield last
+            last = Gap(row.begin_s, row.end_s, state, seconds)
+        if last is not None:
+            yield last
 
 
 def _changes(in_force: Sequence[InForce]) -> Iterator[Change]:

@@ -132,20 +132,6 @@ class HostRecords(NamedTuple):
     has_points: bool = False
 
 
-class ReportException(NamedTuple):
-    """An exception to the rule that each second counts: what, why, who accepted it, and until when.
-
-    `host` and `site` may have `*` and `?`; None is every one. One without an end counts for nothing.
-    """
-
-    finding: str
-    reason: str
-    by: str
-    until_s: int | None
-    host: str | None = None
-    site: str | None = None
-
-
 class Check(NamedTuple):
     """One check of the records, with its result."""
 

@@ -3,8 +3,9 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
+from ntpaudit.core.acceptance import HostAcceptance
 from ntpaudit.core.evidence.clauses import CLAUSES, Clause
-from ntpaudit.core.evidence.hosts import applies, judge_host, utc
+from ntpaudit.core.evidence.hosts import end_of, judge_host, utc
 from ntpaudit.core.evidence.method import ASSUMPTIONS, LIMITS, METHOD, uncertainty
 from ntpaudit.core.evidence.model import (
     BAD_STATES,
@@ -13,7 +14,6 @@ from ntpaudit.core.evidence.model import (
     HostRecords,
     HostResult,
     Period,
-    ReportException,
     State,
     total,
 )
@@ -42,7 +42,7 @@ class Inputs(NamedTuple):
     period: Period
     source: str
     listed: Mapping[str, str] | None = None
-    exceptions: tuple[ReportException, ...] = ()
+    exceptions: tuple[HostAcceptance, ...] = ()
     critical_s: float | None = None
     checks: tuple[Check, ...] = ()
     hashes: Mapping[str, str] = {}
@@ -64,7 +64,7 @@ class Scope(NamedTuple):
 class ExceptionResult(NamedTuple):
     """An exception, the number of hosts that it applies to, the seconds it covers, and why it covers none, if so."""
 
-    exception: ReportException
+    exception: HostAcceptance
     hosts: int
     covered_s: int
     note: str
@@ -269,13 +269,13 @@ def _tolerance(hosts: Sequence[HostResult], inputs: Inputs) -> list[str]:
     return lines
 
 
-def _exceptions(hosts: Sequence[HostResult], exceptions: Sequence[ReportException]) -> list[ExceptionResult]:
+def _exceptions(hosts: Sequence[HostResult], exceptions: Sequence[HostAcceptance]) -> list[ExceptionResult]:
     found = []
     for number, one in enumerate(exceptions):
         covered = sum(host.covered_s[number] for host in hosts)
-        matching = sum(applies(one, HostRecords(host.name, host.site)) for host in hosts)
+        matching = sum(one.is_of(host.name, host.site) for host in hosts)
         note = ""
-        if one.until_s is None:
+        if end_of(one) is None:
             note = "it has no end, so it covers nothing"
         elif not matching:
             note = "no host of this report matches"
