@@ -62,6 +62,10 @@ VAGUE, GAP = alarm("not-demonstrable", WARNING), alarm("evidence-gap", WARNING)
         (NEAR, (HIGH,), ("offset-out",), WARNING),
         (LOOSE, (VAGUE,), ("not-demonstrable",), OK),
         (LOOSE, (VAGUE,), ("unsynced",), WARNING),
+        # what is accepted about a gap says nothing about the offset
+        (NEAR, (GAP,), ("evidence-gap", "offset-high"), WARNING),
+        (LOOSE, (GAP,), ("evidence-gap", "not-demonstrable"), WARNING),
+        (WRONG, (LOST,), ("unmeasured", "offset-out"), CRITICAL),
         (UNMEASURED, (LOST,), ("unmeasured",), OK),
         (UNMEASURED, (SILENCE,), ("unreachable-sources",), UNKNOWN),  # as on the host: it does not hide the offset
         (UNMEASURED, (SILENCE,), ("unmeasured",), WARNING),

@@ -3,17 +3,20 @@
 from collections.abc import Iterable, Mapping
 
 from ntpaudit.core.acceptance import Accepted, accepted_at
-from ntpaudit.core.checks.host import RULES
+from ntpaudit.core.checks.offset import NOT_DEMONSTRABLE, OFFSET_HIGH, OFFSET_OUT
 from ntpaudit.core.checks.records import EVIDENCE_GAP, TIME_DISPUTED, UNMEASURED
+from ntpaudit.core.checks.sources import NO_USABLE_SOURCE, SOURCE_QUORUM
 from ntpaudit.core.fleet.model import Alarm, FleetFinding, FleetPolicy, HostStatus
 from ntpaudit.core.fleet.severity import offset_verdict
-from ntpaudit.core.policy import Severity
+from ntpaudit.core.policy import Severity, Verdict
 
-_OF_OFFSET = frozenset(rule.id for rule in RULES if rule.acceptable == "reports")
-"""Findings that state that the clock is wrong, or that nothing proves it right."""
-
-_UNKNOWN = _OF_OFFSET.intersection((UNMEASURED.id, *UNMEASURED.covered_by))
-"""Those of them that state that the offset is unknown."""
+_FINDINGS: Mapping[Verdict, frozenset[str]] = {
+    "within": frozenset({OFFSET_HIGH.id}),
+    "unproven": frozenset({OFFSET_HIGH.id, NOT_DEMONSTRABLE.id, SOURCE_QUORUM.id}),
+    "beyond": frozenset({OFFSET_OUT.id}),
+    "unmeasured": frozenset({UNMEASURED.id, SOURCE_QUORUM.id, NO_USABLE_SOURCE.id, EVIDENCE_GAP.id}),
+}
+"""The findings by which an agent states each verdict, where it counts."""
 
 
 def accepted_for(policy: FleetPolicy, host: str, site: str | None, now_ns: int) -> dict[str, Accepted]:
@@ -49,13 +52,12 @@ def _severity(
     verdict, proved = offset_verdict(one.host, policy)
     if not one.host.is_confirmed and verdict != "unmeasured":
         proved = one.host.severity  # while an agent waits for confirmation, its severity counts
-    accepted = {alarm.kind: alarm.severity for alarm in one.alarms if alarm.kind in exceptions}
-    reported = max([proved, *(alarm.severity for alarm in one.alarms)])
-    if one.host.severity > reported:
+    if one.host.severity > max([proved, *(alarm.severity for alarm in one.alarms)]):
         return one.host.severity
-    is_unknown = verdict == "unmeasured" and (UNMEASURED.id in exceptions or not _UNKNOWN.isdisjoint(accepted))
-    is_accepted = any(kind in _OF_OFFSET and severity >= proved for kind, severity in accepted.items())
-    return left if is_unknown or is_accepted else max(left, proved)
+    accepted = {alarm.kind for alarm in one.alarms if alarm.kind in exceptions}
+    if verdict == "unmeasured":  # its agent does not raise `unmeasured` beside a finding that covers it
+        accepted |= exceptions.keys() & {UNMEASURED.id}
+    return max(left, proved) if accepted.isdisjoint(_FINDINGS[verdict]) else left
 
 
 def accept(
