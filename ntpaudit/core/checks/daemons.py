@@ -38,8 +38,9 @@ _FIX_SERVES = (
 )
 _FIX_CONTAINER = (
     "the clock is that of this container's host: check there that a time daemon runs and is synchronised (`chronyc "
-    "tracking`, `timedatectl timesync-status`); one in the container that does not discipline the clock needs no repair; "
-    "if the host is in order, an [[accept]] table in ntpaudit.toml of the container accepts this finding until a time"
+    "tracking`, `timedatectl timesync-status`); one in the container that does not discipline the clock needs no "
+    "repair; if the host is in order, an [[accept]] table in the container's ntpaudit.toml accepts this finding until "
+    "a time"
 )
 _FIX_RTC = "run `timedatectl set-local-rtc 0`"
 _LEAP_UNSYNCHRONISED = 3  # the leap indicator of a daemon that is not synchronised (RFC 5905 §7.3)
