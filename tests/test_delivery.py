@@ -17,16 +17,24 @@ from urllib.request import urlopen
 import pytest
 
 from ntpaudit import delivery
+from ntpaudit.agent_store import AgentStore
 from ntpaudit.config.schema import InfluxConfig
+from ntpaudit.core.accounts import DAY
+from ntpaudit.core.actions import CloseAccounts
 from ntpaudit.core.delivery import CONFIRMATIONS_NEEDED, Delivered, Refused
 from ntpaudit.core.delivery import DeliveryResult as Outcome
+from ntpaudit.core.record import Health, HostIdentity
+from ntpaudit.core.units import HOUR_S, NS_PER_S
 from ntpaudit.delivery import DeliveryWorker, start_worker
 from ntpaudit.errors import ConfigError
+from ntpaudit.formats.line_protocol import account_points
 from ntpaudit.net.influxdb import InfluxTransport
 from ntpaudit.probes.clock import SystemClock
 from ntpaudit.store import outbox
 from ntpaudit.store.outbox import OutboxEntry
+from ntpaudit.store.queries import open_history
 from ntpaudit.store.state import StateStore
+from tests.histories import World, write
 from tests.logs import Messages
 from tests.store.audits import in_store
 from tests.waiting import WITHIN_S, until
@@ -843,3 +851,41 @@ def test_victoria_metrics(flags: tuple[str, ...], copies: int, store: StateStore
             until_left(store)
         until(lambda: samples(url) >= 500 + 10 * copies)
         assert samples(url) == 500 + 10 * copies
+
+
+def test_hours_and_days_in_victoria_metrics(tmp_path: Path) -> None:
+    """Each number of each account arrives, with the stamp of its beginning; so do the excursions."""
+    path = tmp_path / "history.sqlite3"
+    begin_ns = (time.time_ns() // (24 * 3600 * NS_PER_S) - 2) * 24 * 3600 * NS_PER_S
+    world = World(begin_ns=begin_ns, health=Health(local_s=300.0), stepped_s=lambda minute: 9.0 * (60 < minute < 200))
+    write(path, world, range(0, 26 * 60, 5))
+    store, host = StateStore(str(path)), HostIdentity("web1", None, None, None, None)
+    closes = CloseAccounts(host, begin_ns)
+    AgentStore(store).close_accounts(closes, delivers=True)
+    with victoria_metrics() as url:
+        with worker_for(store, url):
+            until_left(store)
+        with urlopen(f"{url}/internal/force_flush", timeout=WITHIN_S) as _:
+            pass
+        with urlopen(f'{url}/api/v1/export?match[]={{__name__=~"ntpaudit_.*"}}', timeout=WITHIN_S) as got:
+            series = [json.loads(line) for line in got]
+    arrived: dict[tuple[str, str | None, int], float] = {}
+    for one in series:
+        for stamp_ms, value in zip(one["timestamps"], one["values"], strict=True):
+            key = (one["metric"]["__name__"], one["metric"].get("state"), stamp_ms)
+            arrived[key] = max(value, arrived.get(key, value))  # an excursion that went on has one for each hour
+    with open_history(str(path)) as history:
+        hours = history.accounts(HOUR_S, None, None, begin_ns + 25 * HOUR_S * NS_PER_S)
+        days = history.accounts(DAY, None, begin_ns + 1, begin_ns + 25 * HOUR_S * NS_PER_S)
+    store.close()
+    assert (len(hours), len(days)) == (25, 1)
+    points = [point for account in (*hours, *days) for point in account_points(account, host)]
+    assert {point.measurement for point in points} == {"ntpaudit_hour", "ntpaudit_day", "ntpaudit_excursion"}
+    last = {(point.measurement, point.tags.get("state"), point.stamp_ns): point for point in points}
+    for (measurement, state, stamp_ns), point in last.items():
+        for name, value in point.fields.items():
+            if isinstance(value, int | float) and measurement != "ntpaudit_excursion":
+                assert arrived[f"{measurement}_{name}", state, (stamp_ns or 0) // 10**6] == pytest.approx(value), name
+    assert max(value for (name, *_), value in arrived.items() if name == "ntpaudit_excursion_duration_s") == max(
+        one.duration_s for hour in hours for one in hour.excursions
+    )

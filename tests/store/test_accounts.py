@@ -1,6 +1,7 @@
 """The hours of a history, accounted for to the second."""
 
 import sqlite3
+from collections import Counter
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -22,8 +23,9 @@ from ntpaudit.store.retention import prune_by_age
 from ntpaudit.store.rows import read_json
 from ntpaudit.store.serialization import plain, to_json
 from ntpaudit.store.state import StateStore
-from tests.histories import BOOT, MINUTE_NS, World, write
+from tests.histories import BOOT, MINUTE_NS, World, live, write
 from tests.records import NOW_NS
+from tests.waiting import until
 
 BEGIN_NS = NOW_NS // (HOUR_S * NS_PER_S) * HOUR_S * NS_PER_S
 """The true time of the first minute: a full hour."""
@@ -326,3 +328,28 @@ def test_a_history_of_version_4(tmp_path: Path) -> None:
     assert [hour.spans.within for hour in hours] == [HOUR_S - 1, HOUR_S, HOUR_S, HOUR_S, 600]
     assert sum(day.spans) == day.length_s == now_s - day.begin_s
     assert last.spans == hours[-1].spans
+
+
+def test_hours_while_the_file_is_locked(tmp_path: Path) -> None:
+    """Hours are closed in memory too; once the file works again, they are closed again from all of the records."""
+    path, world = tmp_path / "a", World(begin_ns=BEGIN_NS)
+    write(path, world, range(90))
+    store = StateStore(str(path), retry_s=0.01)
+    while store.write(accounts_store.close_hours, entry):
+        pass
+    with closing(sqlite3.connect(path, isolation_level=None)) as blocker:
+        blocker.execute("BEGIN EXCLUSIVE")
+        for kept in live(world, range(90, 250)):
+            store.store_audit(kept.observation, kept.record, kept.events, None, {})
+        assert store.is_in_memory
+        store.write(accounts_store.close_hours, entry)
+        assert store.read(accounts_store.closed_s) == BEGIN_NS // NS_PER_S + 4 * HOUR_S
+        blocker.execute("ROLLBACK")
+    until(lambda: store.write(accounts_store.closed_s) is not None and not store.is_in_memory)
+    while store.write(accounts_store.close_hours, entry):
+        pass
+    assert store.close()
+    hours = all_accounts(path)
+    assert [hour.spans.within for hour in hours] == [HOUR_S - 1, HOUR_S, HOUR_S, HOUR_S]
+    sent = Counter((line.split(" ")[0], line.split(" ")[-1]) for line in outbox_lines(path))
+    assert max(sent.values()) == 2  # the same points
