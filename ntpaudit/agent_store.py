@@ -144,10 +144,10 @@ class AgentStore:
                 outbox.stamp_entries, stamped, refused, "the host's clock was wrong and the true time is not known"
             )
 
-    def close_accounts(self, action: CloseAccounts, *, delivers: bool) -> None:
+    def close_accounts(self, action: CloseAccounts, *, delivers: bool, pieces: int = CLOSED_PIECES) -> None:
         """Close hours and days that are over, and enqueue their points; after a long absence the next audit goes on."""
         entry_of = _entry_of(action.host, action.utc_ns) if delivers else None
-        for _ in range(CLOSED_PIECES):
+        for _ in range(pieces):
             if not self._store.write(accounts.close_hours, entry_of):
                 break
         self._closed_s = None

@@ -1,15 +1,21 @@
 """What it costs to read a history of 90 days, beside a bare reader of the same rows."""
 
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from ntpaudit.agent_store import AgentStore
+from ntpaudit.core.actions import CloseAccounts
+from ntpaudit.core.record import HostIdentity
 from ntpaudit.core.units import NS_PER_S
 from ntpaudit.store.database import open_database, transaction
+from ntpaudit.store.state import StateStore
 from tests.bench.process import process_cost
 from tests.histories import DAY_MINUTES, World, write
+from tests.records import NOW_NS
 
 DAYS = 90
 RUNS = 3
@@ -17,6 +23,8 @@ COMMANDS = (
     "--since 24h",
     "--since 90d --plot",
     "--since 90d --hourly",
+    "--since 90d --daily",
+    "--since 90d --excursions",
     "--since 90d --events",
     "--since 90d --format csv",
 )
@@ -37,6 +45,7 @@ def run() -> Iterator[str]:
         file = Path(folder) / "history.sqlite3"
         write(file, World(), range(DAY_MINUTES))
         _repeat(file)
+        yield f"| closing its hours and days, {_close(file):.1f} ms for each hour | | |"
         bare, _ = process_cost([sys.executable, "-c", BARE, str(file)], RUNS)
         yield f"| the rows by `sqlite3`, written by `csv` as they are | {bare:.0f} ms | 1.00 |"
         command = ["env", f"STATE_DIRECTORY={folder}", str(Path(sys.executable).with_name("ntpaudit")), "history"]
@@ -44,6 +53,16 @@ def run() -> Iterator[str]:
             cpu, _ = process_cost([*command, *words.split()], RUNS)
             yield f"| `ntpaudit history {words}` | {cpu:.0f} ms | {cpu / bare:.2f} |"
     yield ""
+
+
+def _close(file: Path) -> float:
+    """Close all hours of a history, as an agent does that starts after a long absence; return the CPU of each in ms."""
+    store, host = StateStore(str(file)), HostIdentity("web1", None, None, None, None)
+    begin_s = time.process_time()
+    AgentStore(store).close_accounts(CloseAccounts(host, NOW_NS), delivers=True, pieces=1 << 30)
+    spent_s = time.process_time() - begin_s
+    store.close()
+    return 1e3 * spent_s / (DAYS * 24)
 
 
 def _repeat(file: Path) -> None:
