@@ -19,6 +19,9 @@ State = Literal["within", "unproven", "beyond", "unmeasured", "absent", "off"]
 
 GRACE = 3.3  # the time between two records has their verdicts if it is at most this many local intervals (AC2)
 
+JUMP_NS = HOUR_S * NS_PER_S
+_SETTLED_NS = 24 * JUMP_NS
+
 _WORST: tuple[Verdict, ...] = ("within", "unproven", "unmeasured", "beyond")  # from best to worst, by severity
 
 
@@ -113,6 +116,41 @@ def facts_of(record: Record) -> Facts:
         () if record.verdict == "within" else tuple((one.id, one.message) for one in record.findings if one.severity),
         InForce(0, *names, record.profile),
     )
+
+
+def settled(rows: Iterable[Unplaced], began_ns: int | None = None) -> list[Unplaced]:
+    """Return the records up to the first that states a jump of the true time which is not settled yet.
+
+    It is a jump if the true time advances by `JUMP_NS` more or less than the uptime. It counts after it has lasted a
+    day. If the true time returns before, the records between prove nothing, and have no true time of their own:
+    otherwise servers that are wrong for a minute could account for years to come. `began_ns` is that of `dated`.
+    """
+    found, doubtful, boot_id, is_first = list[Unplaced](), list[Unplaced](), None, True
+    for row in rows:
+        if row.moment.boot_id != boot_id or row.moment.boot_id is None:
+            found, doubtful = found + doubtful, []
+            boot_id, began_ns = row.moment.boot_id, began_ns if is_first else None
+        is_first = False
+        here_ns = began_ns if row.utc_ns is None else row.utc_ns - row.boottime_ns
+        if here_ns is not None and began_ns is not None and abs(here_ns - began_ns) > JUMP_NS:
+            doubtful.append(row)
+            if row.boottime_ns - doubtful[0].boottime_ns < _SETTLED_NS:
+                continue
+            row = doubtful.pop()
+        elif row.utc_ns is None and doubtful:
+            doubtful.append(row)
+            continue
+        else:
+            doubtful = [_unproven(one) for one in doubtful]
+        found += [*doubtful, row]
+        doubtful, began_ns = [], here_ns
+    return found
+
+
+def _unproven(row: Unplaced) -> Unplaced:
+    facts = row.moment.facts._replace(earliest_s=None, latest_s=None)
+    moment = row.moment._replace(verdict=_worse(row.moment.verdict, "unmeasured"), facts=facts)
+    return row._replace(utc_ns=None, moment=moment)
 
 
 def dated(rows: Iterable[Unplaced], began_ns: int | None = None) -> Iterator[Unplaced]:

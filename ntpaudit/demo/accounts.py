@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from ntpaudit.core.accounting import Moment, Unplaced, dated, facts_of
+from ntpaudit.core.accounting import Moment, Unplaced, dated, facts_of, settled
 from ntpaudit.core.accounts import DAY, Account, day_of, ended_hours
 from ntpaudit.core.agent_events import ShellReport
 from ntpaudit.core.clock.readings import ClockReading
@@ -45,7 +45,7 @@ class SimulatedAccounts:
         known = next(row.utc_ns for row in self._rows if row.utc_ns is not None)
         begin_s = _hour(known) if before is None else before.end_s
         closed: list[Account] = []
-        rows = list(dated(self._rows))
+        rows = list(dated(settled(self._rows)))
         for hour in ended_hours(rows, range(len(rows)), self._events, begin_s, before):
             if self._hours and hour.begin_s % DAY == 0:
                 self._hours.clear()

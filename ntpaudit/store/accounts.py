@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby, pairwise
 from typing import Any
 
-from ntpaudit.core.accounting import Unplaced, dated, placed
+from ntpaudit.core.accounting import Unplaced, dated, placed, settled
 from ntpaudit.core.accounts import DAY, Account, account_of, day_of, ended_hours, timeline
 from ntpaudit.core.units import HOUR_S, NS_PER_S
 from ntpaudit.store import chain, outbox
@@ -105,7 +105,8 @@ def _ended(connection: sqlite3.Connection, before: Account | None, since_s: int 
     while page := read_page(connection, next_id, PAGE):
         ids += [audit_id for audit_id, _ in page]
         read += [row for _, row in page]
-        rows = list(dated(read, began_ns if before is not None and ids[0] == _next_id(before) else None))
+        known_ns = began_ns if before is not None and ids[0] == _next_id(before) else None
+        rows = list(dated(settled(read, known_ns), known_ns))
         next_id = ids[-1] + 1
         known = [row.utc_ns // NS_PER_S for row in rows if row.utc_ns is not None]
         if known and begin_s is None:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ntpaudit.core.accounting import Facts, InForce, Moment, Spans, State, Unplaced, judged_by
+from ntpaudit.core.accounting import Facts, InForce, Moment, Spans, State, Unplaced, dated, judged_by, settled
 from ntpaudit.core.accounts import Account, account_of, day_of, ended_hours, judge_again, least, median, timeline
 from ntpaudit.core.checks.steps import STEP_FORWARD
 from ntpaudit.core.events import Event
@@ -225,3 +225,35 @@ def test_a_period_without_a_record(length_s: int) -> None:
     for rows in ([], stored(minutes(("within", 9)))):
         account = account_of(timeline(rows, []), FIRST_S - 1000, FIRST_S - 1000 + length_s)._replace(in_force=())
         assert account == Account(FIRST_S - 1000, length_s, Spans(absent=length_s))
+
+
+def jumped(ahead_h: float, begin: int, end: int, count: int) -> list[Unplaced]:
+    """Return a record a minute; those from `begin` to `end` have a true time that is so far ahead."""
+    rows = stored(minutes(("within", count)))
+    return [
+        row
+        if row.utc_ns is None or not begin <= number < end
+        else row._replace(utc_ns=row.utc_ns + round(ahead_h * 3600) * NS_PER_S)
+        for number, row in enumerate(rows)
+    ]
+
+
+@pytest.mark.parametrize("ahead_h", [26_000.0, 3.0, -3.0, -170_000.0])
+def test_a_jump_of_the_true_time_that_does_not_last(ahead_h: float) -> None:
+    """Servers that are wrong for half an hour account for no time but that, which is unmeasured."""
+    rows = jumped(ahead_h, 70, 100, 250)
+    for so_far in (90, 99):
+        assert len(all_hours(list(dated(settled(rows[:so_far]))), [])) == 1
+    hours = all_hours(list(dated(settled(rows))), [])
+    assert [hour.begin_s for hour in hours] == [FIRST_S + HOUR_S * number for number in range(4)]
+    assert [hour.spans.unmeasured for hour in hours] == [0, 31 * 60, 0, 0]
+    assert all(hour.bound_s == 0.02 for hour in hours)
+
+
+def test_a_jump_of_the_true_time_that_stays() -> None:
+    """After a day the new time counts: the difference is unmeasured, and each second counts once."""
+    rows = jumped(3.0, 70, 4000, 2000)
+    assert len(all_hours(list(dated(settled(rows[: 70 + 1439]))), [])) == 1
+    hours = all_hours(list(dated(settled(rows))), [])
+    assert sum(hour.spans.unmeasured for hour in hours) == 3 * HOUR_S + 60
+    assert len(hours) == 2000 // 60 + 3
