@@ -106,6 +106,9 @@ def own(sound: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @example(("audits", "earliest_ns"), 10**18, True)
 @example(("events", "severity"), 9, True)
 @example(("rollups", "severity"), 9, True)
+@example(("segments", "day_s"), "x", True)
+@example(("accounts", "begin_s"), 10**18, True)
+@example(("accounts", "account"), "{}", True)
 def test_no_row_ends_a_command_or_the_agent(
     sound: Path, own: Path, column: tuple[str, str], value: object, everywhere: bool
 ) -> None:

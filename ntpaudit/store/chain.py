@@ -217,7 +217,10 @@ def remove_old_segments(connection: sqlite3.Connection, before_s: float) -> list
     removed: list[int] = []
     while (found := _oldest_segment(connection)) is not None:
         first, last, day_s = found
-        later = "SELECT day_s FROM segments WHERE first > ? AND day_s > 0 ORDER BY first LIMIT 1"
+        later = (
+            "SELECT day_s FROM segments WHERE first > ? AND day_s > 0 AND typeof(day_s) = 'integer'"
+            " ORDER BY first LIMIT 1"
+        )
         (next_day_s,) = connection.execute(later, (last,)).fetchone() or (before_s,)
         if max(day_s, next_day_s) >= before_s or len(removed) >= MAX_REMOVED:
             break
@@ -236,7 +239,9 @@ def remove_oldest_segment(connection: sqlite3.Connection) -> list[int]:
 def _oldest_segment(connection: sqlite3.Connection) -> tuple[int, int, int] | None:
     """Return the first and the last entry, and the day, of the oldest closed segment that has entries."""
     found: tuple[int, int, int] | None = connection.execute(
-        "SELECT first, last, day_s FROM segments WHERE last >= (SELECT MIN(sequence) FROM chain) ORDER BY first LIMIT 1"
+        "SELECT first, last, day_s FROM segments WHERE last >= (SELECT MIN(sequence) FROM chain)"
+        " AND typeof(first) = 'integer' AND typeof(last) = 'integer' AND typeof(day_s) = 'integer'"
+        " ORDER BY first LIMIT 1"
     ).fetchone()
     return found
 
