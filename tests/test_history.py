@@ -220,6 +220,26 @@ def test_each_day_accounts_for_its_seconds(day: tuple[Path, list[Record]]) -> No
     assert sum(hour["seconds"]["beyond"] for hour in hours) == sum(one["seconds"]["beyond"] for one in days)
 
 
+def test_another_tolerance(day: tuple[Path, list[Record]]) -> None:
+    """Judged again by 1 ms nothing is proven but the step; by 10 s all is within; the output states the tolerance."""
+    folder, _ = day
+    strict = history("--daily", "--since", "2d", "--critical", "1ms", "--format", "json", state=folder)
+    assert "judged again by a critical tolerance of 1 ms, not by the profile in force" in strict.err
+    days = [json.loads(line) for line in strict.out.splitlines()]
+    assert {one["judged_again_s"] for one in days} == {0.001}
+    assert sum(one["seconds"]["within"] for one in days) == 0
+    assert sum(one["seconds"]["beyond"] for one in days) >= 9 * 60
+    assert all(sum(one["seconds"].values()) == one["length_s"] for one in days)
+    loose = history("--hourly", "--since", "2d", "--critical", "10s", "--format", "json", state=folder)
+    hours = [json.loads(line) for line in loose.out.splitlines()]
+    assert {(one["judged_again_s"], one["seconds"]["beyond"], one["seconds"]["unproven"]) for one in hours} == {
+        (10, 0, 0)
+    }
+    found = history("--excursions", "--since", "2d", "--critical", "1ms", "--format", "json", state=folder).out
+    assert {json.loads(line)["judged_again_s"] for line in found.splitlines()} == {0.001}
+    assert "--critical needs --hourly" in history("--critical", "1ms", state=folder).err
+
+
 def test_excursions_with_their_cause(day: tuple[Path, list[Record]]) -> None:
     """The step of 2.5 s is one excursion, with its size, its direction, its findings and the step as its cause."""
     folder, _ = day

@@ -13,9 +13,9 @@ import click
 
 from ntpaudit.cli import output
 from ntpaudit.cli.dead_letters import dead_letters
-from ntpaudit.cli.parameters import TIME, RelativeTime, config_option, given_options, resolve
+from ntpaudit.cli.parameters import DURATION, TIME, RelativeTime, config_option, given_options, resolve
 from ntpaudit.cli.state import history_path, this_host
-from ntpaudit.core.units import NS_PER_S, format_utc, plural
+from ntpaudit.core.units import NS_PER_S, format_duration, format_utc, plural
 from ntpaudit.errors import StoreError
 from ntpaudit.render.terminal import Paint, painter
 
@@ -65,6 +65,7 @@ class HistoryQuery(NamedTuple):
     limit: int | None
     format_name: str
     hourly: bool
+    critical_s: float | None = None
 
 
 @click.group(epilog=EPILOG, invoke_without_command=True)
@@ -83,6 +84,9 @@ class HistoryQuery(NamedTuple):
 @click.option("--hourly", is_flag=True, help="Show hours only, also where single audits are stored.")
 @click.option("--daily", is_flag=True, help="Show UTC days: each second of them is in one of six states.")
 @click.option("--excursions", is_flag=True, help="Show when the clock was beyond its tolerance, or unproven.")
+@click.option(
+    "--critical", type=DURATION, help="With --hourly, --daily or --excursions: judge again by this critical tolerance."
+)
 @config_option
 def history(
     context: click.Context,
@@ -98,6 +102,7 @@ def history(
     hourly: bool,
     daily: bool,
     excursions: bool,
+    critical: float | None,
     config_path: str | None,
 ) -> None:
     """Show this host's clock over time: offset, maximum error, verdict and findings."""
@@ -118,6 +123,8 @@ def history(
         raise click.UsageError(f"{name} cannot be combined with --events, --steps, --plot, --hourly or {other}")
     if not steps and (journal is not None or audit_log is not None):
         raise click.UsageError("--journal and --audit-log need --steps")
+    if critical is not None and (plot or not (hourly or daily or excursions)):
+        raise click.UsageError("--critical needs --hourly, --daily or --excursions")
     if plot and format_name != "table":
         raise click.UsageError(f"--plot cannot be combined with --format {format_name}")
     path, damaged = history_path(config_path, by_agent=False), list[str]()
@@ -126,7 +133,7 @@ def history(
         if since is None and limit is None:
             since = RelativeTime(86_400.0)
         since_ns, until_ns = (None if when is None else resolve(when, now_ns) for when in (since, until))
-        query = HistoryQuery(now_ns, since_ns, until_ns, limit, format_name, hourly)
+        query = HistoryQuery(now_ns, since_ns, until_ns, limit, format_name, hourly, critical)
         _check_times(query)
         show = partial(_steps, journal, audit_log) if steps else _events if events else _plot if plot else _audits
         show = _days if daily else _excursions if excursions else show
@@ -137,6 +144,8 @@ def history(
         if first is None:
             raise StoreError(_nothing(stored, path, _what(context)))
         output.write_parts(chain([first], lines))
+        if critical is not None:
+            output.note(_judged_again(critical))
         if damaged:
             output.note(f"not shown, because they are damaged: {_counted(damaged)} of {path}")
 
@@ -202,7 +211,7 @@ def _days(stored: "History", query: HistoryQuery) -> Iterator[str]:
     from ntpaudit.core.accounts import DAY
     from ntpaudit.reports import accounts
 
-    days = stored.accounts(DAY, query.since_ns, query.until_ns, query.now_ns)
+    days = stored.accounts(DAY, query.since_ns, query.until_ns, query.now_ns, query.critical_s)
     days = days if query.limit is None else days[-query.limit :]
     if not days:
         return iter(())
@@ -210,14 +219,14 @@ def _days(stored: "History", query: HistoryQuery) -> Iterator[str]:
         case "csv":
             return accounts.day_csv(days)
         case "json":
-            return accounts.day_json(days)
+            return accounts.day_json(days, query.critical_s)
     return accounts.day_text(days, *_layout())
 
 
 def _excursions(stored: "History", query: HistoryQuery) -> Iterator[str]:
     from ntpaudit.reports import accounts
 
-    found = stored.excursions(query.since_ns, query.until_ns, query.now_ns)
+    found = stored.excursions(query.since_ns, query.until_ns, query.now_ns, query.critical_s)
     found = found if query.limit is None else found[-query.limit :]
     if not found:
         return iter(())
@@ -225,8 +234,15 @@ def _excursions(stored: "History", query: HistoryQuery) -> Iterator[str]:
         case "csv":
             return accounts.excursion_csv(found)
         case "json":
-            return accounts.excursion_json(found)
+            return accounts.excursion_json(found, query.critical_s)
     return accounts.excursion_text(found, output.page_width(), painter(output.wants_colour()))
+
+
+def _judged_again(critical_s: float) -> str:
+    return (
+        f"judged again by a critical tolerance of {format_duration(critical_s)}, not by the profile in force; where "
+        "the records are deleted, only time whose largest maximum error is within it counts as within"
+    )
 
 
 def _what(context: click.Context) -> str:
@@ -262,10 +278,10 @@ def _audits(stored: "History", query: HistoryQuery) -> Iterator[str]:
     from ntpaudit.reports import history_tables
 
     hours, window = _choose(stored, query)
-    hours = stored.account(hours, query.now_ns) if query.hourly else hours
+    hours = stored.account(hours, query.now_ns, query.critical_s) if query.hourly else hours
     if query.format_name == "json":
         records = _with_progress((f"{text}\n" for _, text in stored.records(window)), window.size)
-        return chain(history_tables.hour_json(hours), records)
+        return chain(history_tables.hour_json(hours, query.critical_s), records)
     audits = _with_progress(stored.audits(window), window.size)
     first = next(audits, None)
     if first is None and not hours:

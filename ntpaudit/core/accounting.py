@@ -213,12 +213,10 @@ def in_order(moments: Iterable[Moment]) -> Iterator[Moment]:
         yield moment._replace(utc_s=last_s)
 
 
-def judged_by(moments: Iterable[Moment], critical_s: float) -> Iterator[Moment]:
-    """Judge records again, by another critical tolerance and their own intervals (AC3)."""
-    for moment in moments:
-        facts = moment.facts
-        profile = Profile("", critical_s, critical_s, "bound")
-        yield moment._replace(verdict=profile.verdict(facts.interval, guaranteed=facts.is_guaranteed))
+def judged_again(moment: Moment, critical_s: float) -> Moment:
+    """Judge a record again, by another critical tolerance and its own interval (AC3)."""
+    profile, facts = Profile("", critical_s, critical_s, "bound"), moment.facts
+    return moment._replace(verdict=profile.verdict(facts.interval, guaranteed=facts.is_guaranteed))
 
 
 def stretches(moments: Iterable[Moment], steps: Sequence[int] = (), until_s: int | None = None) -> Iterator[Stretch]:

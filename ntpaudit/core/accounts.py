@@ -200,7 +200,7 @@ def judge_again(account: Account, critical_s: float) -> Spans:
     """Return the spans of an account by another critical tolerance, without its records (AC3).
 
     Nothing counts as within that was not, or if the largest maximum error of the period is larger. Exact is
-    `judged_by`, for which the records must exist.
+    `judged_again`, for which the records must exist.
     """
     spans, tolerances = account.spans, [one.profile.critical_s for one in account.in_force]
     is_below = account.bound_s is not None and account.bound_s <= critical_s

@@ -43,6 +43,11 @@ def excursion_data(one: Excursion) -> dict[str, Any]:
     }
 
 
+def again(critical_s: float | None) -> dict[str, Any]:
+    """Return the member that states by which critical tolerance the time was judged again, if it was."""
+    return {} if critical_s is None else {"judged_again_s": critical_s}
+
+
 def utc(time_s: int) -> str:
     """Format a time in whole seconds, as `format_utc`."""
     return format_utc(time_s * NS_PER_S)

@@ -10,7 +10,7 @@ from ntpaudit.core.checks.rule import Level
 from ntpaudit.core.excursions import Excursion, describe_logs
 from ntpaudit.core.policy import Severity
 from ntpaudit.core.units import Rounding, format_duration
-from ntpaudit.formats.accounts import account_data, excursion_data, utc
+from ntpaudit.formats.accounts import account_data, again, excursion_data, utc
 from ntpaudit.formats.json_record import json_line
 from ntpaudit.render.terminal import Paint, fitting
 from ntpaudit.render.text_safety import csv_cell, decimal
@@ -31,11 +31,14 @@ def day_text(days: Iterable[Account], width: int, paint: Paint) -> Iterator[str]
     yield from table(_COLUMNS, days, width, paint, LEGEND, severity=lambda day: Severity.OK)
 
 
-def day_json(days: Iterable[Account]) -> Iterator[str]:
-    """Write days as JSON Lines of a schema of their own; `seconds` add up to `length_s`."""
+def day_json(days: Iterable[Account], critical_s: float | None = None) -> Iterator[str]:
+    """Write days as JSON Lines of a schema of their own; `seconds` add up to `length_s`.
+
+    `critical_s` is the tolerance by which they were judged again.
+    """
     for day in days:
         period = {"schema": DAY_SCHEMA, "time": {"utc": utc(day.begin_s)}, "length_s": day.length_s}
-        yield json_line(period | {"seconds": day.spans._asdict()} | account_data(day))
+        yield json_line(period | again(critical_s) | {"seconds": day.spans._asdict()} | account_data(day))
 
 
 def day_csv(days: Iterable[Account]) -> Iterator[str]:
@@ -81,9 +84,10 @@ def excursion_text(excursions: Iterable[Excursion], width: int | None, paint: Pa
         is_first = False
 
 
-def excursion_json(excursions: Iterable[Excursion]) -> Iterator[str]:
+def excursion_json(excursions: Iterable[Excursion], critical_s: float | None = None) -> Iterator[str]:
     """Write excursions as JSON Lines of a schema of their own."""
-    yield from (json_line({"schema": EXCURSION_SCHEMA} | excursion_data(one)) for one in excursions)
+    schema = {"schema": EXCURSION_SCHEMA} | again(critical_s)
+    yield from (json_line(schema | excursion_data(one)) for one in excursions)
 
 
 def excursion_csv(excursions: Iterable[Excursion]) -> Iterator[str]:

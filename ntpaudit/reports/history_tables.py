@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from ntpaudit.core.events import Event
 from ntpaudit.core.policy import Severity
 from ntpaudit.core.units import direction, format_duration, format_utc
-from ntpaudit.formats.accounts import account_data
+from ntpaudit.formats.accounts import account_data, again
 from ntpaudit.formats.json_record import json_line
 from ntpaudit.render.terminal import SEVERITY_COLOURS, Paint
 from ntpaudit.render.text_safety import csv_cell, decimal, one_line
@@ -105,14 +105,14 @@ def audit_csv(hours: Iterable[Hour], audits: Iterable[Audit]) -> Iterator[str]:
         yield writer.writerow(_numbers(audit._asdict() | {"bound_s": audit.bound_s}) | names)
 
 
-def hour_json(hours: Iterable[Hour]) -> Iterator[str]:
-    """Write hours as JSON Lines of a schema of their own."""
+def hour_json(hours: Iterable[Hour], critical_s: float | None = None) -> Iterator[str]:
+    """Write hours as JSON Lines of a schema of their own; `critical_s` is as in `day_json`."""
     for hour in hours:
         data = hour._asdict() | {"severity": hour.severity.word}
         data["seconds"] = None if hour.spans is None else hour.spans._asdict()
         data["account"] = None if hour.account is None else account_data(hour.account)
         del data["time_ns"], data["spans"]
-        yield json_line({"schema": HOUR_SCHEMA, "time": {"utc": format_utc(hour.time_ns)}} | data)
+        yield json_line({"schema": HOUR_SCHEMA, "time": {"utc": format_utc(hour.time_ns)}} | again(critical_s) | data)
 
 
 def event_csv(events: Iterable[StoredEvent]) -> Iterator[str]:

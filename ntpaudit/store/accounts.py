@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby, pairwise
 from typing import Any
 
-from ntpaudit.core.accounting import Unplaced, dated, placed, settled
-from ntpaudit.core.accounts import DAY, Account, account_of, day_of, ended_hours, timeline
+from ntpaudit.core.accounting import Unplaced, dated, judged_again, placed, settled
+from ntpaudit.core.accounts import DAY, Account, account_of, day_of, ended_hours, judge_again, timeline
 from ntpaudit.core.units import HOUR_S, NS_PER_S
 from ntpaudit.store import chain, outbox
-from ntpaudit.store.account_rows import first_id_at, first_stamped_s, last_stamped_id, read_events, read_page
+from ntpaudit.store.account_rows import Row, first_id_at, first_stamped_s, last_stamped_id, read_events, read_page
 from ntpaudit.store.audits import stamp_audits
 from ntpaudit.store.compression import pack_text
 from ntpaudit.store.outbox import OutboxEntry
@@ -95,14 +95,19 @@ def _hours_back(connection: sqlite3.Connection, until_s: int = _NEVER) -> Iterat
         yield from read_rows(_account, [row], _ignore, "account")
 
 
-def _ended(connection: sqlite3.Connection, before: Account | None, since_s: int | None = None) -> Iterator[Account]:
+def _ended(
+    connection: sqlite3.Connection,
+    before: Account | None,
+    since_s: int | None = None,
+    critical_s: float | None = None,
+) -> Iterator[Account]:
     """Yield the next hours that are over: those that end in the next page of records that ends any.
 
-    They follow an account; without one they begin at `since_s`, else with the history.
+    They follow an account; without one they begin at `since_s`, else with the history. `critical_s` judges again.
     """
     ids, read = list[int](), list[Unplaced]()
     next_id, begin_s, began_ns = _begin(connection, before, since_s)
-    while page := read_page(connection, next_id, PAGE):
+    while page := _page(connection, next_id, PAGE, critical_s):
         ids += [audit_id for audit_id, _ in page]
         read += [row for _, row in page]
         known_ns = began_ns if before is not None and ids[0] == _next_id(before) else None
@@ -116,6 +121,13 @@ def _ended(connection: sqlite3.Connection, before: Account | None, since_s: int 
         if known and begin_s is not None and max(known) >= begin_s + HOUR_S:
             yield from ended_hours(rows, ids, read_events(connection, min(known), max(known)), begin_s, before)
             return
+
+
+def _page(connection: sqlite3.Connection, first_id: int, count: int, critical_s: float | None) -> list[Row]:
+    page = read_page(connection, first_id, count)
+    if critical_s is None:
+        return page
+    return [(audit_id, row._replace(moment=judged_again(row.moment, critical_s))) for audit_id, row in page]
 
 
 def _begin(
@@ -166,12 +178,17 @@ def read_accounts(
     until_s: int,
     now_s: int,
     damage: Damage = lambda what: None,
+    critical_s: float | None = None,
 ) -> Iterator[Account]:
     """Yield the accounts of the hours or days that overlap a period; of the last one what is over `now_s`.
 
     Those that are closed are read; the others follow from the records. Time of which nothing is known is omitted.
+    `critical_s` judges again by another tolerance: from the records, and without excursions where these are deleted.
     """
     until_s = min(until_s, now_s)
+    if critical_s is not None:
+        yield from _judged_again(connection, length_s, (since_s, until_s, now_s), critical_s, damage)
+        return
     if length_s == HOUR_S:
         yield from _hours(connection, since_s, until_s, now_s, damage)
         return
@@ -183,6 +200,27 @@ def read_accounts(
         open_s = day.end_s
     if open_s < until_s:
         yield from _days(_hours(connection, open_s, min(_floor(until_s - 1, DAY) + DAY, now_s), now_s, damage))
+
+
+def _judged_again(
+    connection: sqlite3.Connection, length_s: int, times: tuple[int, int, int], critical_s: float, damage: Damage
+) -> Iterator[Account]:
+    since_s, until_s, now_s = times
+    begin_s, end_s = _floor(since_s, length_s), min(_floor(until_s - 1, length_s) + length_s, now_s)
+    hours = list(_hours_by_records(connection, begin_s, end_s, now_s, critical_s))
+    known_s = hours[0].begin_s if hours else end_s
+    old = [_judge_again(hour, critical_s) for hour in _stored(connection, HOUR_S, begin_s, known_s, damage)]
+    if length_s == HOUR_S:
+        yield from (*old, *hours)
+        return
+    days = {day.begin_s: day for day in _days((*old, *hours))}
+    for day in _stored(connection, DAY, begin_s, end_s, damage):
+        days.setdefault(day.begin_s, _judge_again(day, critical_s))
+    yield from (days[day_s] for day_s in sorted(days))
+
+
+def _judge_again(account: Account, critical_s: float) -> Account:
+    return account._replace(spans=judge_again(account, critical_s), excursions=())
 
 
 def _days(hours: Iterable[Account]) -> Iterator[Account]:
@@ -201,21 +239,38 @@ def _hours(connection: sqlite3.Connection, since_s: int, until_s: int, now_s: in
         yield before
     if before is None and _has_accounts(connection):
         before = next((one for one in _hours_back(connection, until_s) if one.end_s > since_s - HOUR_S), None)
-    while found := list(_ended(connection, before, since_s)):
+    yield from _hours_by_records(connection, since_s, until_s, now_s, None, before)
+
+
+def _hours_by_records(
+    connection: sqlite3.Connection,
+    since_s: int,
+    until_s: int,
+    now_s: int,
+    critical_s: float | None,
+    before: Account | None = None,
+) -> Iterator[Account]:
+    """Yield the accounts of hours after an account, or since a time, by their records."""
+    while found := list(_ended(connection, before, since_s, critical_s)):
         for before in found:
             if since_s - HOUR_S < before.begin_s < until_s:
                 yield before
         if found[-1].end_s >= until_s:
             return
-    yield from _open_hours(connection, before, since_s, until_s, now_s)
+    yield from _open_hours(connection, before, since_s, until_s, now_s, critical_s)
 
 
 def _open_hours(
-    connection: sqlite3.Connection, before: Account | None, since_s: int, until_s: int, now_s: int
+    connection: sqlite3.Connection,
+    before: Account | None,
+    since_s: int,
+    until_s: int,
+    now_s: int,
+    critical_s: float | None,
 ) -> Iterator[Account]:
     """Yield the accounts of the time since the last hour that is over, the last one up to `now_s`."""
     first_id, begin_s, began_ns = _begin(connection, before, since_s)
-    page = read_page(connection, first_id, -1)
+    page = _page(connection, first_id, -1, critical_s)
     rows = list(dated((row for _, row in page), began_ns if page and page[0][0] == first_id else None))
     known = [row.utc_ns // NS_PER_S for row in rows if row.utc_ns is not None]
     if not known:

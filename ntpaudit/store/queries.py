@@ -262,29 +262,43 @@ class History:
         ).fetchall()
         return list(read_rows(_hour, reversed(rows), self._damage, "hour"))
 
-    def accounts(self, length_s: int, since_ns: int | None, until_ns: int | None, now_ns: int) -> list[Account]:
-        """Return the accounts of the hours or days that overlap a period, the last one up to now."""
+    def accounts(
+        self,
+        length_s: int,
+        since_ns: int | None,
+        until_ns: int | None,
+        now_ns: int,
+        critical_s: float | None = None,
+    ) -> list[Account]:
+        """Return the accounts of the hours or days that overlap a period, the last one up to now.
+
+        `critical_s` judges again by another critical tolerance, without excursions where the records are deleted.
+        """
         since_s = 0 if since_ns is None else since_ns // NS_PER_S
         until_s = now_ns // NS_PER_S if until_ns is None else -(-until_ns // NS_PER_S)
-        found = read_accounts(self._connection, length_s, since_s, until_s, now_ns // NS_PER_S, self._damage)
+        found = read_accounts(
+            self._connection, length_s, since_s, until_s, now_ns // NS_PER_S, self._damage, critical_s
+        )
         return list(found)
 
-    def excursions(self, since_ns: int | None, until_ns: int | None, now_ns: int) -> list[Excursion]:
+    def excursions(
+        self, since_ns: int | None, until_ns: int | None, now_ns: int, critical_s: float | None = None
+    ) -> list[Excursion]:
         """Return the excursions of a period, the oldest first: of its hours, and of days whose hours are deleted."""
-        hours = self.accounts(HOUR_S, since_ns, until_ns, now_ns)
+        hours = self.accounts(HOUR_S, since_ns, until_ns, now_ns, critical_s)
         first_ns = hours[0].begin_s * NS_PER_S if hours else until_ns
-        days = self.accounts(DAY, since_ns, first_ns, now_ns)
+        days = self.accounts(DAY, since_ns, first_ns, now_ns, critical_s)
         since_s = 0 if since_ns is None else since_ns // NS_PER_S
         found = merged(one for account in (*days, *hours) for one in account.excursions)
         return sorted((one for one in found if one.end_s > since_s or one.is_open), key=lambda one: one.begin_s)
 
-    def account(self, hours: Sequence[Hour], now_ns: int) -> list[Hour]:
+    def account(self, hours: Sequence[Hour], now_ns: int, critical_s: float | None = None) -> list[Hour]:
         """Return hours with their accounts, and those between them in which there is no audit at all."""
         known = {hour.time_ns // NS_PER_S: hour for hour in hours}
         if not known:
             return []
         empty = Hour(0, 0, 0, 0, 0, 0, Severity.UNKNOWN, None, None, None)
-        for account in self.accounts(HOUR_S, min(known) * NS_PER_S, (max(known) + 1) * NS_PER_S, now_ns):
+        for account in self.accounts(HOUR_S, min(known) * NS_PER_S, (max(known) + 1) * NS_PER_S, now_ns, critical_s):
             hour = known.get(account.begin_s, empty._replace(time_ns=account.begin_s * NS_PER_S))
             known[account.begin_s] = hour._replace(spans=account.spans, account=account)
         return [known[hour_s] for hour_s in sorted(known)]

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ntpaudit.core.accounting import Facts, InForce, Moment, Spans, State, Unplaced, dated, judged_by, settled
+from ntpaudit.core.accounting import Facts, InForce, Moment, Spans, State, Unplaced, dated, judged_again, settled
 from ntpaudit.core.accounts import Account, account_of, day_of, ended_hours, judge_again, least, median, timeline
 from ntpaudit.core.checks.steps import STEP_FORWARD
 from ntpaudit.core.events import Event
@@ -153,7 +153,7 @@ def test_a_day_is_the_sum_of_its_hours(life: list[Turn]) -> None:
 def test_another_tolerance(life: list[Turn], critical_s: float) -> None:
     """Judged again without its records, an hour is never better than with them, and adds up as before."""
     moments, events, _ = history(life)
-    again = all_hours(stored(list(judged_by(moments, critical_s))), events)
+    again = all_hours(stored([judged_again(one, critical_s) for one in moments]), events)
     for hour, exact in zip(all_hours(stored(moments), events), again, strict=True):
         rough = judge_again(hour, critical_s)
         assert sum(rough) == sum(exact.spans) == HOUR_S

@@ -353,3 +353,23 @@ def test_hours_while_the_file_is_locked(tmp_path: Path) -> None:
     assert [hour.spans.within for hour in hours] == [HOUR_S - 1, HOUR_S, HOUR_S, HOUR_S]
     sent = Counter((line.split(" ")[0], line.split(" ")[-1]) for line in outbox_lines(path))
     assert max(sent.values()) == 2  # the same points
+
+
+def test_judged_again_where_records_are_deleted(tmp_path: Path) -> None:
+    """From the records as far as they exist; of older hours and days only what their largest error proves."""
+    path = tmp_path / "a"
+    begin_ns = BEGIN_NS // (DAY * NS_PER_S) * DAY * NS_PER_S
+    write(path, World(begin_ns=begin_ns, health=Health(local_s=300.0)), range(0, 50 * 60, 5))
+    catch_up(path)
+    days, now_s = all_accounts(path, DAY), all_accounts(path)[-1].end_s
+    worst_s = max(day.bound_s or 0.0 for day in days)
+    with closing(open_database(str(path))) as connection:
+        for is_old in (False, True):
+            for critical_s, is_within in ((worst_s / 2, False), (worst_s * 2, True), (100.0, True)):
+                found = list(read_accounts(connection, DAY, 0, now_s, now_s, critical_s=critical_s))
+                assert len(found) == 3
+                assert all(sum(one.spans) == one.length_s for one in found)
+                for one, day in zip(found, days, strict=False):
+                    assert one.spans[3:] == day.spans[3:]
+                    assert (one.spans.within == day.spans.within) is is_within or is_old is False
+            connection.execute("DELETE FROM audits WHERE id < (SELECT MAX(id) - 60 FROM audits)")
