@@ -3,10 +3,13 @@
 import csv
 import json
 import shutil
+import sqlite3
 import urllib.request
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime
+from hashlib import sha256
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -152,8 +155,6 @@ def test_periods_have_names() -> None:
 
 def test_a_damaged_history_is_stated(history: Path, tmp_path: Path) -> None:
     """Rows that cannot be read are no traceback, and their time is not within."""
-    import sqlite3
-
     path = tmp_path / "history.sqlite3"
     shutil.copy(history, path)
     with closing(sqlite3.connect(path)) as connection:
@@ -167,6 +168,50 @@ def test_a_damaged_history_is_stated(history: Path, tmp_path: Path) -> None:
     assert "Traceback" not in ran.err
     whole = report(*span, "--history", str(history), state=tmp_path)
     assert _within(ran) < _within(whole)
+
+
+def test_the_chain_of_a_history_is_verified(history: Path, tmp_path: Path) -> None:
+    """An untouched history passes; one that was edited fails, whatever it shows of the clock."""
+    since_s = HISTORY_BEGIN_NS // NS_PER_S
+    span = ("--from", day(since_s + DAY), "--to", day(since_s + DAY + 6 * HOUR_S), "--format", "json")
+    state = tmp_path / "copy"
+    state.mkdir()
+    path = state / "history.sqlite3"
+    shutil.copy(history, path)
+    checks = {
+        one["name"]: one["result"]
+        for one in content(report(*span, "--history", str(path), state=tmp_path))["verification"]
+    }
+    assert checks.pop("delivered") == "not-done"
+    assert set(checks.values()) == {"passed"}
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("UPDATE audits SET verdict = 0, offset_ns = 1 WHERE id = 620")
+        connection.commit()
+    ran = report(*span, "--history", str(path), state=tmp_path)
+    assert ran.status == 2
+    assert [one["name"] for one in content(ran)["verification"] if one["result"] == "failed"] == ["rows"]
+    assert content(ran)["answer"][2] == "The records failed 1 check and cannot be relied on: rows."
+    assert content(ran)["hosts"][0]["result"] == "within"
+
+
+def test_exceptions_of_a_file(history: Path, tmp_path: Path) -> None:
+    """What a file accepts is listed with its owner; it covers the excursion, and its hash is in the manifest."""
+    since_s = HISTORY_BEGIN_NS // NS_PER_S
+    span = ("--from", day(since_s + 9 * HOUR_S), "--to", day(since_s + 12 * HOUR_S), "--history", str(history))
+    path = tmp_path / "exceptions.toml"
+    path.write_text(
+        f'[[accept]]\nfinding = "offset-out"\nreason = "move of the rack"\nby = "J. Doe"\nhost = "web*"\n'
+        f'until = "{day(since_s + 11 * HOUR_S)}"\n'
+    )
+    ran = report(*span, "--exceptions", str(path), "--format", "json", state=tmp_path)
+    (one,) = content(ran)["exceptions"]
+    assert (one["by"], one["hosts"], one["covered_s"]) == ("J. Doe", 1, 59 + HOUR_S)
+    assert content(ran)["all_hosts"]["excepted_s"]["beyond"] == 59 + HOUR_S
+    assert json.loads(ran.out)["manifest"]["exceptions"] == sha256(path.read_bytes()).hexdigest()
+    path.write_text("[[accept]]\nfinding = 5\n")
+    ran = report(*span, "--exceptions", str(path), state=tmp_path)
+    assert ran.status == 64
+    assert "--exceptions" in ran.err
 
 
 def _within(ran: Ran) -> int:
@@ -326,3 +371,20 @@ def test_reading_again_gives_the_same_bytes(databases: dict[str, str], tmp_path:
         assert first.out == report(*words, state=tmp_path).out
         with closing(open_reader(url=url, language=language)) as reader:
             assert reader.names(None) == {one["name"] for one in content(first)["hosts"]}
+
+
+def test_the_parts_of_a_period_add_up(history: Path, tmp_path: Path) -> None:
+    """A period that is cut at any hour has the same seconds as both parts."""
+    since_s = HISTORY_BEGIN_NS // NS_PER_S
+    ends = (since_s, since_s + 9 * HOUR_S, since_s + 33 * HOUR_S, since_s + 2 * DAY)
+    parts = [
+        content(
+            report(
+                *("--from", day(begin_s), "--to", day(end_s), "--history", str(history), "--format", "json"),
+                state=tmp_path,
+            )
+        )["all_hosts"]["spans_s"]
+        for begin_s, end_s in ((ends[0], ends[-1]), *pairwise(ends))
+    ]
+    whole, *pieces = parts
+    assert whole == {state: sum(piece[state] for piece in pieces) for state in whole}

@@ -26,6 +26,7 @@ WORDS = (
     ["status"],
     ["history", "--format", "csv"],
     ["fleet", "--demo"],
+    ["evidence", "report", "--period", "2026Q3", "--history", "missing"],
     ["journal", "--directory", "missing"],
     ["config", "show"],
 )

@@ -1,6 +1,6 @@
 """Reads what an evidence report needs of many hosts: accounts of days and hours, excursions, findings and steps."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import cast
 
 from ntpaudit.core.accounting import InForce, Spans
@@ -36,10 +36,15 @@ def read_hosts(reader: Reader, names: Iterable[str], period: Period, site: str |
 
 def _read(reader: Reader, names: Sequence[str], period: Period, site: str | None) -> Iterator[HostRecords]:
     rows: dict[str, list[tuple[Table, AccountRow]]] = {name: [] for name in names}
-    for table, begin_s, end_s in _parts(period):
-        for row in reader.every(table, _window(begin_s, end_s), names, _READ):
-            if (name := text(row.host)) in rows:
-                rows[name].append((table, row))
+    parts = list(_parts(period))
+    for table, begin_s, end_s in parts:
+        _add(rows, reader, table, begin_s, end_s, names)
+    last_s = max((end_s for table, _, end_s in parts if table == DAY), default=None)
+    if last_s is not None:  # a day is closed by a record after it: until then it has hours
+        begin_ns = (last_s - DAY_S) * NS_PER_S
+        open_day = [name for name in names if all(row.begin_ns != begin_ns for _, row in rows[name])]
+        if open_day:
+            _add(rows, reader, HOUR, last_s - DAY_S, last_s, open_day)
     excursions: dict[str, list[Excursion]] = {name: [] for name in names}
     for row in reader.every(
         EXCURSION, _window(period.begin_s - _MAX_EXCURSION_S, period.end_s), names, EXCURSION.fields
@@ -71,6 +76,20 @@ def _read(reader: Reader, names: Sequence[str], period: Period, site: str | None
             tuple(sorted(events[name])),
             has_points=True,
         )
+
+
+def _add(
+    rows: Mapping[str, list[tuple[Table, AccountRow]]],
+    reader: Reader,
+    table: Table,
+    begin_s: int,
+    end_s: int,
+    names: Sequence[str],
+) -> None:
+    """Read accounts to the rows of their hosts."""
+    for row in reader.every(table, _window(begin_s, end_s), names, _READ):
+        if (name := text(row.host)) is not None and name in rows:
+            rows[name].append((table, row))
 
 
 def _parts(period: Period) -> Iterator[tuple[Table, int, int]]:

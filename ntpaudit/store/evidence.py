@@ -58,7 +58,8 @@ def _accounts(stored: "History", period: Period, now_ns: int) -> list[Account]:
     hours = stored.accounts(HOUR_S, since_ns, until_ns, now_ns)
     counts = Counter(one.begin_s // DAY for one in hours)
     days = stored.accounts(DAY, since_ns, until_ns, now_ns)
-    left = [one for one in days if counts[one.begin_s // DAY] < _HOURS_OF_DAY and one.length_s == DAY]
+    whole = [one for one in days if period.begin_s <= one.begin_s and one.end_s <= period.end_s and one.length_s == DAY]
+    left = [one for one in whole if counts[one.begin_s // DAY] < _HOURS_OF_DAY]
     gone = {one.begin_s // DAY for one in left}
     return sorted([*left, *(one for one in hours if one.begin_s // DAY not in gone)], key=lambda one: one.begin_s)
 
