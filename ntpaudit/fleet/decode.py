@@ -176,7 +176,7 @@ HOUR = Table("ntpaudit_hour", CLOCK.tags, AccountRow._fields[4:], AccountRow)
 DAY = HOUR._replace(name="ntpaudit_day")
 EXCURSION = Table("ntpaudit_excursion", (*CLOCK.tags, "state"), ExcursionRow._fields[5:], ExcursionRow)
 BOUND_FIELDS = ("earliest_s", "latest_s")  # the interval that contains the offset
-TEXT_FIELDS = frozenset({"daemon", "daemon_follows", "chain_head"})
+TEXT_FIELDS = frozenset({"daemon", "daemon_follows", "chain_head", "profile", "config_sha256", "version", "cause"})
 _LISTED_FIELDS = (
     "frequency_ppm",
     "findings",

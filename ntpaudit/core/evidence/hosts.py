@@ -234,7 +234,7 @@ def _statements(
     tolerances = [format_duration(one) for one in sorted({one.profile.critical_s for one in in_force})]
     if len(tolerances) > 1:
         yield f"its tolerance changed in the period ({joined(tolerances)}): each second is judged by that in force then"
-    if unknown := sum(row.length_s for row in rows if not row.in_force and row.audits):
+    if unknown := sum(row.length_s for row in rows if not row.in_force and any(row.spans[:3])):
         yield f"the tolerance is not stored for {format_duration(unknown)}"
 
 
