@@ -388,3 +388,24 @@ def test_the_parts_of_a_period_add_up(history: Path, tmp_path: Path) -> None:
     ]
     whole, *pieces = parts
     assert whole == {state: sum(piece[state] for piece in pieces) for state in whole}
+
+
+def test_another_tolerance_judges_the_stored_intervals(history: Path, tmp_path: Path) -> None:
+    """By 5 s the hour that was 3 s wrong is within; by 1 ms nothing is proven; the report says so (EV5)."""
+    since_s = HISTORY_BEGIN_NS // NS_PER_S
+    span = (
+        "--from",
+        day(since_s + 4 * HOUR_S),
+        "--to",
+        day(since_s + DAY),
+        "--history",
+        str(history),
+        "--format",
+        "json",
+    )
+    wide = content(report(*span, "--critical", "5s", state=tmp_path))
+    assert wide["all_hosts"]["spans_s"]["within"] == 20 * HOUR_S
+    assert "within 5 s of UTC" in wide["answer"][0]
+    narrow = content(report(*span, "--critical", "1ms", state=tmp_path))
+    assert narrow["all_hosts"]["spans_s"]["within"] == 0
+    assert any("judges again by 1 ms" in line for line in narrow["tolerance"])

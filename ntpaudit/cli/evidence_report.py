@@ -247,10 +247,11 @@ def _of_history(options: ReportOptions, fleet: FleetOptions) -> "EvidenceReport"
     with progress(f"reading {path}"), open_history(path, damaged.append) as stored:
         now_ns = stored.corrected_now(this_host().moment)
         period = _period(options, now_ns)
-        records = stored.evidence(period, now_ns, damaged)
+        records = stored.evidence(period, now_ns, options.critical, damaged)
     with progress(f"verifying {path}"):
-        inputs = _inputs(options, period, f"the history of {records.name}")._replace(checks=_verified(path))
-    return assemble([records], inputs)
+        checks = _verified(path)
+    inputs = _inputs(options, period, f"the history of {records.name}")
+    return assemble([records], inputs._replace(is_judged=True, checks=checks))
 
 
 def _verified(path: str) -> "tuple[Check, ...]":

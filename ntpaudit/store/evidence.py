@@ -22,10 +22,18 @@ _HOURS_OF_DAY = DAY // HOUR_S
 
 
 def read_host(
-    stored: "History", connection: sqlite3.Connection, period: Period, now_ns: int, damaged: Sequence[str]
+    stored: "History",
+    connection: sqlite3.Connection,
+    period: Period,
+    now_ns: int,
+    critical_s: float | None,
+    damaged: Sequence[str],
 ) -> HostRecords:
-    """Return the records of a history. `damaged` lists the kinds of the damaged rows that were found until now."""
-    accounts = _accounts(stored, period, now_ns)
+    """Return the records of a history, judged by `critical_s` unless that is None.
+
+    `damaged` lists the kinds of the damaged rows that were found until now.
+    """
+    accounts = _accounts(stored, period, now_ns, critical_s)
     events = [one.event for one in stored.events(period.begin_s * NS_PER_S, period.end_s * NS_PER_S - 1)]
     servers, messages = _hourly(connection, period)
     approved = _approved(connection)
@@ -52,12 +60,12 @@ def read_host(
     )
 
 
-def _accounts(stored: "History", period: Period, now_ns: int) -> list[Account]:
+def _accounts(stored: "History", period: Period, now_ns: int, critical_s: float | None) -> list[Account]:
     """Return the hours of the period, and the days of which hours are not kept any more."""
     since_ns, until_ns = period.begin_s * NS_PER_S, period.end_s * NS_PER_S
-    hours = stored.accounts(HOUR_S, since_ns, until_ns, now_ns)
+    hours = stored.accounts(HOUR_S, since_ns, until_ns, now_ns, critical_s)
     counts = Counter(one.begin_s // DAY for one in hours)
-    days = stored.accounts(DAY, since_ns, until_ns, now_ns)
+    days = stored.accounts(DAY, since_ns, until_ns, now_ns, critical_s)
     whole = [one for one in days if period.begin_s <= one.begin_s and one.end_s <= period.end_s and one.length_s == DAY]
     left = [one for one in whole if counts[one.begin_s // DAY] < _HOURS_OF_DAY]
     gone = {one.begin_s // DAY for one in left}

@@ -329,11 +329,16 @@ class History:
             return chain.last_head(self._connection)
         return None
 
-    def evidence(self, period: "Period", now_ns: int, damaged: Sequence[str]) -> "HostRecords":
-        """Return what an evidence report needs of this host; `damaged` is what `damage` was called with."""
+    def evidence(
+        self, period: "Period", now_ns: int, critical_s: float | None, damaged: Sequence[str]
+    ) -> "HostRecords":
+        """Return what an evidence report needs of this host, judged again by `critical_s` unless that is None.
+
+        `damaged` is what `damage` was called with.
+        """
         from ntpaudit.store.evidence import read_host
 
-        return read_host(self, self._connection, period, now_ns, damaged)
+        return read_host(self, self._connection, period, now_ns, critical_s, damaged)
 
     def dead_letters(self) -> Iterator[DeadLetter]:
         """Return every dead letter, the oldest first."""

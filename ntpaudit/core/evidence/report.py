@@ -35,8 +35,9 @@ class Inputs(NamedTuple):
     """What a report is made of, besides the hosts' records.
 
     `listed` are the hosts of the inventory with their sites, None without one. `critical_s` judges again by another
-    tolerance. `source` describes where the records were read. `hashes` are SHA-256 of the files that were read, by
-    what they are; `previous` is that of the previous report. `notes` are about the reading as a whole.
+    tolerance; `is_judged`: the records already are, by their intervals. `source` describes where the records were read.
+    `hashes` are SHA-256 of the files that were read, by what they are; `previous` is that of the previous report.
+    `notes` are about the reading as a whole.
     """
 
     period: Period
@@ -44,6 +45,7 @@ class Inputs(NamedTuple):
     listed: Mapping[str, str] | None = None
     exceptions: tuple[HostAcceptance, ...] = ()
     critical_s: float | None = None
+    is_judged: bool = False
     checks: tuple[Check, ...] = ()
     hashes: Mapping[str, str] = {}
     previous: str | None = None
@@ -113,11 +115,12 @@ def assemble(records: Iterable[HostRecords], inputs: Inputs) -> EvidenceReport:
     if inputs.period.length_s <= 0:
         raise ValueError("the period has no length")
     left = dict(inputs.listed or {})
+    critical_s = None if inputs.is_judged else inputs.critical_s
     results = []
     for one in records:
         is_listed = inputs.listed is None or one.name in inputs.listed
         left.pop(one.name, None)
-        results.append(judge_host(one, inputs.period, inputs.exceptions, inputs.critical_s, is_listed=is_listed))
+        results.append(judge_host(one, inputs.period, inputs.exceptions, critical_s, is_listed=is_listed))
     for name, site in left.items():
         results.append(judge_host(HostRecords(name, site or None), inputs.period, inputs.exceptions))
     results.sort(key=_worst_first)
@@ -261,11 +264,14 @@ def _tolerance(hosts: Sequence[HostResult], inputs: Inputs) -> list[str]:
         "They come from no rule, unless a clause below states a number."
     )
     if inputs.critical_s is not None:
-        lines.append(
-            f"This report judges again by {format_duration(inputs.critical_s)}, as its maker asked (--critical). The "
-            "largest possible error of each hour or day decides: its time is within only if that error was at most "
-            "this tolerance. Excursions are listed by the tolerance that was in force."
+        how = (
+            "The stored intervals decide; where they are deleted, the largest possible error of an hour or day does."
+            if inputs.is_judged
+            else "The largest possible error of each hour or day decides: its time is within only if that error was at "
+            "most this tolerance. Excursions are listed by the tolerance that was in force."
         )
+        limit = format_duration(inputs.critical_s)
+        lines.append(f"This report judges again by {limit}, as its maker asked (--critical). {how}")
     return lines
 
 
