@@ -30,6 +30,7 @@ FIELD = rf"[a-z_][a-z0-9_]*=(?:{TEXT}|-?[0-9]+i|{FLOAT})"
 LINE = re.compile(rf"([a-z_]+)((?:,{TAG})*) ({FIELD}(?:,{FIELD})*)(?: (-?[0-9]+))?\n")
 
 INTEGERS = {
+    "accepted",
     "confirmed",
     "daemon_synchronised",
     "disputed_severity",
