@@ -169,6 +169,19 @@ def dated(rows: Iterable[Unplaced], began_ns: int | None = None) -> Iterator[Unp
         yield row if row.utc_ns is not None or began_ns is None else row._replace(utc_ns=began_ns + row.boottime_ns)
 
 
+def first_s(rows: Sequence[Unplaced]) -> int | None:
+    """Return the true time of the first record of the first boot that was measured; None if none was.
+
+    A host without a battery begins each boot in the past; what an unmeasured one shows is no beginning of a history.
+    """
+    for row in rows:
+        if row.utc_ns is not None:
+            boot_id = row.moment.boot_id
+            first = row if boot_id is None else next(one for one in rows if one.moment.boot_id == boot_id)
+            return (row.utc_ns - row.boottime_ns + first.boottime_ns) // NS_PER_S
+    return None
+
+
 def placed(rows: Iterable[Unplaced]) -> Iterator[Moment]:
     """Yield every record at its true time, in order.
 

@@ -77,7 +77,7 @@ def merged(excursions: Iterable[Excursion]) -> tuple[Excursion, ...]:
 
 
 def describe_logs(earliest_s: float | None, latest_s: float | None) -> str:
-    """Return what timestamps of such a time are worth. Behind: they are too early; ahead: too late (section 2.3)."""
+    """Return what timestamps of such a time are worth. Behind: they are too early; ahead: too late."""
     if earliest_s is None or latest_s is None:
         return "not known: no measurement"
     if earliest_s > 0 or latest_s < 0:

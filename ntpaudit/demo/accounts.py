@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from ntpaudit.core.accounting import Moment, Unplaced, dated, facts_of, settled
+from ntpaudit.core.accounting import Moment, Unplaced, dated, facts_of, first_s, settled
 from ntpaudit.core.accounts import DAY, Account, day_of, ended_hours
 from ntpaudit.core.agent_events import ShellReport
 from ntpaudit.core.clock.readings import ClockReading
@@ -25,7 +25,7 @@ class SimulatedAccounts:
         if self._hours:
             return ShellReport(closed_s=self._hours[-1].end_s)
         known = next((row.utc_ns for row in self._rows if row.utc_ns is not None), None)
-        return ShellReport(closed_s=None if known is None else _hour(known))
+        return ShellReport(closed_s=None if known is None else known // NS_PER_S // HOUR_S * HOUR_S)
 
     def store(self, taken: ClockReading, record: Record, events: Sequence[Event]) -> None:
         """Store what accounts need of an audit."""
@@ -42,8 +42,7 @@ class SimulatedAccounts:
     def close(self) -> tuple[Account, ...]:
         """Close the hours that are over, and the days that end with them."""
         before = self._hours[-1] if self._hours else None
-        known = next(row.utc_ns for row in self._rows if row.utc_ns is not None)
-        begin_s = _hour(known) if before is None else before.end_s
+        begin_s = (first_s(self._rows) or 0) // HOUR_S * HOUR_S if before is None else before.end_s
         closed: list[Account] = []
         rows = list(dated(settled(self._rows)))
         for hour in ended_hours(rows, range(len(rows)), self._events, begin_s, before):
@@ -64,7 +63,3 @@ class SimulatedAccounts:
         first_ns = rows[start].utc_ns or 0
         self._rows = list(rows[start:])
         self._events = [event for event in self._events if (event.utc_ns or 0) >= first_ns]
-
-
-def _hour(utc_ns: int) -> int:
-    return utc_ns // NS_PER_S // HOUR_S * HOUR_S

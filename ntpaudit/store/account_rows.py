@@ -11,7 +11,7 @@ from ntpaudit.core.record import HostIdentity
 from ntpaudit.core.units import HOUR_S, NS_PER_S
 from ntpaudit.store.audits import EVENT_COLUMNS, read_event
 from ntpaudit.store.compression import unpack_text
-from ntpaudit.store.rows import ROW_ERRORS, first_at, member, read_rows
+from ntpaudit.store.rows import ROW_ERRORS, first_at, fit_int64, member, read_rows
 from ntpaudit.store.serialization import revive
 
 DEFAULT_LOCAL_S = 60.0  # the local interval of records that do not state theirs
@@ -61,13 +61,21 @@ def first_id_at(connection: sqlite3.Connection, table: str, time_ns: int) -> int
 
 def read_events(connection: sqlite3.Connection, from_s: int, to_s: int) -> list[Event]:
     """Return the events between two true times, both included, in their order."""
-    from_ns, to_ns = from_s * NS_PER_S, (to_s + 1) * NS_PER_S
+    from_ns, to_ns, before_ns, after_ns = (
+        fit_int64(time_ns) or 0
+        for time_ns in (
+            from_s * NS_PER_S,
+            (to_s + 1) * NS_PER_S,
+            from_s * NS_PER_S - _MARGIN_NS,
+            (to_s + 1) * NS_PER_S + _MARGIN_NS,
+        )
+    )
     rows = connection.execute(
         f"SELECT {EVENT_COLUMNS} FROM events WHERE id >= ? AND id < ? AND typeof(utc_ns) = 'integer'"  # noqa: S608
         " AND utc_ns >= ? AND utc_ns < ? ORDER BY utc_ns, id",
         (
-            first_id_at(connection, "events", from_ns - _MARGIN_NS),
-            first_id_at(connection, "events", to_ns + _MARGIN_NS),
+            first_id_at(connection, "events", before_ns),
+            first_id_at(connection, "events", after_ns),
             from_ns,
             to_ns,
         ),

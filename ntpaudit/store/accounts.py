@@ -6,10 +6,10 @@ without accounts get the same one.
 
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import groupby, pairwise
+from itertools import groupby, islice, pairwise
 from typing import Any
 
-from ntpaudit.core.accounting import Unplaced, dated, judged_again, placed, settled
+from ntpaudit.core.accounting import Unplaced, dated, first_s, judged_again, settled
 from ntpaudit.core.accounts import DAY, Account, account_of, day_of, ended_hours, judge_again, timeline
 from ntpaudit.core.units import HOUR_S, NS_PER_S
 from ntpaudit.store import chain, outbox
@@ -21,6 +21,7 @@ from ntpaudit.store.rows import Damage, read_json, read_rows
 from ntpaudit.store.serialization import plain, to_json
 
 PAGE = 500  # how many records are read at once
+MAX_HOURS = 1000  # how many hours are closed at once: an absence may have lasted for years
 _NEVER = 1 << 62
 _END_S = 1 << 37  # the year 6325: no time of an account is later
 
@@ -33,20 +34,20 @@ def closed_s(connection: sqlite3.Connection) -> int | None:
     newest = next(_hours_back(connection), None)
     if newest is not None:
         return newest.end_s
-    first_s = first_stamped_s(connection)
-    return None if first_s is None else _floor(first_s, HOUR_S)
+    stamped_s = first_stamped_s(connection)
+    return None if stamped_s is None else _floor(stamped_s, HOUR_S)
 
 
 def close_hours(connection: sqlite3.Connection, entry_of: EntryOf) -> bool:
     """Close the next hours that are over, and the days that end with them; return whether there were any."""
     before = next(_hours_back(connection), None)
-    return _close(connection, list(_ended(connection, before)), before, entry_of) is not before
+    return _close(connection, islice(_ended(connection, before), MAX_HOURS), before, entry_of) is not before
 
 
 def stamp(connection: sqlite3.Connection, boot_id: str | None, boot_ns: int, entry_of: EntryOf) -> None:
     """Stamp the latest audits and events of a boot, and close the hours again that this changes."""
-    changed, end_s = stamp_audits(connection, boot_id, boot_ns), closed_s(connection)
-    if changed is None or end_s is None:
+    changed = stamp_audits(connection, boot_id, boot_ns)
+    if changed is None or (end_s := closed_s(connection)) is None:
         return
     first_id, first_ns = changed
     hours = _hours_back(connection)
@@ -59,7 +60,7 @@ def stamp(connection: sqlite3.Connection, boot_id: str | None, boot_ns: int, ent
 
 
 def _close(
-    connection: sqlite3.Connection, accounts: Sequence[Account], before: Account | None, entry_of: EntryOf
+    connection: sqlite3.Connection, accounts: Iterable[Account], before: Account | None, entry_of: EntryOf
 ) -> Account | None:
     """Store the accounts of hours, and those of the days that end with them; return the last one."""
     for account in accounts:
@@ -114,13 +115,16 @@ def _ended(
         rows = list(dated(settled(read, known_ns), known_ns))
         next_id = ids[-1] + 1
         known = [row.utc_ns // NS_PER_S for row in rows if row.utc_ns is not None]
-        if known and begin_s is None:
-            begin_s = _floor(next(placed(rows)).utc_s, HOUR_S)
-            if ids[0] > 1:  # records of a part of the first hour were deleted
-                begin_s += HOUR_S
+        begin_s = _first_hour(ids[0], rows) if begin_s is None else begin_s
         if known and begin_s is not None and max(known) >= begin_s + HOUR_S:
             yield from ended_hours(rows, ids, read_events(connection, min(known), max(known)), begin_s, before)
             return
+
+
+def _first_hour(first_id: int, rows: Sequence[Unplaced]) -> int | None:
+    """Return the first hour of a history that can be accounted for: not one of which records were deleted."""
+    begin_s = first_s(rows)
+    return None if begin_s is None else _floor(begin_s, HOUR_S) + HOUR_S * (first_id > 1)
 
 
 def _page(connection: sqlite3.Connection, first_id: int, count: int, critical_s: float | None) -> list[Row]:
@@ -276,9 +280,8 @@ def _open_hours(
     if not known:
         return
     around = timeline(rows, read_events(connection, min(known), max(now_s, *known)), now_s)
-    if begin_s is None:
-        begin_s = _floor(around.moments[0].utc_s, HOUR_S) + HOUR_S * (page[0][0] > 1)
-    for hour_s in range(begin_s, until_s, HOUR_S):
+    begin_s = _first_hour(page[0][0], rows) if begin_s is None else begin_s
+    for hour_s in range(until_s if begin_s is None else begin_s, until_s, HOUR_S):
         before = account_of(around, hour_s, min(hour_s + HOUR_S, now_s), before)._replace(
             rows=(page[0][0], page[-1][0], 0)
         )

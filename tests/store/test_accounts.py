@@ -373,3 +373,16 @@ def test_judged_again_where_records_are_deleted(tmp_path: Path) -> None:
                     assert one.spans[3:] == day.spans[3:]
                     assert (one.spans.within == day.spans.within) is is_within or is_old is False
             connection.execute("DELETE FROM audits WHERE id < (SELECT MAX(id) - 60 FROM audits)")
+
+
+def test_a_boot_in_1970_is_no_beginning(tmp_path: Path) -> None:
+    """A host without a battery, which was never measured in its first boot: accounts begin with the second one."""
+    path = tmp_path / "a"
+    write(path, World(begin_ns=3600 * NS_PER_S, boot_id="first", answers=lambda minute: False), range(30))
+    write(path, World(begin_ns=BEGIN_NS), range(150))
+    catch_up(path)
+    hours = all_accounts(path)
+    assert [hour.begin_s for hour in hours] == [BEGIN_NS // NS_PER_S + HOUR_S * number for number in range(2)]
+    assert hours[1].spans == Spans(within=HOUR_S)
+    with closing(open_database(str(path))) as connection:
+        assert len(hours_of(connection, 150 * MINUTE_NS)) == 3
