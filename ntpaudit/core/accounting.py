@@ -9,6 +9,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from typing import Literal, NamedTuple
 
+from ntpaudit.core.checks.offset import NOT_DEMONSTRABLE, OFFSET_OUT
+from ntpaudit.core.checks.sources import SOURCE_QUORUM
 from ntpaudit.core.clock.interval import Interval
 from ntpaudit.core.policy import Profile, Verdict
 from ntpaudit.core.record import Record
@@ -43,7 +45,8 @@ class Facts(NamedTuple):
 
     - `is_guaranteed`: the interval proves something (R1).
     - `queried`: how many sources a network audit queried, None for a local one; `usable`: how many the last poll found.
-    - `findings`: the id and the message of those that count, of a record that is not `within`.
+    - `findings`: the id and the message of those that count, of a record that is not `within`; `is_accepted`: a finding
+      that states its verdict is accepted.
     """
 
     earliest_s: float | None = None
@@ -53,6 +56,7 @@ class Facts(NamedTuple):
     usable: int = 0
     findings: tuple[tuple[str, str], ...] = ()
     in_force: InForce | None = None
+    is_accepted: bool = False
 
     @property
     def interval(self) -> Interval | None:
@@ -115,7 +119,13 @@ def facts_of(record: Record) -> Facts:
         record.coverage.usable,
         () if record.verdict == "within" else tuple((one.id, one.message) for one in record.findings if one.severity),
         InForce(0, *names, record.profile),
+        any(states_verdict(one.id) and one.accepted is not None for one in record.findings),
     )
+
+
+def states_verdict(finding: str) -> bool:
+    """Whether a finding states that the clock is beyond its tolerance, or not proven to be within it."""
+    return finding in (OFFSET_OUT.id, NOT_DEMONSTRABLE.id, SOURCE_QUORUM.id)
 
 
 def settled(rows: Iterable[Unplaced], began_ns: int | None = None) -> list[Unplaced]:

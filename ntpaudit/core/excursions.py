@@ -23,7 +23,7 @@ class Excursion(NamedTuple):
     - `proved_s`: the largest error that is proved; `possible_s`: the largest that is possible, None without a record.
     - `findings`: the ids of those that counted; `cause`: the largest step at its beginning or in it, with its cause
       where a log names one; None where no step explains it.
-    - `is_accepted`: an exception covers it.
+    - `is_accepted`: in each of its records a finding that states its verdict is accepted, or an exception covers it.
     """
 
     state: ExcursionState
@@ -134,6 +134,7 @@ def _excursion(state: ExcursionState, begin_s: int, end_s: int, records: Sequenc
         max((min_error_s(interval) for facts, interval in measured if facts.is_guaranteed), default=0.0),
         max((max_error_s(interval) for _, interval in measured), default=None),
         tuple(sorted({name for one in records for name, _ in one.facts.findings})),
+        is_accepted=bool(records) and all(one.facts.is_accepted for one in records),
     )
 
 
@@ -146,6 +147,7 @@ def _joined(before: Excursion, after: Excursion) -> Excursion:
         proved_s=max(before.proved_s, after.proved_s),
         possible_s=extreme(max, before.possible_s, after.possible_s),
         findings=tuple(sorted({*before.findings, *after.findings})),
+        is_accepted=before.is_accepted and after.is_accepted,
     )
 
 

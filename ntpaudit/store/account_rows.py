@@ -4,7 +4,7 @@ import json
 import sqlite3
 from typing import Any
 
-from ntpaudit.core.accounting import Facts, InForce, Moment, Unplaced
+from ntpaudit.core.accounting import Facts, InForce, Moment, Unplaced, states_verdict
 from ntpaudit.core.events import Event
 from ntpaudit.core.policy import VERDICTS, Severity
 from ntpaudit.core.record import HostIdentity
@@ -121,6 +121,7 @@ def _facts(earliest_ns: Any, latest_ns: Any, kind: str, record: Any, *, lists_fi
                 (str(one["id"]), str(one["message"])) for one in found if one["severity"] != Severity.OK.word
             ),
             in_force=revive(InForce, [0, *names, head["profile"]]),
+            is_accepted=any(one.get("accepted") and states_verdict(one["id"]) for one in found),
         )
     except ROW_ERRORS:
         return facts

@@ -257,3 +257,15 @@ def test_a_jump_of_the_true_time_that_stays() -> None:
     hours = all_hours(list(dated(settled(rows))), [])
     assert sum(hour.spans.unmeasured for hour in hours) == 3 * HOUR_S + 60
     assert len(hours) == 2000 // 60 + 3
+
+
+@pytest.mark.parametrize(("accepted", "expected"), [(90, True), (89, False), (0, False)])
+def test_an_accepted_excursion(accepted: int, expected: bool) -> None:
+    """It is accepted if each of its records is."""
+    moments = minutes(("within", 50), ("unproven", 90), ("within", 60))
+    moments = [
+        one._replace(facts=one.facts._replace(is_accepted=50 <= number < 50 + accepted))
+        for number, one in enumerate(moments)
+    ]
+    found = merged(one for hour in all_hours(stored(moments), []) for one in hour.excursions)
+    assert [one.is_accepted for one in found] == [expected]

@@ -8,12 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from ntpaudit.core.accounting import Spans
+from ntpaudit.core.acceptance import Accepted
+from ntpaudit.core.accounting import Spans, facts_of
 from ntpaudit.core.accounts import DAY, Account, day_of
+from ntpaudit.core.policy import VERDICTS
 from ntpaudit.core.record import Health, HostIdentity
 from ntpaudit.core.units import HOUR_S, NS_PER_S
 from ntpaudit.formats.line_protocol import render_account
 from ntpaudit.store import accounts as accounts_store
+from ntpaudit.store.account_rows import read_page
 from ntpaudit.store.accounts import read_accounts
 from ntpaudit.store.compression import pack_text, unpack_text
 from ntpaudit.store.database import open_database
@@ -386,3 +389,22 @@ def test_a_boot_in_1970_is_no_beginning(tmp_path: Path) -> None:
     assert hours[1].spans == Spans(within=HOUR_S)
     with closing(open_database(str(path))) as connection:
         assert len(hours_of(connection, 150 * MINUTE_NS)) == 3
+
+
+def test_facts_are_those_of_the_record(tmp_path: Path) -> None:
+    """What is read from a part of a stored text is what the whole record shows."""
+    world = World(
+        begin_ns=BEGIN_NS,
+        answers=lambda minute: minute < 100,
+        stepped_s=lambda minute: 5.0 if 40 <= minute < 60 else 0.0,
+    )
+    records = write(tmp_path / "a", world, range(1700))
+    accepted = Accepted("known", "me", "2027-01-01T00:00:00.000000000Z")
+    with closing(open_database(str(tmp_path / "a"))) as connection:
+        records[49] = records[49]._replace(findings=tuple(one.accept(accepted) for one in records[49].findings))
+        packed = pack_text(to_json(records[49].to_dict()))
+        connection.execute("UPDATE audits SET record = ? WHERE id = 50", (packed,))
+        rows = read_page(connection, 0, -1)
+    assert [row.moment.facts for _, row in rows] == [facts_of(record) for record in records]
+    assert {row.moment.facts.is_accepted for _, row in rows} == {False, True}
+    assert {row.moment.verdict for _, row in rows} == set(VERDICTS)
