@@ -186,9 +186,7 @@ def _fleet_heads(
     from ntpaudit.core.anchor import Head, head_digits
     from ntpaudit.fleet.heads import newest_heads
 
-    options = fleet_reading.FleetOptions(config_path=config_path, url=url, language=language, database=database)
-    config, _ = fleet_reading.settle(options)
-    reader, described = fleet_reading.open_database(options, config)
+    reader, described = fleet_reading.open_named(config_path, url, language, database)
     with closing(reader), fleet_reading.progress(f"reading the heads of {described}"):
         now_ns = reader.now_ns()
         found = newest_heads(reader, now_ns - LOOK_BACK_NS, now_ns)

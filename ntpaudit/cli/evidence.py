@@ -128,9 +128,7 @@ def _delivered(
     from ntpaudit.fleet.heads import read_heads
     from ntpaudit.store.verification import compare
 
-    options = fleet_reading.FleetOptions(config_path=config_path, url=url, language=language, database=database)
-    config, _ = fleet_reading.settle(options)
-    reader, _ = fleet_reading.open_database(options, config)
+    reader, _ = fleet_reading.open_named(config_path, url, language, database)
     with closing(reader), fleet_reading.progress(f"reading the heads of {host}"):
         now_ns = reader.now_ns()
         return compare(path, read_heads(reader, host, max(0, resolve(since or SINCE, now_ns)), now_ns + AHEAD_NS))

@@ -141,6 +141,15 @@ def open_database(options: FleetOptions, config: Config) -> tuple[Reader, str]:
     return open_reader(**place._asdict(), keys=_keys(options, config)), f"{place.url} ({', '.join(what)})"
 
 
+def open_named(
+    config_path: str | None, url: str | None, language: Language | None, database: str | None
+) -> tuple[Reader, str]:
+    """Open the database of the options of a command that reads nothing else of a fleet, and describe it."""
+    options = FleetOptions(config_path=config_path, url=url, language=language, database=database)
+    config, _ = settle(options)
+    return open_database(options, config)
+
+
 def _keys(options: FleetOptions, config: Config) -> dict[str, str]:
     if options.url is not None:
         return {"url": "--url", "language": "--language", "database": "--database"}

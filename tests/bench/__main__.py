@@ -30,7 +30,7 @@ from ntpaudit.probes.clock import SystemClock
 from ntpaudit.probes.ntp import exchange_all
 from ntpaudit.probes.resolve import Endpoint
 from ntpaudit.probes.timestamping import stamping_enabled
-from tests.bench import agent, delivery, fleet, history
+from tests.bench import agent, anchors, delivery, fleet, history
 from tests.bench.process import PROCESS_RUNS, process_cost
 from tests.world.packages import environment, program
 from tests.world.rogue import RogueServer
@@ -198,6 +198,7 @@ SECTIONS: Mapping[str, Callable[[], Iterator[str]]] = {
     "fleet": fleet.run,
     "growth": fleet.grow,
     "history": history.run,
+    "anchors": anchors.run,
 }
 
 
