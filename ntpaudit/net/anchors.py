@@ -23,6 +23,7 @@ def sign(
 
     The authorities at `urls` are asked first, then the servers, each after the reply of the one before it.
     """
+    timestamps.require_library()
     errors = []
     for url in urls:
         try:
@@ -45,6 +46,7 @@ def sign(
 
 def verify(anchor: Anchor, roots: "Sequence[Certificate]", servers: Sequence[RoughtimeAddress]) -> Iterator[Check]:
     """Yield all checks of an anchor, with these certificates and servers trusted."""
+    timestamps.require_library()
 
     def check_stamp(reply: bytes, data: bytes) -> Attested | str:
         try:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 TIMEOUT_S = 10.0
 MAX_REPLY = 65_536  # octets: a token with a chain of certificates has 10,000 at most
+MAX_ACCURACY_S = 86_400.0
 RESOLUTION_S = 1.0  # of genTime, where a token states no accuracy
 
 _KEY, _ROOTS_KEY = "evidence.tsa", "evidence.tsa_roots"
@@ -47,10 +48,20 @@ class TimeStamp(NamedTuple):
         return self.time_s + (RESOLUTION_S if self.accuracy_s is None else self.accuracy_s)
 
 
+def require_library() -> None:
+    """Raise AnchorError, with the fix, if the libraries of the extra are not installed."""
+    try:
+        import cryptography  # noqa: F401
+        import rfc3161_client  # noqa: F401
+    except ImportError as error:
+        raise AnchorError(f"{error.name} is not installed", _EXTRA) from error
+
+
 def read_roots(pem: bytes, path: str) -> "tuple[Certificate, ...]":
     """Return the certificates of a PEM file, by whose owners all chains must end. AnchorError if there are none."""
-    with _library():
-        from cryptography.x509 import load_pem_x509_certificates
+    require_library()
+    from cryptography.x509 import load_pem_x509_certificates
+
     try:
         return tuple(load_pem_x509_certificates(pem))
     except ValueError as error:
@@ -61,8 +72,8 @@ def read_roots(pem: bytes, path: str) -> "tuple[Certificate, ...]":
 
 def request_for(data: bytes) -> "TimeStampRequest":
     """Return a request for the SHA-256 of some data, with a new random nonce, that asks for all certificates."""
-    with _library():
-        from rfc3161_client import HashAlgorithm, TimestampRequestBuilder
+    from rfc3161_client import HashAlgorithm, TimestampRequestBuilder
+
     return (
         TimestampRequestBuilder()
         .data(data)
@@ -89,8 +100,8 @@ def verify(reply: bytes, data: bytes, roots: "Sequence[Certificate]", nonce: int
     The signature must lead to one of the roots, by certificates that are in the reply and were valid at the token's
     time; the signer's must be for time stamps alone. Whether one was revoked is not checked. AnchorError otherwise.
     """
-    with _library():
-        from rfc3161_client import VerificationError, VerifierBuilder, decode_timestamp_response
+    from rfc3161_client import VerificationError, VerifierBuilder, decode_timestamp_response
+
     if not roots:
         raise AnchorError("no root certificate is trusted", f"name the authority's in {_ROOTS_KEY}")
     try:
@@ -157,6 +168,10 @@ def _time_stamp(read: "TimeStampResponse") -> TimeStamp:
     )
     stated = info.accuracy
     accuracy_s = (stated.seconds or 0) + (stated.millis or 0) / 1e3 + (stated.micros or 0) / 1e6 if stated else None
+    if accuracy_s and accuracy_s > MAX_ACCURACY_S:
+        raise AnchorError(
+            f"the time stamp is of any time within {accuracy_s:g} s", f"choose another authority in {_KEY}"
+        )
     policy = info.policy.dotted_string
     return TimeStamp(authority.rfc4514_string(), info.gen_time.timestamp(), accuracy_s, policy, info.serial_number)
 
@@ -192,7 +207,9 @@ def _post(url: str, body: bytes, timeout_s: float) -> bytes:
     with _http_errors(url, timeout_s):
         connection = _connection(parts.scheme, parts.hostname or "", parts.port, timeout_s)
         try:
-            with deadline.cut_after(timeout_s, lambda: connection.sock):
+            connection.connect()
+            sock = connection.sock  # which the connection forgets where the server will close
+            with deadline.cut_after(timeout_s, lambda: sock):
                 connection.request("POST", target, body, {"User-Agent": "ntpaudit", **headers})
                 with connection.getresponse() as answer:
                     read = answer.read(MAX_REPLY)
@@ -237,11 +254,3 @@ def _http_errors(url: str, timeout_s: float) -> Iterator[None]:
             case _:
                 why = f"no reply in HTTP: {type(error).__name__} {clean(str(error), None)}"
         raise AnchorError(f"{url}: {why}", fix) from error
-
-
-@contextmanager
-def _library() -> Iterator[None]:
-    try:
-        yield
-    except ImportError as error:
-        raise AnchorError(f"{error.name or error} is not installed", _EXTRA) from error

@@ -1,6 +1,7 @@
 """An anchor that a time-stamp authority of OpenSSL and a real Roughtime server sign, and what each of them proves."""
 
 import json
+import sys
 import time
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 
 from ntpaudit.core import anchor as anchors
 from ntpaudit.core.anchor import Anchor, Head
+from ntpaudit.errors import AnchorError
 from ntpaudit.net import timestamps
 from ntpaudit.net.anchors import sign, verify
 from tests.world.flaky import Fault, FlakyDatabase, Octets, Request
@@ -67,3 +69,13 @@ def test_who_trusts_others_believes_none(tmp_path: Path) -> None:
     assert problems[0] is None
     assert "unable to get local issuer certificate" in (problems[1] or "")
     assert "is not one that you trust" in (problems[2] or "")
+
+
+@pytest.mark.parametrize("name", ["cryptography", "rfc3161_client"])
+def test_a_library_that_is_not_installed(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The fix is the page that says how."""
+    monkeypatch.setitem(sys.modules, name, None)
+    anchor = anchors.new_anchor(HEADS, "now")
+    for attempt in (lambda: sign(anchor, [], [], []), lambda: list(verify(anchor, [], []))):
+        with pytest.raises(AnchorError, match=rf"^{name} is not installed; install ntpaudit with its extra evidence"):
+            attempt()

@@ -100,6 +100,13 @@ def test_an_accuracy_that_is_not_stated(tmp_path: Path) -> None:
     assert found.latest_s == found.time_s + 1
 
 
+def test_an_accuracy_that_says_nothing(tmp_path: Path) -> None:
+    """More than a day is no time stamp for a day's rows."""
+    useless = authority(tmp_path / "useless", accuracy="accuracy = secs:86401")
+    said = refusal(useless.reply(REQUEST.as_bytes()), useless.roots)
+    assert said == "the time stamp is of any time within 86401 s; choose another authority in evidence.tsa"
+
+
 @pytest.mark.needs("libfaketime")
 def test_a_certificate_that_has_expired_since(tmp_path: Path) -> None:
     """It was valid when it signed."""
@@ -179,6 +186,7 @@ def test_a_file_without_certificates() -> None:
         (Octets(b""), "no connection: "),
         (Hang(), "no reply in 0.3 s; check evidence.tsa, and the network path to it"),
         (Octets(b"HTTP/1.1 200 OK\r\n\r\n" + b"x" * 99, pause_s=0.02), "no reply in 0.3 s; check evidence.tsa"),
+        (Octets(b"HTTP/1.1 200 OK\r\n\r\n" + b"x" * 999, pause_s=0.002), "no reply in 0.3 s; check evidence.tsa"),
     ],
 )
 def test_what_servers_do(fault: Fault, said: str, server: FlakyDatabase, good: Authority) -> None:
