@@ -148,11 +148,12 @@ def next_nonce(anchor: Anchor, salt: bytes) -> bytes:
 
 
 def verify(
-    anchor: Anchor, keys: Collection[bytes], is_signed: roughtime.CheckSignature, check_stamp: CheckStamp
+    anchor: Anchor, names: Mapping[bytes, str], is_signed: roughtime.CheckSignature, check_stamp: CheckStamp
 ) -> Iterator[Check]:
     """Yield all that can be checked: the tree, each signature, and whether the signed times contradict each other.
 
-    `keys` are the long-term keys of the Roughtime servers that are trusted.
+    `names` are those of the Roughtime servers that are trusted, by their long-term keys: what a file calls a server is
+    not signed.
     """
     yield _check_tree(anchor)
     if not anchor.stamps and not anchor.roughtime:
@@ -161,7 +162,7 @@ def verify(
         found = check_stamp(stamp.reply, anchor.root)
         subject = f"time stamp of {stamp.url}"
         yield Check(subject, found) if isinstance(found, str) else Check(subject, attested=found)
-    yield from _check_roughtime(anchor, keys, is_signed)
+    yield from _check_roughtime(anchor, names, is_signed)
 
 
 def write(anchor: Anchor) -> dict[str, Any]:
@@ -180,7 +181,6 @@ def write(anchor: Anchor) -> dict[str, Any]:
             {
                 "server": one.server,
                 "salt": _text(one.salt),
-                "rand": _text(roughtime.blind_for(anchor.root, one.salt)),
                 "publicKey": _text(one.key),
                 "request": _text(one.request),
                 "response": _text(one.reply),
@@ -215,14 +215,16 @@ def _check_tree(anchor: Anchor) -> Check:
     return Check(subject)
 
 
-def _check_roughtime(anchor: Anchor, keys: Collection[bytes], is_signed: roughtime.CheckSignature) -> Iterator[Check]:
+def _check_roughtime(
+    anchor: Anchor, names: Mapping[bytes, str], is_signed: roughtime.CheckSignature
+) -> Iterator[Check]:
     valid: list[tuple[str, roughtime.SignedTime]] = []
     previous = b""
     for one in anchor.roughtime:
         subject = f"Roughtime of {one.server}"
         blind = roughtime.blind_for(anchor.root, one.salt)
         found = roughtime.read_reply(one.reply, one.request, one.key, is_signed)
-        if one.key not in keys:
+        if one.key not in names:
             yield Check(
                 subject, f"its key is not one that you trust: compare it with the server's own, {_text(one.key)}"
             )
@@ -231,8 +233,8 @@ def _check_roughtime(anchor: Anchor, keys: Collection[bytes], is_signed: roughti
         elif isinstance(found, roughtime.InvalidReply):
             yield Check(subject, f"its reply is not valid: {found.reason}")
         else:
-            valid.append((one.server, found))
-            yield Check(subject, attested=Attested(one.server, found.latest_s))
+            valid.append((names[one.key], found))
+            yield Check(subject, attested=Attested(names[one.key], found.latest_s))
         previous = one.reply
     if pair := roughtime.contradiction([time for _, time in valid]):
         earlier, later = (valid[place][0] for place in pair)

@@ -55,4 +55,5 @@ def verify(anchor: Anchor, roots: "Sequence[Certificate]", servers: Sequence[Rou
             return str(error)
         return Attested(found.authority, found.latest_s)
 
-    yield from anchors.verify(anchor, {key for _, _, key in servers}, roughtime.is_signed, check_stamp)
+    names = {key: f"{host}:{port}" for host, port, key in servers}
+    yield from anchors.verify(anchor, names, roughtime.is_signed, check_stamp)

@@ -6,6 +6,7 @@
 import fcntl
 import os
 import re
+import secrets
 import shutil
 import socket
 import subprocess
@@ -14,6 +15,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import NamedTuple
 
 from tests.abilities import REQUIRED, LackingError, need
@@ -33,18 +35,19 @@ class Roughenough(NamedTuple):
 
 @contextmanager
 def roughenough(ahead_s: int = 0) -> Iterator[Roughenough]:
-    """Run a server whose clock is wrong by whole seconds; its long-term key is that of a seed of zeros."""
+    """Run a server with a new long-term key, whose clock is wrong by whole seconds."""
     need("roughenough")
     port = free_port("127.0.0.1", socket.SOCK_DGRAM)
-    command = [str(binary()), "--insecure-zero-seed", "-i", "127.0.0.1", "-p", str(port), "-j", "1", "-v"]
-    command += ["--fixed-offset", str(ahead_s)] if ahead_s else []
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env={**os.environ, "NO_COLOR": "1"}
-    ) as server:
-        try:
-            yield Roughenough(port, _wait(server))
-        finally:
-            server.terminate()
+    with NamedTemporaryFile("w", prefix="seed-") as seed:
+        seed.write(secrets.token_hex(32))
+        seed.flush()
+        command = [str(binary()), "--seed-file", seed.name, "-i", "127.0.0.1", "-p", str(port), "-j", "1", "-v"]
+        command += ["--fixed-offset", str(ahead_s)] if ahead_s else []
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as server:
+            try:
+                yield Roughenough(port, _wait(server))
+            finally:
+                server.terminate()
 
 
 def binary() -> Path:
