@@ -1,8 +1,10 @@
 """`ntpaudit evidence anchor`: heads from histories and databases, signed by real services; forgeries do not fit."""
 
 import json
+import shutil
 import subprocess
 import sys
+import time
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,8 +15,9 @@ import pytest
 from ntpaudit.core import anchor as anchors
 from ntpaudit.core.anchor import Head
 from tests.command import Ran, ntpaudit
-from tests.test_evidence import Stored, change, copied, cut, delivered, live, rewrite
+from tests.test_evidence import BEGIN_NS, Stored, change, copied, cut, delivered, live, rewrite
 from tests.world.flaky import Answer, Fault, FlakyDatabase, Octets, Request
+from tests.world.host import S
 from tests.world.packages import REPOSITORY
 from tests.world.roughenough import roughenough
 from tests.world.roughtime_server import honest, new_signer, serving
@@ -151,6 +154,35 @@ def test_nothing_is_trusted_by_default(anchored: Path, tmp_path: Path) -> None:
     assert ran.status == 2
     assert "no root certificate is trusted; name the authority's in evidence.tsa_roots\n" in ran.out
     assert "its key is not one that you trust: compare it with the server's own, " in ran.out
+
+
+def test_a_report_has_the_result(services: Services, anchored: Path, history: Path, tmp_path: Path) -> None:
+    """Of all anchors of a folder that have a head of the host, and of the chain against them."""
+    begin = BEGIN_NS // S // 86_400 * 86_400
+    days = [time.strftime("%Y-%m-%d", time.gmtime(begin + day * 86_400)) for day in (0, 1)]
+
+    def verified(path: Path, folder: Path) -> tuple[str, str]:
+        words = ("--from", days[0], "--to", days[1], "--history", str(path), "--anchors", str(folder))
+        ran = run(services, "report", *words, "--format", "json", state=tmp_path)
+        (check,) = (one for one in json.loads(ran.out)["content"]["verification"] if one["name"] == "anchored")
+        return check["result"], check["detail"]
+
+    folder = tmp_path / "anchors"
+    folder.mkdir()
+    assert verified(history, folder) == ("not-done", f"no anchor in {folder} has a head of web1")
+    anchor = anchors.excerpt(anchors.new_anchor([Head("db1", None, 1, "0" * 64)], "now"), {"db1"})
+    (folder / "a.json").write_text(json.dumps(anchors.write(anchor)))
+    shutil.copy(anchored, folder)
+    result, detail = verified(history, folder)
+    assert (result, detail[:39]) == ("passed", "1 anchor: what they cover existed befor")
+    copy = copied(history, tmp_path / "copy")
+    change(copy, "UPDATE audits SET verdict = (verdict + 1) % 4 WHERE id = 5")
+    rewrite(copy)
+    result, detail = verified(copy, folder)
+    assert result == "failed"
+    assert f"1 file of {folder} failed, the first: {anchored.name}: chain of web1: 1 anchored head not those" in detail
+    (folder / "b.json").write_text("")
+    assert verified(history, folder)[0] == "failed"
 
 
 def altered(path: Path, target: Path, change: Callable[[dict[str, Any]], None]) -> Path:

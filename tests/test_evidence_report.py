@@ -182,7 +182,7 @@ def test_the_chain_of_a_history_is_verified(history: Path, tmp_path: Path) -> No
         one["name"]: one["result"]
         for one in content(report(*span, "--history", str(path), state=tmp_path))["verification"]
     }
-    assert checks.pop("delivered") == "not-done"
+    assert [checks.pop(name) for name in ("delivered", "anchored")] == ["not-done"] * 2
     assert set(checks.values()) == {"passed"}
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("UPDATE audits SET verdict = 0, offset_ns = 1 WHERE id = 620")

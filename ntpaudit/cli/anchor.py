@@ -1,5 +1,6 @@
 """`ntpaudit evidence anchor`, `verify-anchor` and `excerpt`: heads of chains whose time others have signed."""
 
+import glob
 import json
 import os
 import time
@@ -15,7 +16,7 @@ from ntpaudit.config.schema import EvidenceConfig
 from ntpaudit.config.values import LANGUAGES, Language, parse_url
 from ntpaudit.core.observation import host_label
 from ntpaudit.core.policy import Severity
-from ntpaudit.core.units import DAY_S, NS_PER_S, format_utc
+from ntpaudit.core.units import DAY_S, NS_PER_S, format_utc, plural
 from ntpaudit.errors import AnchorError, ConfigError, OutputError, ReadError, StoreError
 from ntpaudit.render.text_safety import one_line
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from cryptography.x509 import Certificate
 
     from ntpaudit.core.anchor import Anchor, Check, Head
+    from ntpaudit.core.evidence.model import CheckResult
 
 OWN = ""  # --history without a path
 LOOK_BACK_NS = round(DAY_S) * NS_PER_S
@@ -148,6 +150,34 @@ def excerpt(path: str, hosts: tuple[str, ...], output: str | None) -> None:
         put(json.dumps(anchors.write(found)) + "\n", output)
 
 
+def verify_folder(folder: str, history: str | None, config_path: str | None) -> "tuple[CheckResult, str]":
+    """Verify all anchors of a folder, as a result for a report; with a history those of its host, and its chain too."""
+    from ntpaudit.net import anchors as services
+
+    settings, roots = _settings(config_path)
+    name = None if history is None else _host_of(history)
+    before_s, problems = list[float](), list[str]()
+    for path in sorted(glob.glob(os.path.join(glob.escape(folder), "*.json"))):
+        try:
+            found = _read(path)
+        except AnchorError as error:
+            problems.append(str(error))
+            continue
+        if name is not None and name not in {head.host for head in found.heads}:
+            continue
+        checks = list(services.verify(found, roots, settings.roughtime))
+        checks += [] if history is None else [_compare(found, history, config_path)]
+        wrong = [f"{os.path.basename(path)}: {check.subject}: {check.problem}" for check in checks if check.problem]
+        problems += wrong[:1]
+        before_s += [] if wrong else [min(check.attested.before_s for check in checks if check.attested)]
+    if problems:
+        return "failed", one_line(f"{plural(len(problems), 'file')} of {folder} failed, the first: {problems[0]}")
+    if not before_s:
+        return "not-done", f"no anchor in {folder}" + (f" has a head of {name}" if name else "")
+    times = " to ".join(dict.fromkeys(_second(time_s) for time_s in (min(before_s), max(before_s))))
+    return "passed", f"{plural(len(before_s), 'anchor')}: what they cover existed before {times}"
+
+
 def _settings(config_path: str | None) -> "tuple[EvidenceConfig, Sequence[Certificate]]":
     """Return who is trusted. ConfigError if the certificates cannot be read."""
     from ntpaudit.cli.state import read_config
@@ -207,8 +237,7 @@ def _compare(found: "Anchor", history: str, config_path: str | None) -> "Check":
     from ntpaudit.store import verification
 
     path = _history_path(history, config_path)
-    host = verification.newest_host(path)
-    name = None if host is None else _label(host)
+    name = _host_of(path)
     anchored = [head.delivered for head in found.heads if head.host == name]
     checked = verification.compare(path, [anchored], "anchored")
     if checked is None:
@@ -223,6 +252,14 @@ def _history_path(history: str, config_path: str | None) -> str:
     from ntpaudit.cli.state import history_path
 
     return history or history_path(config_path, by_agent=True)
+
+
+def _host_of(path: str) -> str | None:
+    """Return the host of a history, as the points have it."""
+    from ntpaudit.store.verification import newest_host
+
+    host = newest_host(path)
+    return None if host is None else _label(host)
 
 
 def _label(host: tuple[str, str | None]) -> str:

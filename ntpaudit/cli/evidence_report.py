@@ -19,7 +19,7 @@ from ntpaudit.config.values import parse_positive_duration
 from ntpaudit.core.evidence.hosts import utc
 from ntpaudit.core.evidence.model import Check, Period
 from ntpaudit.core.units import HOUR_S, NS_PER_S
-from ntpaudit.errors import OutputError, ReadError, StoreError
+from ntpaudit.errors import AnchorError, OutputError, ReadError, StoreError
 from ntpaudit.files import replacing, sha256_hex, unwritable
 
 if TYPE_CHECKING:
@@ -63,6 +63,7 @@ class ReportOptions(NamedTuple):
     exceptions: str | None
     previous: str | None
     history: str | None
+    anchors: str | None
     format_name: str
     output: str | None
 
@@ -107,6 +108,7 @@ def _database_options(command: _Function) -> _Function:
 )
 @click.option("--previous", metavar="FILE", help="The previous report: its SHA-256 goes into this one.")
 @click.option("--history", metavar="FILE", help="This history instead of the configured one.")
+@click.option("--anchors", metavar="FOLDER", help="Verify the anchors of this folder (docs/anchors.md).")
 @click.option("--format", "format_name", type=click.Choice(FORMATS), default="html", help="Output format.")
 @click.option("--output", metavar="PATH", help="Write to this file, or for csv into this folder.")
 @_database_options
@@ -122,6 +124,7 @@ def report(
     critical: float | None,
     previous: str | None,
     history: str | None,
+    anchors: str | None,
     format_name: str,
     output: str | None,
     **database: Any,
@@ -132,7 +135,8 @@ def report(
     and what bears on them, and the result of each check of the records.
     """
     options = ReportOptions(
-        period, since, until, hosts, site, all_hosts, critical, exceptions, previous, history, format_name, output
+        *(period, since, until, hosts, site, all_hosts, critical, exceptions, previous, history, anchors),
+        *(format_name, output),
     )
     fleet = FleetOptions(site=site, inventory=inventory, output=output, **database)
     _check(options, fleet)
@@ -222,6 +226,8 @@ def _of_database(options: ReportOptions, fleet: FleetOptions) -> "EvidenceReport
         period = _period(options, reader.now_ns())
         known = reader.names(options.site)
         inputs = _inputs(options, period, source)
+        if options.anchors is not None:
+            inputs = inputs._replace(checks=(_anchored(options.anchors, None, fleet),))
         if options.hosts:
             inputs = inputs._replace(listed=dict.fromkeys(options.hosts, ""))
             known &= set(options.hosts)
@@ -249,7 +255,7 @@ def _of_history(options: ReportOptions, fleet: FleetOptions) -> "EvidenceReport"
         period = _period(options, now_ns)
         records = stored.evidence(period, now_ns, options.critical, damaged)
     with progress(f"verifying {path}"):
-        checks = _verified(path)
+        checks = (*_verified(path), _anchored(options.anchors, path, fleet))
     inputs = _inputs(options, period, f"the history of {records.name}")
     return assemble([records], inputs._replace(is_judged=True, checks=checks))
 
@@ -269,6 +275,18 @@ def _verified(path: str) -> "tuple[Check, ...]":
         *checks,
         Check("delivered", "not-done", "compare with the database: ntpaudit evidence verify --against URL"),
     )
+
+
+def _anchored(folder: str | None, history: str | None, fleet: FleetOptions) -> Check:
+    """Return the result of verifying anchors, and of the chain of a history against them."""
+    from ntpaudit.cli.anchor import verify_folder
+
+    if folder is None:
+        return Check("anchored", "not-done", "no folder of anchors was given: --anchors FOLDER")
+    try:
+        return Check("anchored", *verify_folder(folder, history, fleet.config_path))
+    except (StoreError, AnchorError) as error:
+        return Check("anchored", "not-done", str(error))
 
 
 def _write(found: "EvidenceReport", options: ReportOptions) -> None:
