@@ -186,7 +186,9 @@ def _clock(record: Record) -> dict[str, Value]:
         "findings": len(record.findings),
         "accepted": len(record.accepted) or None,
         "daemon_unapproved": 1 if any(map(is_followed_against_policy, record.findings)) else None,
-        "finding_ids": " ".join(sorted({one.id for one in record.findings if one.severity})) or None,
+        # a pending finding may make the severity unknown, and has no event, which PromQL's alert rules read
+        "finding_ids": " ".join(sorted({one.id for one in record.findings if one.severity and one.level != "low"}))
+        or None,
         "host_time_ns": record.host_ns,
         "age_s": _float(record.age_s),
         "kernel_maxerror_s": _float(maxerror_s),

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from ntpaudit.core.checks.context import AuditContext, Contradiction, EarlierState, Gap
 from ntpaudit.core.checks.debounce import DebounceState, Decision, judge, of_new_boot
-from ntpaudit.core.checks.host import RULES, findings_of
+from ntpaudit.core.checks.host import BY_ID, RULES, findings_of
 from ntpaudit.core.checks.rule import LEVEL_SEVERITY
 from ntpaudit.core.clock.drift import Breach, Drift
 from ntpaudit.core.clock.readings import ClockReading
@@ -83,6 +83,7 @@ class Evaluator:
         self.alarms, self.uptime_ns, self.profile = DebounceState(), uptime_ns, profile
         self.last: Decision | None = None
         self.all_changes: list[tuple[str, bool]] = []
+        self.in_force: set[str] = set()
 
     def network(self, sources: Sources, after_s: float = 300, **seen: Any) -> Decision:
         """Evaluate a network audit, `after_s` later."""
@@ -128,7 +129,16 @@ class Evaluator:
         self.case = context
         self.alarms = self.last.state
         self.all_changes += [(finding.id, raised) for finding, raised in self.last.changes]
+        self._compare_events_with_findings(self.last)
         return self.last
+
+    def _compare_events_with_findings(self, judged: Decision) -> None:
+        """The events of a finding state what the record states: alert rules read the one or the other."""
+        for finding, raised in judged.changes:
+            self.in_force.discard(finding.id)
+            self.in_force |= {finding.id} if raised and finding.severity else set()
+        counted = {one.id for one in judged.findings if one.severity and one.level != "low"}
+        assert {name for name in counted if not BY_ID[name].has_own_events} == self.in_force
 
     def restart(self) -> None:
         """Restore the state from JSON."""
@@ -976,7 +986,7 @@ def test_servers_that_reply_in_vain_and_then_not_at_all_do_not_improve() -> None
 
 
 def test_a_gap_with_another_cause_than_silence_counts_by_itself() -> None:
-    """Records that were lost, and a gap that has ended, are listed by themselves; each gap has its events."""
+    """Records that were lost, and a gap that has ended, are listed by themselves, and have their events only then."""
     evaluator = evaluating(6, no_reply)
     gap = evaluator.network(no_reply, earlier=EarlierState(gap=Gap(1200.0, 4.0)))
     assert [(one.id, one.cause) for one in gap.findings] == [
@@ -987,6 +997,24 @@ def test_a_gap_with_another_cause_than_silence_counts_by_itself() -> None:
     for judged in (ended, lost):
         assert [(one.cause, one.severity) for one in judged.findings if one.id == "evidence-gap"] == [(None, WARNING)]
     assert evaluator.changes("evidence-gap") == [True, True]
+    listed = evaluator.network(no_reply, earlier=EarlierState(gap=Gap(1200.0, 4.0)))
+    ((finding, is_raised),) = listed.changes
+    assert (finding.message[:41], is_raised) == ("no longer true: 3 records were lost befor", False)
+
+
+def test_a_gap_without_a_known_cause_counts_until_the_servers_are_its_cause() -> None:
+    """It has an event when it begins, when it is listed under their silence, and with its duration when it ends."""
+    evaluator = evaluating()
+    for number in range(4, 9):
+        evaluator.network(no_reply, 30, carried=GOOD, earlier=EarlierState(gap=Gap(300.0 * number, float(number))))
+    evaluator.restart()
+    for has_ended in (True, False):
+        gap = Gap(2700.0, 9.0, has_ended=True) if has_ended else None
+        evaluator.network(GOOD, earlier=EarlierState(gap=gap))
+    assert evaluator.all_changes[:3] == [
+        ("evidence-gap", True), ("evidence-gap", False), ("unreachable-sources", True),
+    ]  # fmt: skip
+    assert evaluator.changes("evidence-gap") == [True, False, True, False]
 
 
 def test_what_is_spared_is_listed_where_it_makes_the_clock_unknown() -> None:

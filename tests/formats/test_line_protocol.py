@@ -13,9 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ntpaudit.core.checks.rule import Finding
 from ntpaudit.core.events import Event
 from ntpaudit.core.observation import STATUSES
-from ntpaudit.core.policy import PROFILES, VERDICTS
+from ntpaudit.core.policy import PROFILES, VERDICTS, Severity
 from ntpaudit.core.record import DatabaseOffset, Record
 from ntpaudit.formats.line_protocol import points, render, render_events, render_unstamped, stamp_lines
 from ntpaudit.render.text_safety import one_line, tag_value
@@ -271,6 +272,8 @@ def test_findings_that_count_are_named() -> None:
     assert named(CASES["ok, behind"]) is None
     assert CASES["ok, falseticker"].findings
     assert named(CASES["ok, falseticker"]) is None
+    pending = Finding("offset-high", Severity.UNKNOWN, "low", "the clock is 2 s ahead. Pending", "wait")
+    assert named(CASES["ok, behind"]._replace(findings=(pending,))) is None
 
 
 @pytest.mark.parametrize("wrong_s", [-19.6 * 365.25 * 86_400, 3 * 86_400.0])

@@ -37,6 +37,7 @@ class ConditionState(NamedTuple):
     - `pending_message`, `pending_remedy`, `pending_numbers`: of the last sample, if it is worse than what is raised.
     - `sampled_ns`: the last sample of an offset that is raised; None if before this boot.
     - `is_overdue`: servers were queried since then, and their replies gave no sample.
+    - `has_own_cause`: it is listed by itself, whatever else is raised; only of a finding of the moment.
     """
 
     samples: tuple[int, ...] = ()
@@ -51,6 +52,7 @@ class ConditionState(NamedTuple):
     is_overdue: bool = False
     numbers: Mapping[str, float] = MappingProxyType({})
     pending_numbers: Mapping[str, float] = MappingProxyType({})
+    has_own_cause: bool = False
 
     @property
     def pending(self) -> int:
@@ -152,7 +154,10 @@ def judge(
     for rule in RULES:
         condition, result = conditions[rule.id], rule.check(context)
         if rule.basis == "moment":
-            conditions[rule.id] = _with_message(ConditionState(raised=_rank(result)), result)
+            condition = ConditionState(raised=_rank(result))
+            if result is not None:
+                condition = _with_message(condition, result)._replace(has_own_cause=rule.has_own_cause(context))
+            conditions[rule.id] = condition
         elif _has_sample(rule, result, context, kind, is_sample):
             held = _rank(rule.check(strict)) if condition.raised and rule.has_hysteresis else 0
             rank = max(_rank(result), held)
@@ -235,7 +240,7 @@ def _decide(
         _listed(
             rule, after.of(rule.id), now_ns, is_replaced=_is_replaced(rule, context, after), can_confirm=can_confirm
         )
-        .under(None if rule.has_own_cause(context) else _cause(rule, after))
+        .under(_cause(rule, after))
         .accept(accepted.get(rule.id))
         for rule in RULES
         if _is_raised(rule, after) or _is_pending(rule, after)
@@ -294,8 +299,7 @@ def _is_covered(rule: HostRule, state: DebounceState, covering: Set[str]) -> boo
 
 def _rank_of_events(rule: HostRule, state: DebounceState) -> int:
     """Return the rank that events report: 0 while another finding covers this one, or it is listed under another."""
-    is_alone = rule.keeps_events or _cause(rule, state) is None
-    return state.of(rule.id).raised if is_alone and _is_raised(rule, state) else 0
+    return state.of(rule.id).raised if _is_raised(rule, state) and _cause(rule, state) is None else 0
 
 
 def _is_pending(rule: HostRule, state: DebounceState) -> bool:
@@ -305,6 +309,8 @@ def _is_pending(rule: HostRule, state: DebounceState) -> bool:
 
 def _cause(rule: HostRule, state: DebounceState) -> str | None:
     """Return the primary finding of this one; what is low, or only pending, needs none that counts."""
+    if state.of(rule.id).has_own_cause:
+        return None
     rank = state.of(rule.id).raised
     primaries = state.counted if rank >= _COUNTED else state.raised if rank else state.expected
     return cause_of(rule, primaries_of(rule, primaries, set(state.accepted)))
@@ -403,20 +409,20 @@ def _changes(context: AuditContext, before: DebounceState, after: DebounceState)
         if not is_decided and (rule.has_own_events or old_rank == new_rank):
             continue
         last = new if new_rank else old
-        message = last.message if new_rank else _cleared(rule, context, after, last.message)
+        message = last.message if new_rank else _cleared(rule, context, after, last)
         if is_decided and was_accepted:
             message = f"no longer accepted: {message}"
         raised = Raised(LEVELS[(new_rank or old_rank) - 1], message, remedy=last.remedy, numbers=last.numbers)
         yield make_finding(rule, raised).accept(context.accepted.get(rule.id)), new_rank > 0
 
 
-def _cleared(rule: HostRule, context: AuditContext, after: DebounceState, message: str) -> str:
+def _cleared(rule: HostRule, context: AuditContext, after: DebounceState, last: ConditionState) -> str:
     """Say why a finding has ended, and what it reported."""
     is_raised = after.of(rule.id).raised > 0
     covering = rule.covered_by if is_raised else rule.replaced_by(context)
     by = next((other for other in covering if other in after.counted), None)
     if by is not None:
-        return f"replaced by {by}: {message}"
-    if is_raised and (cause := _cause(rule, after)) is not None:
-        return f"now listed under {cause}: {message}"
-    return f"no longer true: {_in_the_past(message)}"
+        return f"replaced by {by}: {last.message}"
+    if is_raised and not last.has_own_cause and (cause := _cause(rule, after)) is not None:
+        return f"now listed under {cause}: {last.message}"
+    return f"no longer true: {_in_the_past(last.message)}"

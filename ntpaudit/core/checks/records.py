@@ -73,10 +73,12 @@ EVIDENCE_GAP = Rule(
     },
     techniques=(ATTACK_IMPAIR,),
     case_remedies={"records were lost before delivery": _FIX_LOST, "the gap has ended": _FIX_GAP_ENDED},
-    notes="It has its events also while it is listed under another finding: the first and the last show the gap.",
+    notes=(
+        "A gap that was listed under another finding counts by itself when it has ended, until the next audit: that "
+        "event has the duration of the whole gap."
+    ),
     caused_by=(UNREACHABLE_SOURCES.id, NO_USABLE_SOURCE.id),
     has_own_cause=_has_own_cause,
-    keeps_events=True,
     message_id="5bbeb38870d342bf84ace8ac21775a0d",
     basis="moment",
     needs_agent=True,

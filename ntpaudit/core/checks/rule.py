@@ -98,8 +98,7 @@ class Rule(NamedTuple, Generic[_Context, _Result]):
       finding is not listed.
     - `caused_by`: rules about another fact with the same cause; while one of them is raised and counts (or neither
       counts), this finding is listed under it and does not count.
-    - `has_own_cause`: these rules do not explain it now, so it is listed by itself.
-    - `keeps_events`: it has its events also while it is listed under another, because auditors count them.
+    - `has_own_cause`: these rules do not explain it now, so it is listed by itself (basis "moment" only).
     - `replaced_by`: the rules that raise this cause instead, because of which the check does not.
     - `cleared`: when it is cleared, if not when its condition is no longer true.
     - `counts_as`: the severity, if it is not that of the level.
@@ -135,7 +134,6 @@ class Rule(NamedTuple, Generic[_Context, _Result]):
     covered_by: tuple[str, ...] = ()
     caused_by: tuple[str, ...] = ()
     has_own_cause: Callable[[_Context], bool] = lambda _: False
-    keeps_events: bool = False
     replaced_by: Callable[[_Context], tuple[str, ...]] = lambda _: ()
     cleared: str = ""
     counts_as: Severity | None = None
