@@ -213,7 +213,7 @@ HOSTS = (
                 kernel=UNSYNCHRONISED,
                 daemons=(_claiming(NTPD, is_synchronised=False, leap=3),),
             ),
-            shared_servers=(SharedServers("ntpd", *counts),),
+            shared_servers=(SharedServers("ntpd", *counts, NTPD.pid),),
         )
         for counts in ((4, 4), (1, 0))
     ),

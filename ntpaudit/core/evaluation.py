@@ -170,7 +170,8 @@ def _shared_servers(observation: Observation, replies: Selection) -> Iterator[Sh
     for daemon in observation.known_daemons:
         servers = daemon.configuration.servers if daemon.configuration else ()
         if replying := [one for one in servers if one.host in usable or f"{one.host}:{one.port}" in usable]:
-            yield SharedServers(daemon.name, len(replying), sum(one.key or one.nts for one in replying))
+            authenticated = sum(one.key or one.nts for one in replying)
+            yield SharedServers(daemon.name, len(replying), authenticated, daemon.pid)
 
 
 class _Measured(NamedTuple):

@@ -5,8 +5,9 @@ process runs as that user. It could command chronyd, so it reads nothing from it
 only questions that change nothing.
 
 systemd passes the listening socket as file descriptor 3. For every question a client gets the length of its data and
-that of the reply (16 bits each, network byte order), the data, and the reply. If chronyd does not reply, it gets
-nothing. Then the connection is closed.
+that of the reply (16 bits each, network byte order), the data, and the reply. Before all that is the PID of the process
+that replied (32 bits): several chronyds may run. If chronyd does not reply, it gets nothing. Then the connection is
+closed.
 """
 
 import _socket  # importing `socket` would double the start-up time
@@ -29,6 +30,7 @@ MAX_SOURCES = 256
 TRACKING, N_SOURCES, SOURCE_DATA, SOURCE_NAME, AUTH_DATA = (33, 104), (14, 32), (15, 76), (65, 284), (67, 52)
 _REQUEST = struct.Struct("!4B2H3I")
 _REFERENCE_CLOCK = 2
+_CREDENTIALS = struct.Struct("3i")  # SCM_CREDENTIALS: the PID, the user and the group of the sender (unix(7))
 
 
 def main() -> None:
@@ -63,10 +65,11 @@ def answer(path: str) -> bytes:
     try:
         remove(ours)
         asking.settimeout(WITHIN_S)
+        asking.setsockopt(_socket.SOL_SOCKET, _socket.SO_PASSCRED, 1)
         asking.bind(ours)
         asking.connect(path)
         return ask_all(asking)
-    except (OSError, struct.error):
+    except (OSError, ValueError, struct.error):
         return b""
     finally:
         asking.close()
@@ -74,14 +77,16 @@ def answer(path: str) -> bytes:
 
 
 def ask_all(asking: _socket.socket) -> bytes:
-    """Ask chronyd everything. Raises OSError, and struct.error if a reply is too short."""
-    answers = []
+    """Ask chronyd everything. Raises OSError if not one process replies, and struct.error if a reply is too short."""
+    answers, pids = [], set()
 
     def ask(question: tuple[int, int], data: bytes = b"") -> bytes:
         command, length = question
         head = _REQUEST.pack(6, 1, 0, 0, command, 0, len(answers), 0, 0)
         asking.send((head + data).ljust(length, b"\0"))
-        reply: bytes = asking.recv(1024)
+        reply: bytes
+        reply, ((_, _, credentials),), _, _ = asking.recvmsg(1024, _socket.CMSG_SPACE(_CREDENTIALS.size))
+        pids.add(_CREDENTIALS.unpack(credentials)[0])
         answers.append(struct.pack("!2H", len(data), len(reply)) + data + reply)
         return reply[28:]
 
@@ -92,7 +97,9 @@ def ask_all(asking: _socket.socket) -> bytes:
         if len(source) >= 48 and struct.unpack_from("!H", source, 26) != (_REFERENCE_CLOCK,):
             ask(SOURCE_NAME, source[:20])
             ask(AUTH_DATA, source[:20])
-    return b"".join(answers)
+    if len(pids) > 1:
+        raise OSError
+    return struct.pack("!I", *pids) + b"".join(answers)
 
 
 def remove(path: str) -> None:

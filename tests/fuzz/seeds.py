@@ -35,7 +35,8 @@ def _asked(daemon: test_mode6.Daemon, *queries: tuple[int, int]) -> bytes:
 SEEDS: dict[str, tuple[bytes, ...]] = {
     "chronyd": (joined(*(_reply(question, fields) for question, _, fields in _CHRONY)),),
     "chrony-service": (
-        b"".join(
+        struct.pack("!I", 1)
+        + b"".join(
             struct.pack("!HH", len(data), len(reply := _reply(question, fields))) + data + reply
             for question, data, fields in _CHRONY
         ),

@@ -343,7 +343,7 @@ def test_many_clients_share_an_answer(tmp_path: Path) -> None:
             for client in clients:
                 client.close()
     assert 2 <= asked < 2 * len(clients)
-    assert {len(answer) for answer in answers} == {2 * (4 + 104)}
+    assert {len(answer) for answer in answers} == {4 + 2 * (4 + 104)}
 
 
 def test_silent_helper_is_not_blamed_on_chronyd(tmp_path: Path) -> None:
@@ -420,6 +420,63 @@ def test_socket_of_another_user_is_not_believed() -> None:
         assert isinstance(found, Unavailable)
         assert "another user's program" in found.reason
         assert not asked_of_it
+
+
+@pytest.mark.parametrize("way", ["helper", "unix"])
+def test_claim_of_another_chronyd_is_not_believed(way: str, tmp_path: Path) -> None:
+    """The helper and a configuration that cannot be read name the socket of the first chronyd; the second one has none.
+
+    The first gives its own claim in the same way (near miss).
+    """
+    place = tmp_path / "helper"
+    with chronyd() as first, chronyd(extra="bindcmdaddress /\n") as second, helper(first.command_socket, place):
+        if way == "helper":
+            found, own = by_helper(second.pid, place)(True), by_helper(first.pid, place)(True)
+        else:
+            settings = CommandSettings(0, str(first.command_socket))
+            found, own = (chrony_client.claim(_process(one), settings, True, str(place)) for one in (second, first))
+    assert isinstance(own, Claim)
+    assert isinstance(found, Unavailable)
+    assert f"another process replied (pid {first.pid})" in found.reason
+    assert found.remedy == {
+        "helper": "run ntpaudit as root",
+        "unix": "give each chronyd a `bindcmdaddress` of its own",
+    }.get(way)
+
+
+@pytest.mark.needs("root")
+def test_port_of_another_chronyd_is_not_believed() -> None:
+    """Both are of root: only the sockets that each has open show whose port it is."""
+    port = reserved_port()
+    with chronyd(extra=f"cmdport {port}\n") as first, chronyd() as second:
+        settings = CommandSettings(port, "/")
+        pids = {first.pid, second.pid}
+        found, own = (
+            chrony_client.claim(_process(one)._replace(twins=tuple(pids - {one.pid})), settings, True)
+            for one in (second, first)
+        )
+        daemons = with_claims(tuple(Daemon("chronyd", pid) for pid in sorted(pids)), with_sources=True)
+    assert isinstance(own, Claim)
+    assert isinstance(found, Unavailable)
+    assert f"another process has UDP port {port}" in found.reason
+    assert all(isinstance(one.claim, Claim) for one in daemons)  # type: ignore[union-attr]
+
+
+@pytest.mark.needs("another-user")
+def test_port_is_not_believed_where_it_may_be_that_of_another_chronyd() -> None:
+    """Another user cannot see which sockets a process has open; that is no fault while only one chronyd runs."""
+    port = reserved_port()
+    with chronyd(extra=f"cmdport {port}\n") as daemon:
+        process, settings = _process(daemon), CommandSettings(port, "/")
+        os.seteuid(65534)
+        try:
+            alone = chrony_client.claim(process, settings, True)
+            found = chrony_client.claim(process._replace(twins=(1,)), settings, True)
+        finally:
+            os.seteuid(0)
+    assert isinstance(alone, Claim)
+    assert isinstance(found, Unavailable)
+    assert f"whether UDP port {port} belongs to it or to pid 1 cannot be seen" in found.reason
 
 
 def test_missing_unix_socket_is_no_impostor(tmp_path: Path) -> None:

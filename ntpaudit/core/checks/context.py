@@ -68,6 +68,7 @@ class SharedServers(NamedTuple):
     daemon: str
     replying: int
     authenticated: int
+    pid: int | None = None  # None in the state of an earlier version
 
 
 class EarlierState(NamedTuple):

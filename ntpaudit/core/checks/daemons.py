@@ -307,7 +307,8 @@ def _reports(context: AuditContext) -> str:
 
 def _replies(context: AuditContext, daemon: Daemon) -> str:
     """Say that a daemon's servers reply to us, if it is not synchronised: so the network is not the cause."""
-    shared = next((one for one in context.earlier.shared_servers if one.daemon == daemon.name), None)
+    who = daemon.name, daemon.pid
+    shared = next((one for one in context.earlier.shared_servers if (one.daemon, one.pid) == who), None)
     if shared is None or not isinstance(daemon.claim, Claim) or daemon.claim.is_synchronised is not False:
         return ""
     reply = f", but {shared.replying} of its servers {'replies' if shared.replying == 1 else 'reply'} to ntpaudit"

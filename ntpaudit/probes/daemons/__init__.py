@@ -104,11 +104,18 @@ def with_claims(
     An ntpd that was silent is asked again only with its servers: each audit would wait for it.
     """
     seen = daemons.seen if isinstance(daemons, HiddenDaemons) else daemons
-    claiming = tuple(_with_claim(daemon, with_sources) for daemon in seen)
+    claiming = tuple(_with_claim(daemon, with_sources, _twins(daemon, seen)) for daemon in seen)
     return daemons._replace(seen=claiming) if isinstance(daemons, HiddenDaemons) else claiming
 
 
-def _with_claim(daemon: Daemon, with_sources: bool) -> Daemon:
+def _twins(daemon: Daemon, seen: Iterable[Daemon]) -> tuple[int, ...]:
+    """Return the PIDs of other daemons of the same name; not of what any user can start under that name."""
+    others = [one.pid for one in seen if one.name == daemon.name and one.pid != daemon.pid]
+    found = [(pid, find_process(pid, _BY_PROCESS)) for pid in others]
+    return tuple(pid for pid, one in found if one is not None and _may_be_asked(_BY_PROCESS[one[0]], one[1]))
+
+
+def _with_claim(daemon: Daemon, with_sources: bool, twins: tuple[int, ...]) -> Daemon:
     before = daemon.claim
     if not with_sources and isinstance(before, Unavailable) and before.reason.startswith(ntpd.SILENT):
         return daemon
@@ -117,7 +124,8 @@ def _with_claim(daemon: Daemon, with_sources: bool) -> Daemon:
         return daemon
     found = find_process(daemon.pid, _BY_PROCESS)
     if kind.claim is not None:
-        daemon = daemon._replace(claim=_claim(kind, None if found is None else found[1], with_sources))
+        process = None if found is None else found[1]._replace(twins=twins)
+        daemon = daemon._replace(claim=_claim(kind, process, with_sources))
     if with_sources and found is not None:
         daemon = daemon._replace(configuration=_configuration(kind, found[1]))
     return daemon

@@ -41,7 +41,9 @@ UNIX_SOCKETS = ("/run/chrony/chronyd.sock", "/var/run/chrony/chronyd.sock")
 _UNIT = "/usr/lib/systemd/system/ntpaudit-chrony.socket"
 _LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
 _PAIR = struct.Struct("!2H")  # before each answer of the service: how long the data of the request is, and the reply
-_LONGEST_ANSWER = (3 * MAX_SOURCES + 2) * (_PAIR.size + 20 + LONGEST)
+_PID = struct.Struct("!I")  # before all answers of the service: of the process that replied to it
+_LONGEST_ANSWER = _PID.size + (3 * MAX_SOURCES + 2) * (_PAIR.size + 20 + LONGEST)
+_CREDENTIALS = struct.Struct("3i")  # SCM_CREDENTIALS: the PID, the user and the group of the sender (unix(7))
 
 
 class CommandSettings(NamedTuple):
@@ -110,13 +112,14 @@ def _unix_socket(process: Process, path: str, until: float) -> Iterator[Ask]:
         raise _ClosedError("another user made it", f"rm {path}, and restart chronyd")
     ours = f"{folder}/ntpaudit.{os.getpid()}.sock"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as asking:
+        asking.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)  # from here on each datagram has them
         try:
             with _files_made_by(process.uid):
                 with suppress(FileNotFoundError):
                     os.unlink(ours)
                 asking.bind(ours)
             asking.connect(path)
-            yield _asker(asking, until)
+            yield _asker(asking, until, process.pid)
         finally:
             with suppress(OSError):
                 os.unlink(ours)
@@ -166,7 +169,8 @@ def _left(until: float) -> float:
     return left
 
 
-def _asker(asking: socket.socket, until: float) -> Ask:
+def _asker(asking: socket.socket, until: float, pid: int | None = None) -> Ask:
+    """Return how to ask; with a PID only the replies of that process count, which has a Unix socket."""
     refused = set[int]()
 
     def ask(question: Question, data: bytes) -> Fields | None:
@@ -176,7 +180,9 @@ def _asker(asking: socket.socket, until: float) -> Ask:
         asking.send(request(question, sequence, data))
         while True:
             asking.settimeout(_left(until))
-            reply = asking.recv(LONGEST)
+            reply, credentials, _, _ = asking.recvmsg(LONGEST, socket.CMSG_SPACE(_CREDENTIALS.size))
+            if pid is not None and (sender := _CREDENTIALS.unpack(credentials[0][2])[0]) != pid:
+                raise _ClosedError(_replied(sender), "give each chronyd a `bindcmdaddress` of its own")
             head = read_head(reply)
             if head.sequence == sequence:
                 break
@@ -201,6 +207,9 @@ def _service(process: Process, path: str, service: str, until: float) -> Iterato
         raise _ClosedError("no reply", "systemctl status ntpaudit-chrony.service") from None
     if not answer:
         raise _ClosedError("chronyd did not reply to it", process.unit and f"systemctl restart {process.unit}")
+    (sender,) = _PID.unpack_from(answer.ljust(_PID.size, b"\0"))
+    if sender != process.pid:  # its Unix socket may be another one, by a configuration that we could not read
+        raise _ClosedError(_replied(sender), "run ntpaudit as root")
     replies = read_service(answer)
 
     def ask(question: Question, data: bytes) -> Fields | None:
@@ -210,10 +219,14 @@ def _service(process: Process, path: str, service: str, until: float) -> Iterato
     yield ask
 
 
+def _replied(pid: int) -> str:
+    return f"another process replied (pid {pid})"
+
+
 def read_service(answer: bytes) -> dict[tuple[int, bytes], bytes]:
     """Return the replies in an answer of ntpaudit-chrony.service, by command and data of the request."""
     replies: dict[tuple[int, bytes], bytes] = {}
-    at = 0
+    at = _PID.size
     while at + _PAIR.size <= len(answer):
         asked, replied = _PAIR.unpack_from(answer, at)
         data, at = answer[at + _PAIR.size :][:asked], at + _PAIR.size + asked + replied

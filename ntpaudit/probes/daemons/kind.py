@@ -26,7 +26,8 @@ class Process(NamedTuple):
     seen. `unit` is the system service of systemd it belongs to. `helpers` are the command lines of its children of the
     same name. `root` is the folder under which we find the files that it sees; None where they are out of reach.
     `folder` is its working folder; None where it cannot be seen. `is_ours`: it runs in our PID namespace, and not in
-    that of a container inside of it. `uid` is its effective user; None where it cannot be seen.
+    that of a container inside of it. `uid` is its effective user; None where it cannot be seen. `twins` are the PIDs of
+    other time daemons of the same name, whose replies could be taken for its own.
     """
 
     pid: int
@@ -39,6 +40,7 @@ class Process(NamedTuple):
     folder: str | None = "/"
     is_ours: bool = True
     uid: int | None = None
+    twins: tuple[int, ...] = ()
 
     @property
     def arguments(self) -> tuple[str, ...]:

@@ -47,7 +47,22 @@ class UdpPort:
             reason = f"whether UDP port {port} belongs to it cannot be seen from a service with PrivateUsers=yes"
             setting = f"start it as a service, and set net.ipv4.ip_unprivileged_port_start above {port}"
             return Unavailable(reason, setting)
-        return None
+        return self._why_not_its_own({words[9] for words in self._sockets if words[1] in places})
+
+    def _why_not_its_own(self, inodes: set[str]) -> Unavailable | None:
+        """Return why another time daemon of the same name may reply: its sockets can be of the same user."""
+        if not self._process.twins:
+            return None
+        descriptors = f"/proc/{self._process.pid}/fd"
+        try:
+            own = {os.readlink(f"{descriptors}/{one}") for one in os.listdir(descriptors)}
+        except OSError:  # only root and its own user see them
+            twins = ", ".join(map(str, self._process.twins))
+            reason = f"whether UDP port {self._port} belongs to it or to pid {twins} cannot be seen"
+            return Unavailable(reason, "run ntpaudit as root")
+        if {f"socket:[{inode}]" for inode in inodes} <= own:
+            return None
+        return Unavailable(f"another process has UDP port {self._port}")
 
     def _read_tables(self, ours: int) -> None:
         """Read the UDP sockets of the process's network namespace, as words: address 1, user 7, inode 9 (proc_net_udp).
