@@ -96,7 +96,12 @@ def _holding(name: str, pid: int) -> Daemon:
 def test_a_daemon_is_known_by_its_process(process_name: str, daemon: str, tmp_path: Path) -> None:
     """A process of a time daemon's name is that daemon, and holds the clock if it may set it at all."""
     with _process(process_name, tmp_path) as (pid,):
-        assert _seen(pid) == [_holding(daemon, pid)]
+        found = _found()
+    (own,) = (one for one in found if one.pid == pid)
+    if daemon == "sfptpd" and any(one.disciplines and one.name in ("chronyd", "ntpd") for one in found):
+        assert own.disciplines is None  # another test's daemon runs, and sfptpd may leave the clock to it
+    else:
+        assert own == _holding(daemon, pid)
 
 
 def test_none_polls_more_rarely_than_the_checks_assume() -> None:
