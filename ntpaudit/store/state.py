@@ -293,6 +293,8 @@ class StateStore:
     def _return_to_file(self, wait_s: float = WAIT_S) -> None:
         assert self._connection is not None
         memory, is_set_aside = self._connection, False
+        records, _ = audits.count_stored(memory)
+        dropped = max(0, records - MAX_MEMORY_RECORDS)
         try:
             file = database.open_database(self._path, wait_s)
             self._unsaved.open()
@@ -306,9 +308,7 @@ class StateStore:
                     # a new file has dropped none; an unreadable one had another number
                     total = max(saved_state.dropped(file), self._dropped_before) + self._dropped_of(memory)
                     chain.resume(file, self._head_before)
-                    records = audits.count_stored(memory)[0]
-                    left_out = max(0, records - MAX_MEMORY_RECORDS)
-                    chain.note(file, "memory", {"why": self._file_error, "records": records, "dropped": left_out})
+                    chain.note(file, "memory", {"why": self._file_error, "records": records, "dropped": dropped})
                     transfer.move(memory, file)
                     if total:
                         saved_state.save_state(file, saved_state.DROPPED, total)
@@ -320,7 +320,6 @@ class StateStore:
             self._file_error, self.remedy = str(error), error.remedy
             self._schedule_retry(error, at_once=is_set_aside)
             return
-        dropped = max(0, audits.count_stored(memory)[0] - MAX_MEMORY_RECORDS)
         memory.close()
         lost = f", except {plural(dropped, 'record')} dropped for lack of memory" if dropped else ""
         logger.warning(f"{self._path} works again; the records in memory are saved in it{lost}{carried}")
