@@ -226,8 +226,10 @@ def _of_database(options: ReportOptions, fleet: FleetOptions) -> "EvidenceReport
         period = _period(options, reader.now_ns())
         known = reader.names(options.site)
         inputs = _inputs(options, period, source)
-        if options.anchors is not None:
-            inputs = inputs._replace(checks=(_anchored(options.anchors, None, fleet),))
+        chains = Check(
+            "chains", "not-done", "they are on the hosts: run `ntpaudit evidence verify --against URL` there"
+        )
+        inputs = inputs._replace(checks=(chains, _anchored(options.anchors, None, fleet)))
         if options.hosts:
             inputs = inputs._replace(listed=dict.fromkeys(options.hosts, ""))
             known &= set(options.hosts)
