@@ -18,15 +18,19 @@ import pytest
 from ntpaudit.cli.evidence_report import parse_period
 from ntpaudit.core.accounting import InForce, Spans
 from ntpaudit.core.accounts import DAY, Account
+from ntpaudit.core.evidence.report import exact
 from ntpaudit.core.excursions import Excursion
 from ntpaudit.core.policy import PROFILES
 from ntpaudit.core.record import HostIdentity
 from ntpaudit.core.units import HOUR_S, NS_PER_S
+from ntpaudit.demo.scenario import build_scenario
 from ntpaudit.fleet import open_reader
 from ntpaudit.formats.line_protocol import render_account
 from tests.command import Ran, ntpaudit
+from tests.demo.expected import expected_findings
 from tests.histories import World, write
 from tests.records import NOW_NS
+from tests.reports.test_markup import Parsed
 from tests.world.servers import influxd, victoria_metrics
 
 BEGIN = 1_782_864_000  # 2026-07-01
@@ -409,3 +413,46 @@ def test_another_tolerance_judges_the_stored_intervals(history: Path, tmp_path: 
     narrow = content(report(*span, "--critical", "1ms", state=tmp_path))
     assert narrow["all_hosts"]["spans_s"]["within"] == 0
     assert any("judges again by 1 ms" in line for line in narrow["tolerance"])
+
+
+def test_the_demonstration_is_reported_as_its_scenario_has_it(tmp_path: Path) -> None:
+    """Seconds and excursions are those that its agents delivered, in each format; the hosts are as they were made."""
+    store, end = tmp_path / "demo.sqlite3", BEGIN + 2 * DAY
+    made = ntpaudit(
+        *("demo", "--no-udp", "--hosts", "4", "--hours", "26", "--until", day(end), "--store", str(store)),
+        state=tmp_path,
+    )
+    assert "Traceback" not in made.err
+    since_s, until_s = end - 25 * HOUR_S, end - HOUR_S
+    span = ("--store", str(store), "--from", day(since_s), "--to", day(until_s))
+    hosts = {one["name"]: one for one in content(report(*span, "--format", "json", state=tmp_path))["hosts"]}
+    report(*span, "--format", "csv", "--output", str(tmp_path / "tables"), state=tmp_path)
+    report(*span, "--output", str(tmp_path / "report.html"), state=tmp_path)
+    rows = {row["host"]: row for row in csv.DictReader((tmp_path / "tables" / "hosts.csv").read_text().splitlines())}
+    page = Parsed((tmp_path / "report.html").read_text()).text
+    with closing(sqlite3.connect(store)) as connection:
+        sums = ", ".join(f"SUM({name}_s)" for name in Spans._fields)
+        stored = connection.execute(
+            f"SELECT host, {sums} FROM hour WHERE stamp_ns >= ? AND stamp_ns < ? GROUP BY host",
+            (since_s * NS_PER_S, until_s * NS_PER_S),
+        ).fetchall()
+        excursions = connection.execute("SELECT host, state, stamp_ns, duration_s FROM excursion").fetchall()
+    assert {name for name, *_ in stored} == set(hosts)
+    for name, *seconds in stored:
+        spans = dict(zip(Spans._fields, seconds, strict=True))
+        assert hosts[name]["balance"]["spans_s"] == spans | {"unaccounted": 0}
+        assert {state: int(rows[name][f"{state}_s"]) for state in spans} == spans
+        assert all(exact(spans[state]) in page for state in ("beyond", "unproven") if spans[state])
+        known = {(state, stamp_ns // NS_PER_S) for host, state, stamp_ns, duration_s in excursions if host == name
+                 and stamp_ns // NS_PER_S < until_s and stamp_ns // NS_PER_S + duration_s > since_s}  # fmt: skip
+        assert {(one["state"], begin_of(one)) for one in hosts[name]["excursions"]} == known
+    scenario = build_scenario(4, 26, 1, end * NS_PER_S)
+    expected = expected_findings(scenario)
+    wrong = {name for name, one in hosts.items() if one["result"] == "beyond"}
+    assert expected.critical <= wrong
+    assert wrong <= expected.critical | {step.host for step in expected.stepped}
+
+
+def begin_of(excursion: dict[str, Any]) -> int:
+    """Return when an excursion of a report as JSON began."""
+    return int(datetime.fromisoformat(excursion["begin"].replace("Z", "+00:00")).timestamp())
