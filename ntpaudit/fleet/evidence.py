@@ -119,11 +119,11 @@ def _accounts(rows: Iterable[tuple[Table, AccountRow]], name: str) -> Iterator[A
         settings = (row.site, row.env, row.version, row.config_sha256, row.profile, row.critical_s)
         if settings != written:
             written, in_force = settings, _in_force(row, begin_s, name)
-        spans = [*map(_whole, row[4:10])]
+        spans = row[4:10] if {*map(type, row[4:10])} == {int} else [*map(_whole, row[4:10])]
         yield Account(
             begin_s,
             HOUR_S if table.name == HOUR.name else DAY_S,
-            _INVALID if None in spans else Spans(*cast("list[int]", spans)),
+            _INVALID if None in spans else Spans._make(cast("list[int]", spans)),
             bound_s=number(row.bound_s),
             steps=_whole(row.steps) or 0,
             two_sources_s=_whole(row.two_sources_s) or 0,

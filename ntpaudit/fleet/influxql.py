@@ -20,6 +20,9 @@ from ntpaudit.render.text_safety import tag_value
 _MS = 1_000_000
 _SHORT_NS = round((FRESH_S + AHEAD_S) * NS_PER_S)
 
+_FEW_NAMES = 20
+_REGEX_ESCAPES = str.maketrans({character: f"\\{character}" for character in r"/\.+*?()|[]{}^$"})
+
 _HOST = re.compile(r"(?<!\\),host=((?:[^\\,]|\\.)*)")
 _ESCAPED = re.compile(r"\\([, =])")
 
@@ -140,7 +143,7 @@ class InfluxqlReader(DatabaseReader):
             time,
             "" if site is None else f'"site" = {_quoted(site)}',
             "" if self.env is None else f'"env" = {_quoted(self.env)}',
-            " OR ".join(f'"host" = {_quoted(host)}' for host in hosts or ()),
+            _of_hosts(hosts or ()),
             " OR ".join(f'"kind" = {_quoted(kind)}' for kind in kinds),
         ]
         written = " AND ".join(f"({one})" if " OR " in one else one for one in conditions if one)
@@ -207,6 +210,14 @@ def _name_in(key: str) -> str | None:
 def _quoted(text: str) -> str:
     """Write a tag's value as a string of InfluxQL; `tag_value` leaves nothing that a string cannot hold."""
     return "'" + tag_value(text).replace("'", r"\'") + "'"
+
+
+def _of_hosts(hosts: Sequence[str]) -> str:
+    """Write the condition that a host is one of these: of many, an expression is evaluated in half the time."""
+    if len(hosts) <= _FEW_NAMES:
+        return " OR ".join(f'"host" = {_quoted(host)}' for host in hosts)
+    names = "|".join(tag_value(host).translate(_REGEX_ESCAPES) for host in hosts)
+    return f'"host" =~ /^({names})$/'
 
 
 def _in(window: Window) -> str:

@@ -721,3 +721,12 @@ def test_a_demonstration_is_read_by_many(tmp_path: Path) -> None:
     with closing(open_reader(path=path)) as first, closing(open_reader(path=path)) as second:
         assert first.now_ns() == second.now_ns() == END_NS
         assert first.snapshot(END_NS, SnapshotOptions()) == second.snapshot(END_NS, SnapshotOptions())
+
+
+@pytest.mark.parametrize("kind", READERS)
+def test_a_host_among_many_names(kind: str, readers: dict[str, Reader]) -> None:
+    """A name with every special character is found among many, and no name is taken for a pattern."""
+    window = fleet_reader.Window(END_NS - 3 * HOUR_S * NS_PER_S, END_NS)
+    others = [f"h{number}" for number in range(40)] + ["web.", ".*", "web1|web2", "(web2)", "we/b1", "db[12]"]
+    found = readers[kind].every(CLOCK, window, [HOSTILE_KEPT, "web1", *others], ("severity",))
+    assert {row.name for row in found} == {HOSTILE_KEPT, "web1"}
