@@ -153,7 +153,7 @@ def test_the_notes_say_what_ran(original: Path) -> None:
     assert notes[:3] == ["adopted", "start", "configuration"]
     assert notes.count("configuration") == 1
     assert first == [("note", 1), ("note", 2), ("note", 3)]
-    assert configuration["profile"]["critical_s"] == 1.0
+    assert configuration["policy"]["critical"] == "1s"
 
 
 TAMPERING: dict[str, tuple[tuple[str, ...], str, str]] = {
