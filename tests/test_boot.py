@@ -74,6 +74,7 @@ print(json.dumps({
 """
 """The results of the calls that set clocks, each in a form that always fails."""
 
+ANCHORING = "/root/anchoring.toml"  # names a service: the libraries to use it are not in the package
 EVERY_COMMAND = {
     "demo": [["demo", "--once"], ["demo", "--hours", "6", "--hosts", "8"]],
     "check": [["check", *SERVERS], ["check", "--config", "/etc/ntpaudit/ntpaudit.toml", "--format", "json"]],
@@ -91,6 +92,11 @@ EVERY_COMMAND = {
         ["fleet", "--demo", "--format", "csv"],
         ["fleet", "--url", f"http://{DATABASE}", "--language", "promql"],
     ],
+    "evidence verify": [["evidence", "verify"]],
+    "evidence report": [["evidence", "report", "--period", "2025", "--format", "json"]],
+    "evidence anchor": [["evidence", "anchor", "--history", "--folder", "/tmp", "--config", ANCHORING]],
+    "evidence verify-anchor": [["evidence", "verify-anchor", "missing"]],
+    "evidence excerpt": [["evidence", "excerpt", "missing", "web1"]],
     "fleet order": [["fleet", "order", "--demo", "ams-web1", "fra-db1"]],
     "config init": [["config", "init", *SERVERS, "--output", "-"]],
     "config check": [["config", "check"]],
@@ -672,6 +678,7 @@ def test_quick_start_of_the_readme_works_as_it_is_pasted(package: Path) -> None:
 def test_every_command_of_the_package_works(spare: Machine) -> None:
     """Each command does its work where the package is installed: no traceback, and an exit status about a clock."""
     assert set(EVERY_COMMAND) == set(commands(cli))
+    write(spare, ANCHORING, f'[evidence]\nroughtime = ["127.0.0.1:5319 {"A" * 43}="]\n')
     for words in (words for config in EVERY_COMMAND.values() for words in config):
         done = spare.run(["ntpaudit", *words], check=False)
         assert "Traceback" not in done.stderr, (words, done.stderr)
