@@ -217,7 +217,13 @@ HOSTS = (
         )
         for counts in ((4, 4), (1, 0))
     ),
+    _with(
+        case(kernel=UNSYNCHRONISED, daemons=(_claiming(NTPD, is_synchronised=False, leap=3),)),
+        shared_servers=(SharedServers("ntpd", 4, 4, NTPD.pid, is_split=True),),
+    ),
     _with(case(daemons=()), vanished="chronyd"),
+    _with(case(daemons=(SERVING,)), vanished="chronyd"),
+    _with(case(kernel=UNSYNCHRONISED, daemons=(SERVING,)), vanished="chronyd"),
     case(daemons=(CHRONYD, timesyncd.KIND.daemon(640))),
     case(daemons=(), kernel=Unavailable("not permitted")),
     _with(case(daemons=()), stale_s=1300.0),

@@ -1,6 +1,6 @@
 """Judge one observation with the state before it: measure or carry forward, detect gaps, raise and clear findings."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from ntpaudit.core.acceptance import Acceptance, accepted_at
@@ -12,7 +12,7 @@ from ntpaudit.core.checks.context import (
     DroppedAgreement,
     EarlierState,
     Gap,
-    SharedServers,
+    shared_servers,
 )
 from ntpaudit.core.checks.daemons import STALE_POLLS
 from ntpaudit.core.checks.debounce import judge
@@ -100,7 +100,7 @@ def evaluate(
     last = state.agreement
     polled_counts = last.counts if kind == "local" and last else count_sources(measured.replies)
     if any(classified.status != "skipped" for classified in measured.replies.sources):
-        shared = tuple(_shared_servers(observation, measured.replies))
+        shared = shared_servers(observation, measured.replies)
         state = state._replace(poll=Poll(now.boottime_ns, polled_counts, settings.interval_s, shared))
     counts = polled_counts
     if agreement is not None:  # f is that of the reported interval, which may be carried forward
@@ -162,16 +162,6 @@ def evaluate(
         events += (_config_event(listed, record, raised=False).accept(accepted),)
     state = state._replace(debounce=decision.state, dated_ns=database.reading.raw_ns if database else state.dated_ns)
     return AuditResult(record, events, state, decision.wants_poll)
-
-
-def _shared_servers(observation: Observation, replies: Selection) -> Iterator[SharedServers]:
-    """Compare the configuration of each time daemon with the sources that gave a usable reply, by name or address."""
-    usable = {name for one in replies.usable for name in (one.source.name.partition("/")[0], one.source.address)}
-    for daemon in observation.known_daemons:
-        servers = daemon.configuration.servers if daemon.configuration else ()
-        if replying := [one for one in servers if one.host in usable or f"{one.host}:{one.port}" in usable]:
-            authenticated = sum(one.key or one.nts for one in replying)
-            yield SharedServers(daemon.name, len(replying), authenticated, daemon.pid)
 
 
 class _Measured(NamedTuple):

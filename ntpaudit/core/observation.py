@@ -187,6 +187,12 @@ class Daemon(NamedTuple):
     enabled: Enablement | None = None
     configuration: Configuration | None = None
 
+    @property
+    def label(self) -> str:
+        """Its name with its pid and service."""
+        unit = f", {self.unit}" if self.unit else ""
+        return f"{self.name} (pid {self.pid}{unit})"
+
     def summary(self) -> Mapping[str, Any]:
         """Return the part for the record: a property of all daemons of this name is not in it."""
         return {
@@ -343,6 +349,10 @@ class Observation(NamedTuple):
     def disciplining(self) -> tuple[Daemon, ...]:
         """The visible time daemons that certainly discipline the clock."""
         return tuple(daemon for daemon in self.known_daemons if daemon.disciplines)
+
+    def name_of(self, daemon: Daemon) -> str:
+        """Return the name of a daemon that disciplines the clock, with pid and service where several have this name."""
+        return daemon.name if sum(one.name == daemon.name for one in self.disciplining) < 2 else daemon.label
 
     @property
     def daemons_hidden(self) -> str | None:

@@ -5,7 +5,7 @@ from typing import Any, Literal, NamedTuple
 
 from ntpaudit.core.acceptance import Accepted
 from ntpaudit.core.chain import ChainHead
-from ntpaudit.core.checks.context import AuditContext
+from ntpaudit.core.checks.context import AuditContext, EarlierState, shared_servers
 from ntpaudit.core.checks.host import findings_of
 from ntpaudit.core.checks.rule import Finding
 from ntpaudit.core.clock.drift import Breach, Drift
@@ -289,7 +289,8 @@ def conclude(
     """
     drift_ppm = max_drift_ppm(observation.kernel_ppm, assumed_ppm)
     selection = select(observation.sources, observation.taken, drift_ppm)
-    context = AuditContext(observation, selection, profile, max_drift_ppm=drift_ppm, site_policy=site_policy)
+    earlier = EarlierState(shared_servers=shared_servers(observation, selection))
+    context = AuditContext(observation, selection, profile, earlier, max_drift_ppm=drift_ppm, site_policy=site_policy)
     findings = findings_of(context)
     severity = max(context.offset_severity, *(finding.severity for finding in findings), Severity.OK)
     return write_record(context, labels, findings, severity)

@@ -782,8 +782,8 @@ def test_what_proves_nothing_does_not_replace_what_was_proven() -> None:
     [
         (
             (ConfiguredServer("ntp1.example.net", key=True), ConfiguredServer("192.0.2.1", nts=True)),
-            ", but 2 of its servers reply to ntpaudit, which queries without authentication: check the keys or "
-            "certificates of ntpd",
+            ", but 2 of its servers reply to ntpaudit, which queries without authentication; one possible cause: "
+            "wrong keys or certificates",
         ),
         (
             (ConfiguredServer("ntp1.example.net"), ConfiguredServer("elsewhere")),

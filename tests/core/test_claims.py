@@ -12,7 +12,16 @@ from ntpaudit.core.checks.host import findings_of
 from ntpaudit.core.checks.rule import Finding
 from ntpaudit.core.clock.interval import Interval
 from ntpaudit.core.cross_check import CrossCheck, distance_s
-from ntpaudit.core.observation import Claim, Daemon, HiddenDaemons, KernelState, Unavailable
+from ntpaudit.core.observation import (
+    Claim,
+    Configuration,
+    ConfiguredServer,
+    Daemon,
+    HiddenDaemons,
+    KernelState,
+    SourceObservation,
+    Unavailable,
+)
 from ntpaudit.core.policy import PROFILES, Severity
 from ntpaudit.core.record import Labels, Record, conclude, write_record
 from tests.core.worlds import (
@@ -361,3 +370,81 @@ def test_daemon_dead(context: AuditContext, earlier: EarlierState, found: dict[s
     """R12: the cause counts once; that the kernel is not updated any more, or says so, is listed under it."""
     listed = findings_of(context._replace(earlier=earlier))
     assert {one.id: one.cause for one in listed if one.id in found or "daemon" in one.id} == found
+
+
+SERVING = CHRONYD._replace(disciplines=False, reason="started with -x")
+
+
+@pytest.mark.parametrize(
+    ("daemons", "words", "fix"),
+    [
+        ((SERVING,), "chronyd no longer disciplines the clock, and no other time daemon does", "without what"),
+        ((), "chronyd has stopped, and no other time daemon was found", "systemctl unmask UNIT"),
+    ],
+)
+def test_daemon_that_only_serves_has_not_stopped(daemons: tuple[Daemon, ...], words: str, fix: str) -> None:
+    """`chronyd -x` after chronyd: to start it would change nothing."""
+    for kernel in (SYNCHRONISED, UNSYNCHRONISED):
+        context = case(daemons=daemons, kernel=kernel)._replace(earlier=EarlierState(vanished="chronyd"))
+        (found,) = [one for one in findings_of(context) if one.id == "daemon-dead"]
+        assert found.message.startswith(words)
+        assert ("chronyd (pid 811) runs and does not (started with -x)" in found.message) == bool(daemons)
+        assert fix in found.remedy
+
+
+SPLIT = tuple(answered(number, measurement(number * S)) for number in (1, 2, 3, 4))
+KEYED = Configuration(tuple(ConfiguredServer(one.source.name, key=True) for one in case().selection.sources))
+
+
+@pytest.mark.parametrize(
+    ("sources", "servers", "words", "fix"),
+    [
+        (
+            FOUR,
+            KEYED,
+            "4 of its servers reply to ntpaudit, which queries without authentication; one possible cause",
+            "bindacq",
+        ),
+        (
+            FOUR,
+            Configuration((ConfiguredServer("ntp1.example.net"),)),
+            "1 of its servers replies to ntpaudit",
+            "bindacq",
+        ),
+        (
+            SPLIT,
+            KEYED,
+            "4 of its servers reply to ntpaudit, and no majority of the servers agrees",
+            "which server is wrong",
+        ),
+        (FOUR, Configuration((ConfiguredServer("elsewhere", key=True),)), "follows no server", "UDP 123"),
+    ],
+)
+def test_check_says_why_a_daemon_may_not_be_synchronised(
+    sources: tuple[SourceObservation, ...], servers: Configuration, words: str, fix: str
+) -> None:
+    """As the agent does; keys are no cause where the servers disagree."""
+    daemon = stating(Claim(DAY, is_synchronised=False, leap=3), NTPD)._replace(configuration=servers)
+    observed = case(*sources, kernel=UNSYNCHRONISED, daemons=(daemon,)).observation
+    (found,) = [
+        one for one in conclude(observed, PROFILES["log-integrity"], Labels("1")).findings if one.id == "unsynced"
+    ]
+    assert words in found.message
+    assert ("keys" in found.message) == ("possible cause" in words)
+    assert fix in found.remedy
+
+
+def test_daemons_of_one_name_are_named_with_their_pids() -> None:
+    """By pid and service; servers that reply are those of one of them. Near miss: daemons of two names."""
+    daemons = (
+        stating(Claim(DAY, is_synchronised=False, leap=3))._replace(configuration=KEYED, unit="chrony.service"),
+        stating(follows="ntp5.example.net", updated_s=None)._replace(pid=272, unit="site-time.service"),
+    )
+    for several in (True, False):
+        observed = case(kernel=UNSYNCHRONISED, daemons=daemons if several else (daemons[0], NTPD)).observation
+        findings = conclude(observed, PROFILES["log-integrity"], Labels("1")).findings
+        (message,) = [one.message for one in findings if one.id == "daemon-count"]
+        first = "; chronyd (pid 811, chrony.service) reports" if several else "; chronyd reports"
+        assert f"{first} that it is not synchronised and follows no server, but 4 of its servers reply" in message
+        if several:
+            assert message.endswith("; chronyd (pid 272, site-time.service) reports that it follows ntp5.example.net")

@@ -82,12 +82,12 @@ def _uses(observation: Observation) -> Iterator[_Use]:
     """Yield every source once for each program that uses it."""
     addresses = _known_addresses(observation)
     for daemon in observation.disciplining:
-        yield from _uses_of(daemon, addresses)
+        yield from _uses_of(daemon, observation.name_of(daemon), addresses)
     own = [source for source in observation.sources if not source.needs_nts]
     yield from dict.fromkeys(_Use("ntpaudit itself queries", _identified(hosts_of(one), addresses)) for one in own)
 
 
-def _uses_of(daemon: Daemon, addresses: _Addresses) -> Iterator[_Use]:
+def _uses_of(daemon: Daemon, name: str, addresses: _Addresses) -> Iterator[_Use]:
     """Yield every source of a daemon once, what it follows first."""
     seen: set[str] = set()
     uses = [(hosts, True) for hosts in followed(daemon)] + [(hosts, False) for hosts in configured_hosts(daemon)]
@@ -95,7 +95,7 @@ def _uses_of(daemon: Daemon, addresses: _Addresses) -> Iterator[_Use]:
         known = _identified(hosts, addresses)
         if seen.isdisjoint(map(plain_name, known)):
             verb = "follows" if is_followed else "is configured with"
-            yield _Use(f"{daemon.name} {verb}", known, daemon, is_followed)
+            yield _Use(f"{name} {verb}", known, daemon, is_followed)
         seen |= set(map(plain_name, known))
 
 
@@ -248,7 +248,9 @@ def check_unauthenticated(context: AuditContext) -> Raised | None:
     for daemon in context.observation.disciplining:
         for label, is_authenticated in _authentications(daemon):
             if is_authenticated is not True:
-                (unknown if is_authenticated is None else unsafe).append(f"{daemon.name} {label}")
+                (unknown if is_authenticated is None else unsafe).append(
+                    f"{context.observation.name_of(daemon)} {label}"
+                )
     if unsafe:
         message = f"servers without authentication: {'; '.join(unsafe[:SHOWN])}"
         return Raised("medium", message, numbers={"unauthenticated_servers": len(unsafe)})

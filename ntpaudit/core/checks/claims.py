@@ -42,7 +42,8 @@ def check_daemon_disagrees(context: AuditContext) -> Raised | None:
         excess_s = error_s if error_s is not None and error_s > warning_s else None
     if not claim.is_synchronised or not excess_s or error_s is None or claim.offset_s is None:
         return None
-    message = f"{own_words(daemon)}, and that the clock is {format_offset(claim.offset_s)}{_bound(claim)}"
+    stated = f"and that the clock is {format_offset(claim.offset_s)}{_bound(claim)}"
+    message = f"{own_words(daemon, context.observation)}, {stated}"
     numbers = {"daemon_synchronised": 1, **_numbers(context, excess_s, error_s)}
     return Raised("high" if error_s > warning_s else "low", f"{message}; {_proven(interval)}", numbers=numbers)
 

@@ -63,16 +63,33 @@ class Gap(NamedTuple):
 
 
 class SharedServers(NamedTuple):
-    """How many servers of a time daemon's configuration gave us a usable reply, and to how many it authenticates."""
+    """How many servers of a time daemon's configuration gave us a usable reply, and to how many it authenticates.
+
+    `is_split`: no majority of all servers that replied agrees.
+    """
 
     daemon: str
     replying: int
     authenticated: int
     pid: int | None = None  # None in the state of an earlier version
+    is_split: bool = False
+
+
+def shared_servers(observation: Observation, replies: Selection) -> tuple[SharedServers, ...]:
+    """Compare the configuration of each time daemon with the sources that gave a usable reply, by name or address."""
+    usable = {name for one in replies.usable for name in (one.source.name.partition("/")[0], one.source.address)}
+    is_split = all(one.reason == "no-majority" for one in replies.usable)
+    found = []
+    for daemon in observation.known_daemons:
+        servers = daemon.configuration.servers if daemon.configuration else ()
+        if replying := [one for one in servers if one.host in usable or f"{one.host}:{one.port}" in usable]:
+            authenticated = sum(one.key or one.nts for one in replying)
+            found.append(SharedServers(daemon.name, len(replying), authenticated, daemon.pid, is_split))
+    return tuple(found)
 
 
 class EarlierState(NamedTuple):
-    """What an agent knows from before this observation; a one-shot check knows nothing.
+    """What an agent knows from before this observation; a one-shot check knows nothing but `shared_servers`.
 
     - `gap`: None without one, and in a one-shot check.
     - `steps`: the steps of the last hour.
@@ -84,7 +101,8 @@ class EarlierState(NamedTuple):
     - `refusals`: writes that the database has refused since it last accepted one.
     - `failure`: why delivery failed last.
     - `vanished`: the time daemon that has stopped without a successor (R12).
-    - `shared_servers`: by the last poll, for each time daemon that has servers which we query too.
+    - `shared_servers`: for each time daemon that has servers which we query too, by the last poll; a one-shot check
+      has those of its own poll.
     - `config_changes`: the listed changes of what decides how the host's time is set, newest last.
     """
 

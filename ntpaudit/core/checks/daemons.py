@@ -1,6 +1,6 @@
 """Findings about the time daemon, the kernel's clock, and the hardware clock."""
 
-from ntpaudit.core.checks.context import AuditContext, estimate_s
+from ntpaudit.core.checks.context import AuditContext, SharedServers, estimate_s
 from ntpaudit.core.checks.controls import (
     ASVS,
     AU8,
@@ -15,7 +15,8 @@ from ntpaudit.core.checks.controls import (
 )
 from ntpaudit.core.checks.offset import STOP_FIRST
 from ntpaudit.core.checks.rule import Level, Raised, Rule
-from ntpaudit.core.observation import Claim, Daemon, KernelState, Unavailable
+from ntpaudit.core.checks.sources import FIX_SPLIT
+from ntpaudit.core.observation import Claim, Daemon, KernelState, Observation, Unavailable
 from ntpaudit.core.units import DAY_S, NS_PER_S, direction, format_duration, joined
 
 ZONE_STEP_S = 900  # time zones differ by multiples of 15 minutes
@@ -25,8 +26,9 @@ STALE_POLLS = 3  # or within this many of its longest polling intervals (NTPA-06
 VANISHED_S = 600.0  # where all processes are visible, nothing disciplines a kernel not updated for this long (R12)
 
 _FIX_NO_DAEMON = (
-    "start the time daemon that this host uses, and find out why it does not run (`systemctl status UNIT`, `journalctl "
-    "-u UNIT`; UNIT is chrony or chronyd, ntpsec or ntpd, or systemd-timesyncd)"
+    "start the time daemon that this host uses (`systemctl enable --now UNIT`; if UNIT is masked, `systemctl unmask "
+    "UNIT` first), and find out why it does not run (`systemctl status UNIT`, `journalctl -u UNIT`; UNIT is chrony or "
+    "chronyd, ntpsec or ntpd, or systemd-timesyncd)"
 )
 _FIX_HIDDEN_DAEMON = (
     "check as root whether a time daemon already runs (in the list of `ps -e`: chronyd, ntpd, ntp-daemon, "
@@ -35,6 +37,11 @@ _FIX_HIDDEN_DAEMON = (
 _FIX_SERVES = (
     "let one time daemon discipline the clock: restart the one that runs without what the message names "
     "(`systemctl cat UNIT` shows its options), or start another one"
+)
+_FIX_UNUSED_REPLIES = (
+    "find out why the time daemon does not use the replies of its servers (`journalctl -u UNIT`); check its keys or "
+    "certificates, its source address (`bindacqaddress` in chrony.conf), what its service may do (`systemctl cat "
+    "UNIT`), and firewall rules for its user or port"
 )
 _FIX_CONTAINER = (
     "the clock is that of this container's host: check there that a time daemon runs and is synchronised (`chronyc "
@@ -56,12 +63,15 @@ def check_daemon_dead(context: AuditContext) -> Raised | None:
     if context.observation.disciplining:
         return None
     if vanished is not None:
-        message = f"{vanished} has stopped, and no other time daemon was found"
+        message, serving = f"{vanished} has stopped, and no other time daemon was found", _not_disciplining(context)
+        if serving:
+            message = f"{vanished} no longer disciplines the clock, and no other time daemon does{serving}"
+        remedy = _FIX_SERVES if serving else None
         numbers: dict[str, float] = {"time_daemons": 0, "stopped_time_daemons": 1}
         if isinstance(kernel, KernelState) and not kernel.is_synchronised:
             message += "; the kernel reports that its clock is not synchronised"
-            return Raised("high", message, numbers={**numbers, "kernel_synchronised": 0})
-        return Raised("medium", message, numbers=numbers)
+            return Raised("high", message, remedy=remedy, numbers={**numbers, "kernel_synchronised": 0})
+        return Raised("medium", message, remedy=remedy, numbers=numbers)
     if _is_booting(context) or _hidden_daemons(context) is not None or context.observation.host.container is not None:
         return None  # a daemon outside this container may discipline the clock
     if isinstance(kernel, Unavailable) or not kernel.is_synchronised or stale_s is None or stale_s < VANISHED_S:
@@ -77,9 +87,11 @@ DAEMON_DEAD = Rule(
     _FIX_NO_DAEMON,
     (ISO, PCI, AU8),
     raised_when={
-        "high": "the last time daemon has stopped, and the kernel reports an unsynchronised clock (agent)",
+        "high": "the last time daemon has stopped or only serves, and the kernel reports an unsynchronised clock "
+        "(agent)",
         "medium": (
-            "the last time daemon has stopped, although the kernel still reports a synchronised clock (agent)",
+            "the last time daemon has stopped or only serves, although the kernel still reports a synchronised clock "
+            "(agent)",
             "no time daemon was found (all processes are visible, the host is no container), and the kernel's maximum "
             "error has only grown for 20 minutes (agent)",
         ),
@@ -92,6 +104,7 @@ DAEMON_DEAD = Rule(
             "time_daemons < 1 and time_since_kernel_update_s >= 10 min",
         ),
     },
+    case_remedies={"a time daemon runs and does not discipline the clock": _FIX_SERVES},
     message_id="6371878fa6834094ace1b9ede49d1aa6",
     basis="host",
     least_s=600.0,
@@ -114,13 +127,15 @@ def check_unsynced(context: AuditContext) -> Raised | None:
         remedy = _FIX_HIDDEN_DAEMON if context.observation.host.container is None else _FIX_CONTAINER
         return Raised("medium", message, remedy=remedy, numbers={**numbers, "all_daemons_visible": 0})
     vanished = context.earlier.vanished
-    cause = f"and {vanished}, which disciplined it, has stopped" if vanished else "and no time daemon disciplines it"
+    serving = "" if daemons else _not_disciplining(context)
+    has_ended = "no longer does" if serving else "has stopped"
+    cause = f"and {vanished}, which disciplined it, {has_ended}" if vanished else "and no time daemon disciplines it"
     if daemons:
         verb = "runs" if len(daemons) == 1 else "run"
         cause = f"although {joined([daemon.name for daemon in daemons])} {verb}"
-    serving = "" if daemons else _not_disciplining(context)
     message = f"{summary}, {cause}{serving}: at 50 ppm it drifts by 1 s in 5.6 h{_reports(context)}"
-    return Raised("high", message, remedy=_FIX_SERVES if serving else None, numbers=numbers)
+    fix = _FIX_SERVES if serving else _fix_unused_replies(context)
+    return Raised("high", message, remedy=fix, numbers=numbers)
 
 
 UNSYNCED = Rule(
@@ -144,6 +159,8 @@ UNSYNCED = Rule(
         "the level is medium": _FIX_HIDDEN_DAEMON,
         "the level is medium, and this is a container": _FIX_CONTAINER,
         "a time daemon runs and does not discipline the clock": _FIX_SERVES,
+        "servers of the time daemon reply to ntpaudit": _FIX_UNUSED_REPLIES,
+        "servers of the time daemon reply to ntpaudit, and no majority agrees": FIX_SPLIT,
     },
     caused_by=(DAEMON_DEAD.id,),
     message_id="9a524159e9264fc9b92579cb3a737428",
@@ -157,7 +174,7 @@ def check_daemon_count(context: AuditContext) -> Raised | None:
     """NTPA-17: no time daemon is set up for this clock, or several discipline it."""
     daemons, kernel = context.observation.disciplining, context.observation.kernel
     if len(daemons) > 1:
-        names = ", ".join(f"{daemon.name} (pid {daemon.pid})" for daemon in daemons)
+        names = ", ".join(daemon.label for daemon in daemons)
         message = f"several programs discipline this clock: {names}{_reports(context)}"
         return Raised("medium", message, numbers={"time_daemons": len(daemons)})
     if daemons or context.earlier.vanished or _is_booting(context) or _hidden_daemons(context) is not None:
@@ -287,7 +304,7 @@ TZ_OR_RTC_FAULT = Rule(
 )
 
 
-def own_words(daemon: Daemon) -> str:
+def own_words(daemon: Daemon, observation: Observation) -> str:
     """Return what a time daemon reports about its source, as a clause; empty where it reports nothing."""
     claim = daemon.claim
     if not isinstance(claim, Claim) or (claim.is_synchronised is None and claim.follows is None):
@@ -296,25 +313,42 @@ def own_words(daemon: Daemon) -> str:
     if claim.is_synchronised is False:
         state = f"is not synchronised and follows {claim.follows or 'no server'}"
     ago = "" if claim.updated_s is None else f" (last update {format_duration(claim.updated_s, rounding='down')} ago)"
-    return f"{daemon.name} reports that it {state}{ago}"
+    return f"{observation.name_of(daemon)} reports that it {state}{ago}"
 
 
 def _reports(context: AuditContext) -> str:
     """Return what each daemon that disciplines the clock reports, after a semicolon, with what contradicts it."""
-    daemons = context.observation.disciplining
-    return "".join(f"; {words}{_replies(context, one)}" for one in daemons if (words := own_words(one)))
+    observation = context.observation
+    said = [(one, own_words(one, observation)) for one in observation.disciplining]
+    return "".join(f"; {words}{_replies(context, one)}" for one, words in said if words)
 
 
 def _replies(context: AuditContext, daemon: Daemon) -> str:
     """Say that a daemon's servers reply to us, if it is not synchronised: so the network is not the cause."""
-    who = daemon.name, daemon.pid
-    shared = next((one for one in context.earlier.shared_servers if (one.daemon, one.pid) == who), None)
-    if shared is None or not isinstance(daemon.claim, Claim) or daemon.claim.is_synchronised is not False:
+    if (shared := _unused_replies(context, daemon)) is None:
         return ""
     reply = f", but {shared.replying} of its servers {'replies' if shared.replying == 1 else 'reply'} to ntpaudit"
+    if shared.is_split:
+        return f"{reply}, and no majority of the servers agrees"
     if not shared.authenticated:
         return reply
-    return f"{reply}, which queries without authentication: check the keys or certificates of {daemon.name}"
+    return f"{reply}, which queries without authentication; one possible cause: wrong keys or certificates"
+
+
+def _unused_replies(context: AuditContext, daemon: Daemon) -> SharedServers | None:
+    """Return the servers of a daemon that reply to us, if it is not synchronised."""
+    if not isinstance(daemon.claim, Claim) or daemon.claim.is_synchronised is not False:
+        return None
+    who = daemon.name, daemon.pid
+    return next((one for one in context.earlier.shared_servers if (one.daemon, one.pid) == who), None)
+
+
+def _fix_unused_replies(context: AuditContext) -> str | None:
+    """Return the fix where the servers of a daemon reply to us, None where they do not."""
+    for daemon in context.observation.disciplining:
+        if (shared := _unused_replies(context, daemon)) is not None:
+            return FIX_SPLIT if shared.is_split else _FIX_UNUSED_REPLIES
+    return None
 
 
 def _not_disciplining(context: AuditContext) -> str:
