@@ -27,6 +27,7 @@ from ntpaudit.store.compression import unpack_text
 from ntpaudit.store.outbox import OutboxEntry
 from ntpaudit.store.rows import read_json
 from ntpaudit.store.state import StateStore
+from tests.command import ntpaudit
 from tests.fork_server import Forked
 from tests.histories import BOOT, World, write
 from tests.waiting import WITHIN_S, until
@@ -120,6 +121,7 @@ class Host:
         self.name = name
         self.history = folder / "state" / "history.sqlite3"
         self.said = folder / "said"
+        self.changed_by_hand = 0  # the id of an audit
         self._config = folder / "ntpaudit.toml"
         self._config.write_text(
             f'[host]\nname = "{name}"\n[sources]\nservers = {json.dumps(servers)}\n'
@@ -176,6 +178,7 @@ class Host:
         )
         with closing(sqlite3.connect(self.history, isolation_level=None)) as connection:
             connection.execute("UPDATE audits SET utc_ns = NULL, verdict = 3 WHERE id = ?", (audit_id,))
+        self.changed_by_hand = audit_id
         lines = store.write(outbox.backlog)[0]
         store.write(
             accounts.stamp,
@@ -304,6 +307,12 @@ def test_two_hundred_kills_lose_nothing(tmp_path: Path) -> None:
         for host in hosts:
             compare(host, url)
             compare_accounts(host, url)
+            words = ("evidence", "verify", "--history", str(host.history), "--against", url)
+            verified = ntpaudit(*words, state=tmp_path).out.splitlines()
+            (wrong,) = [line for line in verified if line.startswith("FAIL")]
+            assert f"record of audit {host.changed_by_hand} " in wrong
+            assert "more" not in wrong
+            assert any(line.startswith("ok    delivered") for line in verified)
             assert "Traceback" not in host.said.read_text()
             assert "is skipped" not in host.said.read_text()  # an audit: kills are no reason not to judge it
             assert host.rows("SELECT * FROM set_aside") == []

@@ -157,30 +157,30 @@ def test_the_notes_say_what_ran(original: Path) -> None:
 
 
 TAMPERING: dict[str, tuple[tuple[str, ...], str, str]] = {
-    "a value": (("UPDATE audits SET offset_ns = 0 WHERE id = 60",), "rows", "record of audit 60 (20"),
-    "a time": (("UPDATE audits SET utc_ns = utc_ns - 60000000000 WHERE id = 60",), "rows", "utc_ns do not follow"),
-    "a verdict": (("UPDATE audits SET verdict = (verdict + 1) % 4 WHERE id = 61",), "rows", "verdict do not follow"),
-    "the host's time": (("UPDATE audits SET host_ns = host_ns + 1 WHERE id = 62",), "rows", "record of audit 62"),
-    "who made it": (("UPDATE audits SET kind = NULL WHERE id = 63",), "rows", "record of audit 63"),
-    "marked as damaged": (("UPDATE audits SET kind = 'damaged' WHERE id = 63",), "rows", "record of audit 63"),
-    "a text that breaks off": (("UPDATE audits SET record = x'00' WHERE id = 64",), "rows", "its text is not a record"),
-    "the type of a value": (("UPDATE audits SET boot_id = x'ff' WHERE id = 64",), "rows", "record of audit 64"),
+    "a value": (("UPDATE audits SET offset_ns = 0 WHERE id = ROW",), "rows", "record of audit ROW (20"),
+    "a time": (("UPDATE audits SET utc_ns = utc_ns - 60000000000 WHERE id = ROW",), "rows", "utc_ns do not follow"),
+    "a verdict": (("UPDATE audits SET verdict = (verdict + 1) % 4 WHERE id = ROW",), "rows", "verdict do not follow"),
+    "the host's time": (("UPDATE audits SET host_ns = host_ns + 1 WHERE id = ROW",), "rows", "record of audit ROW"),
+    "who made it": (("UPDATE audits SET kind = NULL WHERE id = ROW",), "rows", "record of audit ROW"),
+    "marked as damaged": (("UPDATE audits SET kind = 'damaged' WHERE id = ROW",), "rows", "record of audit ROW"),
+    "a text cut off": (("UPDATE audits SET record = x'00' WHERE id = ROW",), "rows", "its text is not a record"),
+    "the type of a value": (("UPDATE audits SET boot_id = x'ff' WHERE id = ROW",), "rows", "record of audit ROW"),
     "an event": (("UPDATE events SET text = 'nothing' WHERE id = 1",), "rows", "event 1 (20"),
     "a note": (("UPDATE notes SET kind = 'retention' WHERE id = 2",), "rows", "note 2"),
-    "delete an audit": (("DELETE FROM audits WHERE id = 60",), "missing", "record of audit 60 is gone"),
-    "delete a record": (("UPDATE audits SET record = NULL WHERE id = 60",), "missing", "record of audit 60 is gone"),
+    "delete an audit": (("DELETE FROM audits WHERE id = ROW",), "missing", "record of audit ROW is gone"),
+    "delete a record": (("UPDATE audits SET record = NULL WHERE id = ROW",), "missing", "record of audit ROW is gone"),
     "delete an event": (("DELETE FROM events WHERE id = 1",), "missing", "event 1 is gone"),
     "insert an event": (
         ("CREATE TEMP TABLE one AS SELECT * FROM events WHERE id = 1", "UPDATE one SET id = 999",
          "INSERT INTO events SELECT * FROM one"), "unchained", "event 999 (20",
     ),
     "duplicate an audit": (
-        ("CREATE TEMP TABLE one AS SELECT * FROM audits WHERE id = 60", "UPDATE one SET id = 999",
+        ("CREATE TEMP TABLE one AS SELECT * FROM audits WHERE id = ROW", "UPDATE one SET id = 999",
          "INSERT INTO audits SELECT * FROM one"), "unchained", "record of audit 999 (20",
     ),
     "swap two audits": (
-        ("UPDATE audits SET id = -1 WHERE id = 60", "UPDATE audits SET id = 60 WHERE id = 61",
-         "UPDATE audits SET id = 61 WHERE id = -1"), "rows", "record of audit 60",
+        ("UPDATE audits SET id = -1 WHERE id = ROW", "UPDATE audits SET id = ROW WHERE id = NEXT",
+         "UPDATE audits SET id = NEXT WHERE id = -1"), "rows", "record of audit ROW",
     ),
     "delete entries": (("DELETE FROM chain WHERE sequence = 70",), "links", "entry 70 is missing"),
     "delete the first entries": (("DELETE FROM chain WHERE sequence < 70",), "links", "entry 1 is missing"),
@@ -197,16 +197,30 @@ TAMPERING: dict[str, tuple[tuple[str, ...], str, str]] = {
         "end", "the end was cut",
     ),
 }  # fmt: skip
-"""What somebody does with SQL, the check that finds it, and what is named."""
+"""What somebody does with SQL to an audit ROW or its NEXT, both local; the check that finds it, and what is named."""
+
+
+def local_audits(path: Path) -> int:
+    """Return the id of a local audit that is followed by another."""
+    with closing(sqlite3.connect(path)) as connection:
+        query = "SELECT a.id FROM audits a JOIN audits b ON b.id = a.id + 1 WHERE a.kind = 'local' AND b.kind = 'local'"
+        (row,) = connection.execute(f"{query} AND a.id > 50 LIMIT 1").fetchone()
+    return int(row)
+
+
+def written(text: str, row: int) -> str:
+    """Write the ids into a statement or a text."""
+    return text.replace("ROW", str(row)).replace("NEXT", str(row + 1))
 
 
 @pytest.mark.parametrize("what", TAMPERING)
 def test_tampering_is_found_and_the_first_bad_row_is_named(what: str, copy: Path) -> None:
     """By SQL, without a change of the chain; a verifier without ntpaudit finds it too, except what it does not read."""
     statements, name, words = TAMPERING[what]
-    change(copy, *statements)
+    row = local_audits(copy)
+    change(copy, *(written(statement, row) for statement in statements))
     first = first_misfit(copy)
-    assert (first.name, words in first.text) == (name, True), first
+    assert (first.name, written(words, row) in first.text) == (name, True), first
     with closing(sqlite3.connect(copy)) as connection:
         assert problems(connection) or name in ("days", "end")
 
@@ -222,8 +236,9 @@ def test_a_text_that_is_changed_and_packed_again_is_found(column: str, copy: Pat
 
 def test_a_swapped_row_is_recognised(copy: Path) -> None:
     """Its content is that of another row."""
-    change(copy, *TAMPERING["swap two audits"][0])
-    assert "its content is that of audit 61" in first_misfit(copy).text
+    row = local_audits(copy)
+    change(copy, *(written(statement, row) for statement in TAMPERING["swap two audits"][0]))
+    assert f"its content is that of audit {row + 1}" in first_misfit(copy).text
 
 
 def test_a_note_made_by_hand_excuses_nothing(copy: Path) -> None:

@@ -77,7 +77,8 @@ def keep_audit(connection: sqlite3.Connection, observation: Observation, record:
     seen = "" if record.kind == "local" else _packed(observation)
     values = (*_observation_values(observation, record.kind), seen, *record_values(record))
     audit_id = insert(connection, "audits", f"{OBSERVATION_COLUMNS}, {RECORD_COLUMNS}", values)
-    chain.append(connection, "observation", audit_id)
+    if seen:
+        chain.append(connection, "observation", audit_id)
     chain.append(connection, "record", audit_id)
     return audit_id
 

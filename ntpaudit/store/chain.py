@@ -61,6 +61,7 @@ _ROWS = {
     kind: f"{source.query(', '.join((source.id, *source.columns, source.text)))} AND {source.id}"
     for kind, source in SOURCES.items()
 }
+_ROW = {kind: f"{rows} = ?" for kind, rows in _ROWS.items()}
 UTC_COLUMN = SOURCES["record"].columns.index("utc_ns")
 
 _ADOPTED: Mapping[str, Sequence[EntryKind]] = {
@@ -74,12 +75,18 @@ _DAY_S = 86_400
 MAX_REMOVED = 100_000  # entries that are removed at once for their age, about
 MAX_SEGMENT = 5000  # entries; a day of audits each minute has 2000
 MAX_SEQUENCE = 1 << 62  # far more than any history has: beyond it is damage
+_LENGTH = len(BEGIN.head)
+_TIP = """
+    SELECT first, day_s, before, sequence, head
+    FROM (SELECT first, day_s, before FROM segments ORDER BY first DESC LIMIT 1)
+    LEFT JOIN (SELECT sequence, head FROM chain ORDER BY sequence DESC LIMIT 1) ON TRUE
+"""
 _OF_AUDITS: tuple[EntryKind, EntryKind] = ("observation", "record")
 
 
 def read_row(connection: sqlite3.Connection, kind: EntryKind, row: int) -> tuple[Sequence[Any], str] | None:
     """Return the columns of a row that are hashed, and its text unpacked (as stored, if it cannot be unpacked)."""
-    found = connection.execute(f"{_ROWS[kind]} = ?", (row,)).fetchone()
+    found = connection.execute(_ROW[kind], (row,)).fetchone()
     return None if found is None else _content(found)
 
 
@@ -99,50 +106,64 @@ def _content(row: Sequence[Any]) -> tuple[Sequence[Any], str]:
         return row[1:-1], text.hex() if isinstance(text, bytes) else str(text)
 
 
+class _Tip(NamedTuple):
+    """Where the chain goes on: its newest head, the first entry of the open segment, and the day of that."""
+
+    head: ChainHead
+    first: int
+    day_s: int | None
+
+
 def append(connection: sqlite3.Connection, kind: EntryKind, row: int) -> ChainHead | None:
     """Add a stored row to the chain, in the same transaction; return the new head. None in memory."""
-    if _is_memory(connection) or (content := read_row(connection, kind, row)) is None:
+    if (tip := _tip(connection)) is None or (content := read_row(connection, kind, row)) is None:
         return None
     columns, text = content
     utc_ns = columns[UTC_COLUMN] if kind == "record" else None
-    return _append(connection, kind, row, sha256(canonical(columns, text)), utc_ns)
+    return _add(connection, tip, kind, row, sha256(canonical(columns, text)), utc_ns)
 
 
-def _append(
-    connection: sqlite3.Connection, kind: EntryKind, row: int, digest: bytes, utc_ns: int | None = None
+def _add(
+    connection: sqlite3.Connection, tip: _Tip, kind: EntryKind, row: int, digest: bytes, utc_ns: int | None = None
 ) -> ChainHead:
-    before = last_head(connection)
-    sequence = before.sequence + 1
-    head = ChainHead(sequence, sha256(linked(before.head, sequence, kind, digest)))
-    _begin_segment_if_due(connection, before, utc_ns)
+    _begin_segment_if_due(connection, tip, utc_ns)
+    sequence = tip.head.sequence + 1
+    head = ChainHead(sequence, sha256(linked(tip.head.head, sequence, kind, digest)))
     connection.execute("INSERT INTO chain VALUES (?, ?, ?, ?, ?)", (sequence, kind, row, digest, head.head))
     return head
 
 
-def last_head(connection: sqlite3.Connection) -> ChainHead:
-    """Return the newest head; `BEGIN` where there is no entry yet."""
-    row = connection.execute("SELECT sequence, head FROM chain ORDER BY sequence DESC LIMIT 1").fetchone()
-    if row is None:
-        return BEGIN
-    sequence, head = row
-    if not 0 < sequence < MAX_SEQUENCE or type(head) is not bytes or len(head) != len(BEGIN.head):
+def last_head(connection: sqlite3.Connection) -> ChainHead | None:
+    """Return the newest head; before the first entry, the one that the chain continues. None in memory."""
+    tip = _tip(connection)
+    return None if tip is None else tip.head
+
+
+def _tip(connection: sqlite3.Connection) -> _Tip | None:
+    """Return where the chain goes on. None in memory, where no chain is begun; DatabaseError if it is damaged."""
+    found = connection.execute(_TIP).fetchone()
+    if found is None:  # in memory, or somebody deleted the headers
+        found = connection.execute(
+            "SELECT sequence + 1, NULL, head, sequence, head FROM chain ORDER BY 4 DESC LIMIT 1"
+        ).fetchone()
+        if found is None:
+            return None
+    first, day_s, before, sequence, head = found
+    tip = _Tip(ChainHead(first - 1, before) if sequence is None else ChainHead(sequence, head), first, day_s)
+    if not 0 <= tip.head.sequence < MAX_SEQUENCE or type(tip.head.head) is not bytes or len(tip.head.head) != _LENGTH:
         raise sqlite3.DatabaseError("the last entry of the chain is damaged")
-    return ChainHead(sequence, head)
+    return tip
 
 
-def head_in_file(connection: sqlite3.Connection) -> ChainHead | None:
-    """Return the newest head; None in memory, where there is none."""
-    return None if _is_memory(connection) else last_head(connection)
-
-
-def _begin_segment_if_due(connection: sqlite3.Connection, before: ChainHead, utc_ns: int | None) -> None:
+def _begin_segment_if_due(connection: sqlite3.Connection, tip: _Tip, utc_ns: int | None) -> None:
     """Begin a segment, and close the one before, for a record of another UTC day, or if that one is long."""
-    found = connection.execute("SELECT first, day_s FROM segments ORDER BY first DESC LIMIT 1").fetchone()
-    first, day_s = found or (before.sequence + 1, None)
-    day_of_row_s = utc_ns // NS_PER_S // _DAY_S * _DAY_S if isinstance(utc_ns, int) else day_s or 0
-    if day_of_row_s != day_s or before.sequence - first >= MAX_SEGMENT:
-        connection.execute("UPDATE segments SET last = ?, head = ? WHERE first = ?", (*before, first))
-        _open_segment(connection, before, day_of_row_s)
+    if isinstance(utc_ns, int):
+        day_s = utc_ns // NS_PER_S // _DAY_S * _DAY_S
+    else:
+        day_s = tip.day_s if isinstance(tip.day_s, int) else 0
+    if day_s != tip.day_s or tip.head.sequence - tip.first >= MAX_SEGMENT:
+        connection.execute("UPDATE segments SET last = ?, head = ? WHERE first = ?", (*tip.head, tip.first))
+        _open_segment(connection, tip.head, day_s)
 
 
 def _open_segment(connection: sqlite3.Connection, before: ChainHead, day_s: int) -> None:
@@ -170,7 +191,7 @@ def note_removed(
 ) -> None:
     """Note the ids of the rows that were removed, by table, and the rule; nothing where none was, or in memory."""
     found = {table: parts for table, ids in removed.items() if (parts := ranges(ids))}
-    if found and not _is_memory(connection):
+    if found and _tip(connection) is not None:
         note(connection, "retention", {"rule": rule, "removed": found}, utc_ns)
 
 
@@ -188,8 +209,6 @@ def begin(connection: sqlite3.Connection, before: ChainHead = BEGIN) -> None:
 
     `before` is the last head of the history that this one continues: its file was removed or damaged.
     """
-    if _is_memory(connection):
-        return
     _open_segment(connection, before, 0)
     found = {
         table: connection.execute(f"SELECT COUNT(*), MIN(id), MAX(id) FROM {table}").fetchone()  # noqa: S608
@@ -260,7 +279,9 @@ def _remove_segment(connection: sqlite3.Connection, first: int, last: int) -> li
     kept = {(kind, row): digest for kind, row, digest in found.fetchall() if (kind, row) not in newer}
     for (kind, row), digest in kept.items():
         if read_row(connection, kind, row) is not None:
-            _append(connection, kind, row, digest)
+            tip = _tip(connection)
+            assert tip is not None
+            _add(connection, tip, kind, row, digest)
     gone = connection.execute("DELETE FROM chain WHERE sequence BETWEEN ? AND ? RETURNING sequence", (first, last))
     return [sequence for (sequence,) in gone.fetchall()]
 
@@ -273,7 +294,3 @@ def any_text(connection: sqlite3.Connection) -> Iterator[None]:
         yield
     finally:
         connection.text_factory = str
-
-
-def _is_memory(connection: sqlite3.Connection) -> bool:
-    return not connection.execute("PRAGMA database_list").fetchone()[2]

@@ -115,6 +115,7 @@ VERSION = 5  # the `PRAGMA user_version` of a file of this schema
 OLDEST_VERSION = 4  # of a file that `open_database` upgrades
 WAIT_S = 5.0  # how long to wait for a lock, where nothing else is delayed
 PAGE_BYTES = 1024  # the page size of a new file. A commit writes whole pages, and a record takes less than one.
+_MEMORY = ":memory:"
 _CACHE_KIB = 512  # of pages: an agent rarely reads what it wrote, and must stay small
 _MAX_WAL_BYTES = 4 << 20  # larger only while another process reads, or for one large change
 
@@ -196,14 +197,14 @@ def _open(path: str, wait_s: float = WAIT_S) -> sqlite3.Connection:
             connection.execute(f"PRAGMA journal_size_limit={_MAX_WAL_BYTES}")
             if version < VERSION:
                 with _one_transaction(connection):
-                    _create_tables(connection)
+                    _create_tables(connection, has_chain=path != _MEMORY)
     except BaseException:
         connection.close()
         raise
     return connection
 
 
-def _create_tables(connection: sqlite3.Connection) -> None:
+def _create_tables(connection: sqlite3.Connection, *, has_chain: bool) -> None:
     version = _version(connection)  # again: another process may have created or upgraded them
     for first_version, statements in ((OLDEST_VERSION, SCHEMA), (VERSION, EVIDENCE_SCHEMA)):
         if version < first_version:
@@ -211,7 +212,8 @@ def _create_tables(connection: sqlite3.Connection) -> None:
                 connection.execute(statement)
     if version < VERSION:
         connection.execute(f"PRAGMA user_version={VERSION}")
-        chain.begin(connection)
+        if has_chain:
+            chain.begin(connection)
 
 
 def _use_wal(connection: sqlite3.Connection, wait_s: float) -> None:
@@ -284,7 +286,7 @@ def _one_transaction(connection: sqlite3.Connection) -> Iterator[None]:
 
 def open_memory() -> sqlite3.Connection:
     """Open an empty database of the current schema, in memory."""
-    return _open(":memory:")
+    return _open(_MEMORY)
 
 
 def is_damage(error: StoreError | sqlite3.Error) -> bool:

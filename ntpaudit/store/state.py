@@ -58,7 +58,7 @@ class StateStore:
         self._left = Unsaved()  # lost by a run that was killed; not yet counted in the file
         self._first_retry_s = self._retry_s = retry_s
         self._retry_at_s = 0.0
-        self._head_before = BEGIN  # of the file that was used before memory
+        self._known_head = BEGIN  # of the chain: a new file continues it if this one is removed or damaged
         self._dropped_before = 0  # the total when the memory database was created
         self._wal_large_since_s: float | None = None
         self._wal_error: str | None = None
@@ -113,12 +113,14 @@ class StateStore:
             audit_id = audits.keep_audit(connection, observation, record)
             audits.roll_up(connection, record)
             audits.keep_events(connection, events, record.host.boot_id)
-            head = chain.head_in_file(connection)
+            head = chain.last_head(connection)
             rendered = entry if entry is None or render is None else entry._replace(lines=render(head))
             _keep_entry_and_state(connection, rendered, states, audit_id)
             return head
 
-        return self.write(work)
+        head = self.write(work)
+        self._known_head = head or self._known_head
+        return head
 
     def ack(self, entries: Sequence[OutboxEntry]) -> None:
         """Remove delivered entries, the oldest of the outbox. After a power failure they may be sent again."""
@@ -176,6 +178,9 @@ class StateStore:
                 self._connection = database.open_database(self._path, WAIT_S)
             finally:
                 self._left = self._unsaved.open()
+            if self._known_head != BEGIN:
+                with database.transaction(self._connection):
+                    chain.resume(self._connection, self._known_head)
             self._remember_files()
             self._count_left(self._connection)
         return self._connection
@@ -259,7 +264,7 @@ class StateStore:
         memory, file, at_once = database.open_memory(), self._connection, False
         if file is not None:
             with suppress(sqlite3.Error):
-                self._head_before = chain.last_head(file)
+                self._known_head = chain.last_head(file) or self._known_head
         if file is None:
             with suppress(StoreError), open_readonly(self._path) as seen:
                 transfer.copy_state(seen, memory)
@@ -307,7 +312,7 @@ class StateStore:
                         carried = f", and {plural(count, 'undelivered record')} of the deleted file{failed}"
                     # a new file has dropped none; an unreadable one had another number
                     total = max(saved_state.dropped(file), self._dropped_before) + self._dropped_of(memory)
-                    chain.resume(file, self._head_before)
+                    chain.resume(file, self._known_head)
                     chain.note(file, "memory", {"why": self._file_error, "records": records, "dropped": dropped})
                     transfer.move(memory, file)
                     if total:
@@ -351,7 +356,7 @@ def keep_events_and_state(
     """Store events, with the outbox entry and the agent's state; return the head of the chain, None in memory."""
     audits.keep_events(connection, events, boot_id)
     _keep_entry_and_state(connection, entry, states, None)
-    return chain.head_in_file(connection)
+    return chain.last_head(connection)
 
 
 def _keep_entry_and_state(

@@ -362,7 +362,7 @@ def newest_host(path: str) -> tuple[str, str | None] | None:
 def newest_head(path: str) -> ChainHead:
     """Return the head of the last entry; `BEGIN` without one. StoreError as `verify`."""
     with _open(path) as connection:
-        return chain.last_head(connection)
+        return chain.last_head(connection) or BEGIN
 
 
 @contextmanager
@@ -399,7 +399,7 @@ def _compared(connection: sqlite3.Connection, found: Comparison, how: str) -> Ch
         )
         return Check(how, text, fits=False, sequence=found.other.sequence)
     if found.beyond is not None:
-        last = chain.last_head(connection).sequence
+        last = (chain.last_head(connection) or BEGIN).sequence
         text = (
             f"{plural(found.missing, f'{how} head')} beyond the end of this chain, the first of entry"
             f" {found.beyond.sequence}{_for(found.beyond)}; the chain ends with entry"

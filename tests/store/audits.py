@@ -17,6 +17,7 @@ from ntpaudit.store import audits, outbox
 from ntpaudit.store.compression import unpack_text
 from ntpaudit.store.outbox import OutboxEntry
 from ntpaudit.store.state import StateStore
+from ntpaudit.store.verification import verify
 from tests.records import NOW_NS, observation, reading, record, servers
 
 MINUTE_NS = 60 * NS_PER_S
@@ -98,7 +99,8 @@ class Found(NamedTuple):
 
 
 def find(path: Path) -> Found:
-    """Read a file that must be sound, and return what is in it."""
+    """Read a file that must be sound and fit its chain, and return what is in it."""
+    assert [check for check in verify(str(path)) if not check.fits] == []
     with closing(sqlite3.connect(path)) as connection:
         assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
         rows = connection.execute("SELECT boottime_ns, record, utc_ns FROM audits ORDER BY id").fetchall()
