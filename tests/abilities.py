@@ -319,6 +319,12 @@ def _ipv6() -> None:
         bound.bind(("::1", 0))
 
 
+@_ability("pango")
+def _pango() -> None:
+    """Have WeasyPrint's libraries."""
+    _run(sys.executable, "-c", "import weasyprint")
+
+
 @_ability("localhost")
 def _localhost() -> None:
     """Resolve the name localhost."""

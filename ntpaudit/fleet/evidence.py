@@ -69,7 +69,6 @@ def _read(reader: Reader, names: Sequence[str], period: Period, site: str | None
             site if latest is None else text(latest.site),
             tuple(_accounts(rows[name], name)),
             tuple(sorted(excursions[name], key=lambda one: (one.begin_s, repr(one)))),
-            None,
             tuple(sorted(steps[name], key=repr)),
             None,
             tuple(sorted(events[name])),

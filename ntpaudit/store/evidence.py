@@ -43,7 +43,6 @@ def read_host(
         names[-1].site if names else None,
         tuple(accounts),
         merged(one for account in accounts for one in account.excursions),
-        None,
         tuple(
             StepOfClock(_utc_s(one), one.value_s, _cause(one, messages))
             for one in events

@@ -48,7 +48,6 @@ def host(name: str = "web1", site: str | None = "ams", count: int = DAYS) -> Hos
             Excursion("beyond", begin_s, begin_s + 7265, False, 1.1, 1.35, 1.1, 1.35, ("offset-out",), "step of 1.2 s"),
             Excursion("unproven", begin_s + DAY, begin_s + DAY + 5, True, -0.9, 1.1, 0.0, 1.1, ("not-demonstrable",)),
         ),
-        None,
         (StepOfClock(begin_s, 1.2, "chronyd"), StepOfClock(begin_s + 60, None)),
         (
             SourceUse("ntp1.example.net", BEGIN, PERIOD.end_s - 1, True),

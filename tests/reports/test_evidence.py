@@ -147,9 +147,9 @@ def test_a_browser_loads_nothing_and_cuts_nothing(browser: Browser, tmp_path: Pa
         assert tab.pdf().startswith(b"%PDF-")
 
 
+@pytest.mark.needs("pango")
 def test_pdf_is_the_same_in_each_process(tmp_path: Path) -> None:
     """No time, random number or order of a set is in the bytes (EV4)."""
-    pytest.importorskip("weasyprint")
     program = (
         "import sys; from tests.reports import evidence; from ntpaudit.reports import evidence_pdf;"
         "open(sys.argv[1], 'wb').write(evidence_pdf.render(evidence.quarter(), evidence.MADE))"

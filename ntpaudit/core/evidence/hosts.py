@@ -47,9 +47,7 @@ def judge_host(
     here = [one.is_of(records.name, records.site) for one in exceptions]
     holding = [one for one, is_here in zip(exceptions, here, strict=True) if is_here]
     balance, covered = _balance(parts, exceptions, here)
-    found = records.gaps if records.gaps is not None else tuple(_gaps_of(rows))
-    gaps = [Gap(begin_s, end_s, "unaccounted", end_s - begin_s) for begin_s, end_s in holes]
-    gaps += [gap for gap in found if gap.begin_s < period.end_s and gap.end_s > period.begin_s]
+    gaps = [*_gaps_of(rows), *(Gap(begin_s, end_s, "unaccounted", end_s - begin_s) for begin_s, end_s in holes)]
     excursions = tuple(
         one._replace(is_accepted=any(_covers(exception, one.state, one.end_s) for exception in holding))
         for one in records.excursions

@@ -124,7 +124,6 @@ class HostRecords(NamedTuple):
     site: str | None = None
     accounts: tuple[Account, ...] = ()
     excursions: tuple[Excursion, ...] = ()
-    gaps: tuple[Gap, ...] | None = None
     steps: tuple[StepOfClock, ...] = ()
     sources: tuple[SourceUse, ...] | None = None
     events: tuple[HostEvent, ...] = ()

@@ -37,7 +37,6 @@ class Inputs(NamedTuple):
     `listed` are the hosts of the inventory with their sites, None without one. `critical_s` judges again by another
     tolerance; `is_judged`: the records already are, by their intervals. `source` describes where the records were read.
     `hashes` are SHA-256 of the files that were read, by what they are; `previous` is that of the previous report.
-    `notes` are about the reading as a whole.
     """
 
     period: Period
@@ -49,7 +48,6 @@ class Inputs(NamedTuple):
     checks: tuple[Check, ...] = ()
     hashes: Mapping[str, str] = {}
     previous: str | None = None
-    notes: tuple[str, ...] = ()
 
 
 class Scope(NamedTuple):
@@ -233,7 +231,7 @@ def _third(checks: Sequence[Check]) -> str:
 
 def _scope(hosts: Sequence[HostResult], unlisted: Sequence[HostResult], inputs: Inputs) -> Scope:
     missing = tuple(one.name for one in hosts if one.result == "nothing-known")
-    statements = list(inputs.notes)
+    statements = []
     if inputs.listed is None:
         statements.append("No inventory was given: hosts that never reported are not in this report.")
     if unlisted:
