@@ -79,7 +79,7 @@ def run(release: str, arguments: list[str]) -> int:
     root = prepare(release)
     (root / _CHECKOUT.lstrip("/")).mkdir(parents=True, exist_ok=True)
     # The programs of this machine do not run there, and those of the release would have to be fetched.
-    without = ",".join(("boot", "browser", "node", *programs()))
+    without = ",".join(("boot", "browser", "node", "roughenough", *programs()))
     environment = {
         "ROOT": str(root),
         "CHECKOUT": str(REPOSITORY),
