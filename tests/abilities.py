@@ -281,6 +281,15 @@ def _boot() -> None:
         pass
 
 
+@_ability("python-3.11")
+def _python_of_the_machine() -> None:
+    """Run on the Python that the booted machine has too, so that compiled libraries of the tests run there."""
+    if sys.version_info[:2] != (3, 11):
+        raise OSError(
+            f"this is Python {sys.version_info[0]}.{sys.version_info[1]}, and the machine of the tests has 3.11"
+        )
+
+
 @_ability("adjtimex")
 def _adjtimex() -> None:
     """Read the state of the kernel's clock."""

@@ -18,12 +18,7 @@ from tests.world.packages import REPOSITORY
 
 __all__ = ["package"]  # a fixture
 
-pytestmark = [
-    pytest.mark.needs("boot", "victoria-metrics", "openssl"),
-    pytest.mark.skipif(
-        sys.version_info[:2] != (3, 11), reason="the machine has Python 3.11, for which the libraries are"
-    ),
-]
+pytestmark = pytest.mark.needs("boot", "victoria-metrics", "openssl", "python-3.11")
 
 LIBRARIES = ("cffi", "cryptography", "pycparser", "rfc3161-client")
 LAUNCHER = """#!/usr/bin/python3 -IS
