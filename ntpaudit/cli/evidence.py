@@ -80,8 +80,6 @@ def verify(
     config_path: str | None,
 ) -> None:
     """Check every row of a history against its chain, and name the first that does not fit."""
-    import hashlib  # noqa: F401  # faster than the module that an agent uses to stay small
-
     from ntpaudit.cli.fleet_reading import progress
     from ntpaudit.cli.state import history_path
     from ntpaudit.store import verification

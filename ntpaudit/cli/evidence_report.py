@@ -264,8 +264,6 @@ def _of_history(options: ReportOptions, fleet: FleetOptions) -> "EvidenceReport"
 
 def _verified(path: str) -> "tuple[Check, ...]":
     """Return the result of each check of the history by its own chain; what its head says elsewhere is not checked."""
-    import hashlib  # noqa: F401  # faster than the module that an agent uses to stay small
-
     from ntpaudit.store import verification
 
     try:
