@@ -119,6 +119,7 @@ def evaluate(
         vanished=state.daemon.name if state.daemon and state.daemon.gone_ns is not None else None,
         shared_servers=state.poll.shared if state.poll else (),
         config_changes=config.changes if config else (),
+        usable_servers=state.poll.counts.usable if state.poll else 0,
     )
     selection = measured.replies._replace(agreement=agreement)
     context = AuditContext(

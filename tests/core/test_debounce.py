@@ -3,6 +3,7 @@
 import itertools
 import json
 import random
+import re
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
@@ -11,7 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from ntpaudit.core.checks.context import AuditContext, Contradiction, EarlierState, Gap
-from ntpaudit.core.checks.debounce import DebounceState, Decision, judge, of_new_boot
+from ntpaudit.core.checks.debounce import ConditionState, DebounceState, Decision, _listed, judge, of_new_boot
 from ntpaudit.core.checks.host import BY_ID, RULES, findings_of
 from ntpaudit.core.checks.rule import LEVEL_SEVERITY
 from ntpaudit.core.clock.drift import Breach, Drift
@@ -983,6 +984,49 @@ def test_servers_that_reply_in_vain_and_then_not_at_all_do_not_improve() -> None
     assert evaluator.last is not None
     listed = [(one.id, one.cause, one.severity) for one in evaluator.last.findings if one.id in OUTAGE_IDS]
     assert listed == [("unreachable-sources", None, WARNING), ("no-usable-source", "unreachable-sources", OK)]
+
+
+def test_a_gap_while_servers_disagree_is_listed_under_their_disagreement() -> None:
+    """Nothing is wrong with the path to the servers; without a reply it is (near miss)."""
+    evaluator = evaluating(6, each_says(0, S, 2 * S, 3 * S))
+    for usable, sources, cause, words in (
+        (4, each_says(0, S, 2 * S, 3 * S), "source-quorum", "repair what `source-quorum` names"),
+        (0, no_reply, "unreachable-sources", "restore the path"),
+    ):
+        for _ in range(3):
+            earlier = EarlierState(gap=Gap(1200.0, 4.0), usable_servers=usable)
+            judged = evaluator.network(sources, earlier=earlier)
+        (found,) = [one for one in judged.findings if one.id == "evidence-gap"]
+        assert (found.cause, found.severity) == (cause, OK)
+        assert words in found.remedy
+    assert evaluator.changes("evidence-gap") == []
+
+
+def test_silence_that_was_not_polled_again_is_dated() -> None:
+    """Beside a table where two servers reply and two wait, the message is of the earlier poll; not so of a new one."""
+    evaluator = evaluating(6, no_reply)
+    raised = messages(evaluator.network(no_reply))["unreachable-sources"]
+    assert "That was" not in raised
+    waiting = tuple(failed(number, *UNANSWERED) for number in (3, 4))
+    later = [evaluator.network(also(*waiting, count=2)), evaluator.local(GOOD)]
+    for judged in later:
+        before, dated, after = messages(judged)["unreachable-sources"].partition(". That was at ")
+        assert (before, bool(dated)) == (raised, True)
+        assert re.fullmatch(r"\d\d:\d\d:\d\dZ: not all servers were queried since", after)
+    assert "That was" not in messages(evaluator.network(no_reply))["unreachable-sources"]
+
+
+def test_what_is_pending_is_not_said_twice() -> None:
+    """Raised as medium and pending as high with one message."""
+    raised = ConditionState(samples=(2, 3, 3), raised=2, message="m", pending_message="m")
+    worse = raised._replace(pending_message="n")
+    context = AuditContext(observation(), select((), reading()), PROFILE)
+    same, other = (
+        _listed(BY_ID["unapproved-source"], one, context, is_replaced=False, can_confirm=True).message
+        for one in (raised, worse)
+    )
+    assert same.startswith("m. Pending (2 of 3 samples): raised as high")
+    assert other.startswith("m; n. Pending (2 of 3 samples): raised as high")
 
 
 def test_a_gap_with_another_cause_than_silence_counts_by_itself() -> None:

@@ -104,6 +104,7 @@ class EarlierState(NamedTuple):
     - `shared_servers`: for each time daemon that has servers which we query too, by the last poll; a one-shot check
       has those of its own poll.
     - `config_changes`: the listed changes of what decides how the host's time is set, newest last.
+    - `usable_servers`: how many servers gave a usable reply at the last poll.
     """
 
     gap: Gap | None = None
@@ -119,6 +120,7 @@ class EarlierState(NamedTuple):
     vanished: str | None = None
     shared_servers: tuple[SharedServers, ...] = ()
     config_changes: tuple[ConfigChange, ...] = ()
+    usable_servers: int = 0
 
 
 class AuditContext(NamedTuple):

@@ -9,10 +9,10 @@ from ntpaudit.core.checks.context import AuditContext, HostRule
 from ntpaudit.core.checks.host import BY_ID, RULES, cause_of, listed, primaries_of
 from ntpaudit.core.checks.offset import OFFSET_HIGH, OFFSET_OUT
 from ntpaudit.core.checks.rule import Finding, Level, Raised, make_finding
-from ntpaudit.core.checks.sources import SOURCE_QUORUM
+from ntpaudit.core.checks.sources import SOURCE_QUORUM, UNREACHABLE_SOURCES
 from ntpaudit.core.policy import Severity
 from ntpaudit.core.record import AuditKind
-from ntpaudit.core.units import NS_PER_S, format_duration
+from ntpaudit.core.units import NS_PER_S, format_duration, format_utc
 
 SAMPLES = 5
 MAJORITY = 3  # this many of the last `SAMPLES` raise a finding, and this many good ones in a row clear it
@@ -35,8 +35,8 @@ class ConditionState(NamedTuple):
     - `better_ns`: the first of the samples in a row that are below the raised rank.
     - `message`, `remedy`, `numbers`: of what is raised; without a remedy it is the rule's.
     - `pending_message`, `pending_remedy`, `pending_numbers`: of the last sample, if it is worse than what is raised.
-    - `sampled_ns`: the last sample of an offset that is raised; None if before this boot.
-    - `is_overdue`: servers were queried since then, and their replies gave no sample.
+    - `sampled_ns`: the last sample of an offset or of silent servers that is raised; None if before this boot.
+    - `is_overdue`: servers were polled since then, and that gave no sample.
     - `has_own_cause`: it is listed by itself, whatever else is raised; only of a finding of the moment.
     """
 
@@ -163,9 +163,9 @@ def judge(
             rank = max(_rank(result), held)
             if not (in_grace and rank > condition.raised and rule.is_of_offset):
                 after = _update(condition, rank, now_ns, rule.least_s, result)
-                is_dated = after.raised and rule.is_of_offset  # only these become overdue
+                is_dated = after.raised and _may_be_overdue(rule)
                 conditions[rule.id] = after._replace(sampled_ns=now_ns) if is_dated else after
-        elif kind == "network" and condition.raised and rule.is_of_offset:
+        elif kind == "network" and condition.raised and _may_be_overdue(rule):
             conditions[rule.id] = condition._replace(is_overdue=True)
     state = DebounceState(conditions, correcting_ns, before.unconfirmed, tuple(sorted(context.accepted)))
     if is_sample:
@@ -189,6 +189,11 @@ def _has_sample(rule: HostRule, result: Raised | None, context: AuditContext, ki
     if rule.is_of_offset and (not is_sample or context.is_unguaranteed):
         return False
     return rule.has_sample(context, result)
+
+
+def _may_be_overdue(rule: HostRule) -> bool:
+    """Whether a poll without a sample leaves a message that its table of servers does not show."""
+    return rule.is_of_offset or rule.id == UNREACHABLE_SOURCES.id
 
 
 def _rank(result: Raised | None) -> int:
@@ -234,11 +239,10 @@ def _with_message(condition: ConditionState, sample: Raised | None) -> Condition
 def _decide(
     context: AuditContext, before: DebounceState, after: DebounceState, kind: AuditKind, *, can_confirm: bool
 ) -> Decision:
-    now_ns = context.observation.taken.boottime_ns
     accepted = context.accepted
     findings = [
         _listed(
-            rule, after.of(rule.id), now_ns, is_replaced=_is_replaced(rule, context, after), can_confirm=can_confirm
+            rule, after.of(rule.id), context, is_replaced=_is_replaced(rule, context, after), can_confirm=can_confirm
         )
         .under(_cause(rule, after))
         .accept(accepted.get(rule.id))
@@ -336,22 +340,25 @@ def _counted_as_unknown(findings: Sequence[Finding], context: AuditContext, *, c
     ]
 
 
-def _listed(rule: HostRule, condition: ConditionState, now_ns: int, *, is_replaced: bool, can_confirm: bool) -> Finding:
+def _listed(
+    rule: HostRule, condition: ConditionState, context: AuditContext, *, is_replaced: bool, can_confirm: bool
+) -> Finding:
     """Make the finding of what is raised or pending; its severity is unknown if it can never be confirmed."""
     level = LEVELS[condition.raised - 1] if condition.raised else "low"
-    overdue = _overdue(condition, now_ns)
+    overdue = _overdue(rule, condition, context)
     if not condition.pending:
         improving = "" if is_replaced else _improving(rule, condition)
         message = (_in_the_past(condition.message) if improving else condition.message) + improving + overdue
         return make_finding(rule, Raised(level, message, remedy=condition.remedy, numbers=condition.numbers))
     total = len(condition.samples)
     samples = " (1 sample)" if total == 1 else f" ({condition.agreeing} of {total} samples)"
-    when = _when(rule, condition, now_ns)
+    when = _when(rule, condition, context.observation.taken.boottime_ns)
     pending = _unconfirmed(LEVELS[condition.pending - 1], samples, when, can_confirm=can_confirm)
     message, remedy = condition.pending_message + pending + overdue, condition.pending_remedy
     numbers = condition.pending_numbers
     if condition.raised:
-        message, remedy, numbers = f"{condition.message}; {message}", condition.remedy, condition.numbers
+        both = message if condition.message == condition.pending_message else f"{condition.message}; {message}"
+        message, remedy, numbers = both, condition.remedy, condition.numbers
     listed = make_finding(rule, Raised(level, message, remedy=remedy, numbers=numbers))
     return listed if can_confirm else listed._replace(severity=max(listed.severity, Severity.UNKNOWN))
 
@@ -388,12 +395,19 @@ def _in_the_past(message: str) -> str:
     )
 
 
-def _overdue(condition: ConditionState, now_ns: int) -> str:
-    """Say when the offset was last measured, if nothing was proven since (R1, R5): only servers clear a finding."""
+def _overdue(rule: HostRule, condition: ConditionState, context: AuditContext) -> str:
+    """Say when the offset was last measured, if nothing was proven since (R1, R5): only servers clear a finding.
+
+    And when servers were silent, if not all were queried since.
+    """
     if not (condition.raised and condition.is_overdue):
         return ""
     last_ns = condition.sampled_ns
-    ago = "before this boot" if last_ns is None else f"{format_duration((now_ns - last_ns) / NS_PER_S)} ago"
+    ago_ns = None if last_ns is None else context.observation.taken.boottime_ns - last_ns
+    if not rule.is_of_offset:
+        when = "before this boot" if ago_ns is None else f"at {format_utc(context.utc_ns - ago_ns)[11:19]}Z"
+        return f". That was {when}: not all servers were queried since"
+    ago = "before this boot" if ago_ns is None else f"{format_duration(ago_ns / NS_PER_S)} ago"
     return f". Last measured {ago}: the replies since then prove no offset, so this stays raised"
 
 

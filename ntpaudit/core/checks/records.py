@@ -23,6 +23,10 @@ _FIX_NO_ESTIMATE = (
     "wait for the next network audit (`sudo ntpaudit status` shows when it is due); `sudo ntpaudit check SERVER...` "
     "with servers of your own measures now"
 )
+_FIX_UNPROVEN = (
+    f"the servers reply, and their replies prove no offset: repair what `{SOURCE_QUORUM.id}` names; the gap stays in "
+    "the record"
+)
 _FIX_GAP_ENDED = (
     "no repair is needed, and the gap stays in the record; find out why there was no measurement (`sudo ntpaudit "
     "history --events`, `sudo journalctl -u ntpaudit`)"
@@ -48,7 +52,8 @@ def check_evidence_gap(context: AuditContext) -> Raised | None:
     message = f"no measurement for {format_duration(gap.span_s)} {when}"
     level: Level = "high" if gap.span_s > DAY_S else "medium"
     numbers = {"gap_s": gap.span_s, "gap_in_polling_intervals": gap.intervals}
-    return Raised(level, message, remedy=_FIX_GAP_ENDED if gap.has_ended else None, numbers=numbers)
+    remedy = _FIX_GAP_ENDED if gap.has_ended else _FIX_UNPROVEN if earlier.usable_servers else None
+    return Raised(level, message, remedy=remedy, numbers=numbers)
 
 
 def _has_own_cause(context: AuditContext) -> bool:
@@ -72,12 +77,16 @@ EVIDENCE_GAP = Rule(
         "medium": ("gap_s <= 24 h and gap_in_polling_intervals > 3.3",) * 2,
     },
     techniques=(ATTACK_IMPAIR,),
-    case_remedies={"records were lost before delivery": _FIX_LOST, "the gap has ended": _FIX_GAP_ENDED},
+    case_remedies={
+        "records were lost before delivery": _FIX_LOST,
+        "the gap has ended": _FIX_GAP_ENDED,
+        "servers gave usable replies at the last poll": _FIX_UNPROVEN,
+    },
     notes=(
         "A gap that was listed under another finding counts by itself when it has ended, until the next audit: that "
         "event has the duration of the whole gap."
     ),
-    caused_by=(UNREACHABLE_SOURCES.id, NO_USABLE_SOURCE.id),
+    caused_by=(UNREACHABLE_SOURCES.id, NO_USABLE_SOURCE.id, SOURCE_QUORUM.id),
     has_own_cause=_has_own_cause,
     message_id="5bbeb38870d342bf84ace8ac21775a0d",
     basis="moment",
