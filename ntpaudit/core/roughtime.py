@@ -11,7 +11,6 @@ from hashlib import sha512
 from itertools import pairwise
 from typing import NamedTuple
 
-PORT = 5319
 VERSIONS = (1, 0x8000_000C)
 NONCE_OCTETS = KEY_OCTETS = HASH_OCTETS = 32
 SIGNATURE_OCTETS = 64
