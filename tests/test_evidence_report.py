@@ -108,6 +108,22 @@ def parse_month(when_ns: int) -> str:
     return datetime.fromtimestamp(when_ns / NS_PER_S, UTC).strftime("%Y-%m")
 
 
+@pytest.mark.needs("pango")
+def test_a_pdf_and_what_cannot_be_written(history: Path, tmp_path: Path) -> None:
+    """A PDF goes to a file or a pipe; a folder that is missing is no traceback, and no report is half written."""
+    span = ("--period", parse_month(HISTORY_BEGIN_NS), "--history", str(history))
+    path = tmp_path / "report.pdf"
+    assert report(*span, "--format", "pdf", "--output", str(path), state=tmp_path).status == 2
+    assert path.read_bytes().startswith(b"%PDF-")
+    for name in ("html", "pdf", "json"):
+        ran = report(*span, "--format", name, "--output", str(tmp_path / "none" / "x"), state=tmp_path)
+        assert (ran.status, ran.out) == (3, "")
+        assert "create its folder" in ran.err
+    ran = report(*span, "--format", "csv", "--output", str(path), state=tmp_path)
+    assert ran.status == 3
+    assert str(path) in ran.err
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

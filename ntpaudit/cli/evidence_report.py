@@ -227,7 +227,7 @@ def _of_database(options: ReportOptions, fleet: FleetOptions) -> "EvidenceReport
         known = reader.names(options.site)
         inputs = _inputs(options, period, source)
         chains = Check(
-            "chains", "not-done", "they are on the hosts: run `ntpaudit evidence verify --against URL` there"
+            "chains", "not-done", "they are on the hosts, where `ntpaudit evidence verify --against URL` verifies them"
         )
         inputs = inputs._replace(checks=(chains, _anchored(options.anchors, None, fleet)))
         if options.hosts:

@@ -211,6 +211,9 @@ def _second(balance: Balance, hosts: int) -> str:
         if (seconds := balance.counted(state))
     ]
     rest = f"; the rest was {joined(bad)}" if bad else ""
+    apart = {"off": balance.spans.off, "excepted": sum(balance.excepted)}
+    left = [f"{exact(seconds)} {what}" for what, seconds in apart.items() if seconds]
+    rest += f"; not counted: {joined(left)}" if left else ""
     whose = "all hosts together" if hosts > 1 else "the host"
     share_text = share(balance.spans.within, balance.counted_s)
     clocks = "clocks were" if hosts > 1 else "clock was"
