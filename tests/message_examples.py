@@ -42,7 +42,7 @@ from ntpaudit.core.observation import (
 )
 from ntpaudit.core.policy import PROFILES, Severity
 from ntpaudit.core.selection import Selection
-from ntpaudit.core.time_config import ConfigChange
+from ntpaudit.core.time_config import ACTIVE, ConfigChange
 from ntpaudit.core.units import NS_PER_S
 from ntpaudit.probes.daemons import timesyncd
 from tests.core.fleets import DAY_S, NOW_NS, host, offset, snapshot
@@ -264,6 +264,7 @@ HOSTS = (
     _drift(-20.0, earliest_s=None, central_s=50_000.0),
     _drift(140.0, earliest_s=None, central_s=None),
     _changed(_CONTENT),
+    _changed((ACTIVE, "value", "chrony.service", "ntpsec.service"), ("/etc/ntpsec/ntp.conf", "added", None, "ef" * 32)),
     _changed(_CONTENT, utc_ns=None),
     _changed(("chrony.service", "value", "enabled", "masked"), ("/etc/localtime", "value", "Etc/UTC", "Asia/Tokyo")),
     _changed(("/etc/ntpsec/ntp.conf", "mode", "0644", "0666"), (_DROP_IN, "added", None, "ef" * 32)),

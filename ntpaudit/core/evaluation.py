@@ -20,7 +20,7 @@ from ntpaudit.core.checks.host import BY_ID
 from ntpaudit.core.checks.records import GAP_INTERVALS
 from ntpaudit.core.checks.rule import LEVEL_SEVERITY, Finding
 from ntpaudit.core.checks.steps import describe_step, level_of_step, rule_of
-from ntpaudit.core.checks.tampering import TIME_CONFIG_CHANGED, describe_changes
+from ntpaudit.core.checks.tampering import TIME_CONFIG_CHANGED, describe_changes, fix_of_changes
 from ntpaudit.core.clock.database_clock import DatabaseClock, carry_date
 from ntpaudit.core.clock.drift import Drift, estimate_drift, predict_ns
 from ntpaudit.core.clock.readings import MAX_DRIFT_PPM, ClockReading, correction_ns, growth_ns
@@ -347,6 +347,6 @@ def _config_event(
         record.utc_ns,
         record.host_ns,
         record.boottime_ns,
-        remedy=TIME_CONFIG_CHANGED.remedy,
+        remedy=fix_of_changes((*known, *changes)) or TIME_CONFIG_CHANGED.remedy,
         detail={"changes": [dict(zip(("path", "what", "before", "after"), one, strict=False)) for one in changes]},
     )

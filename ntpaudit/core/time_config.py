@@ -10,6 +10,9 @@ from ntpaudit.core.units import DAY_S, NS_PER_S
 SCOPE = 1  # to be raised when a later version reads other files: what it reads first was not added by somebody
 LISTED_NS = round(DAY_S) * NS_PER_S  # how long a change stays listed: until the next working day has seen it
 MAX_LISTED = 64
+ACTIVE = "the time daemon"
+"""The path of the setting whose value is the service of the one time daemon that disciplines the clock."""
+
 RECORDED_NS = round(DAY_S) * NS_PER_S  # how often a record has the settings while they do not change
 OVERFLOW_ID = 65534  # the id of every user and group that a user namespace does not map (user_namespaces(7))
 
@@ -23,7 +26,7 @@ class ConfigChange(NamedTuple):
 
     - `added`, `removed`: `before` and `after` are the hash or the value, None where there is no such file.
     - `content`: the SHA-256 before and after; size and time of change of a file that cannot be read.
-    - `value`: the target of a link, UTC or LOCAL, whether a boot starts a service.
+    - `value`: the target of a link, UTC or LOCAL, whether a boot starts a service, the service of `ACTIVE`.
     - `mode`: in octal digits. `owner`, `group`: ids.
 
     The last three are when it was first seen: by the uptime, by the host's clock, by the true time, None if unknown.
@@ -73,7 +76,9 @@ def watch_settings(
     if observation.time_config is None:
         return state, ()
     units = (TimeSetting(unit.name, unit.enabled) for unit in observation.units)
-    found = tuple(sorted((*units, *observation.time_config), key=_path_of))
+    active = (TimeSetting(ACTIVE, one.unit) for one in observation.disciplining if one.unit is not None)
+    one_active = active if len(observation.disciplining) == 1 else ()
+    found = tuple(sorted((*units, *one_active, *observation.time_config), key=_path_of))
     if state is None:
         return TimeConfigState(found), ()
     listed = tuple(_dated(one, observation, utc_ns) for one in state.changes if _is_listed(one, observation, utc_ns))
@@ -100,7 +105,8 @@ def _path_of(setting: TimeSetting) -> str:
 def _is_expected(path: str, state: TimeConfigState, after: TimeSetting | None, *, is_new: bool) -> bool:
     """Whether a setting may be missing, or there for the first time.
 
-    A service has files, whose changes are listed. A lease that ends is no change; other servers in the next one are.
+    A service has files, whose changes are listed. That no daemon is active is another finding. A lease that ends is no
+    change; other servers in the next one are.
     """
     if after is None:
         return _may_return(path, state)

@@ -237,7 +237,7 @@ def _next_poll(wait: Wait) -> str:
     if wait.query_s is None or wait.query_s <= wait.poll_s:
         return poll
     return (
-        f"{poll}; no server is queried for {_age(wait.query_s)} from now, because none gave a usable reply last time "
+        f"no server is queried for {_age(wait.query_s)} from now, because none gave a usable reply last time "
         "(`sudo ntpaudit check --force` queries them now)"
     )
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ntpaudit.core.checks.tampering import TIME_CONFIG_CHANGED, describe_changes
+from ntpaudit.core.checks.tampering import TIME_CONFIG_CHANGED, describe_changes, fix_of_changes
 from ntpaudit.core.clock_state import ClockState, restored
 from ntpaudit.core.evaluation import AuditResult, AuditSettings, evaluate
 from ntpaudit.core.observation import Enablement, TimeSetting, TimeUnit
@@ -14,7 +14,7 @@ from ntpaudit.core.policy import PROFILES, Severity
 from ntpaudit.core.record import AuditKind, Health, Labels
 from ntpaudit.core.time_config import LISTED_NS, MAX_LISTED, SCOPE, ConfigChange, TimeConfigState, watch_settings
 from ntpaudit.store.serialization import plain, revive
-from tests.core.worlds import DAY, FOUR, HOUR, NOON, S, observation, reading
+from tests.core.worlds import CHRONYD, DAY, FOUR, HOUR, NOON, NTPD, S, observation, reading
 
 CONF = TimeSetting("/etc/chrony/chrony.conf", sha256="a" * 64, mode=0o644, owner=0, group=0)
 KEYS = TimeSetting(
@@ -112,10 +112,33 @@ def test_what_is_restored_says_when_it_changed_and_when_it_was_restored() -> Non
     assert described((CONF,), (other,), (CONF,)) == restored % 2
     assert described((CONF,), (other,), (), (third,), (CONF,)) == restored % 4
     assert described((CONF,), (other._replace(mode=0o666),), (CONF,)) == restored % 2
-    assert described((CONF,), (other,), (third,)) == f"{CONF.path} (content; first seen 2026-10-21T12:02:00Z)"
-    assert described((CONF,), (other,), (mode,)) == (
-        f"{CONF.path} (mode was 0644, is 0666; first seen 2026-10-21T12:02:00Z)"
+    assert described((CONF,), (other,), (third,)) == (
+        f"{CONF.path} (content; first seen 2026-10-21T12:01:00Z, last changed 2026-10-21T12:02:00Z)"
     )
+    assert described((CONF,), (other,), (mode,)) == (
+        f"{CONF.path} (mode was 0644, is 0666; first seen 2026-10-21T12:01:00Z, last changed 2026-10-21T12:02:00Z)"
+    )
+
+
+def test_another_active_time_daemon_is_a_change() -> None:
+    """It is named, and its fix starts the earlier one; neither a daemon that is away nor a second one is a change."""
+    chrony, ntpsec = CHRONYD._replace(unit="chrony.service"), NTPD._replace(unit="ntpsec.service")
+    state, _ = watch_settings(None, seen((CONF,), daemons=(chrony,)), NOON)
+    for second, daemons in enumerate(((), (chrony._replace(pid=999),), (chrony, ntpsec), (NTPD,)), 1):
+        state, new = watch_settings(state, seen((CONF,), second * S, daemons=daemons), NOON)
+        assert new == ()
+    state, new = watch_settings(state, seen((CONF,), 60 * S, daemons=(ntpsec,)), NOON + 60 * S)
+    said = "the time daemon (chrony.service was active, ntpsec.service is; first seen 2026-10-21T12:01:00Z)"
+    assert describe_changes(new) == f"the time configuration has changed: {said}"
+    fix = fix_of_changes(new)
+    assert fix is not None
+    assert "systemctl enable --now UNIT" in fix
+    state, new = watch_settings(state, seen((CONF,), 120 * S, daemons=(chrony,)), NOON + 120 * S)
+    assert new
+    assert state is not None
+    assert "nothing to restore" in (fix_of_changes(state.changes) or "")
+    edited = ConfigChange(CONF.path, "content", "a", "b", 0, NOON)
+    assert fix_of_changes((*state.changes, edited)) is None
 
 
 def test_every_changed_path_is_named_or_where_all_are() -> None:

@@ -14,11 +14,20 @@ from ntpaudit.core.checks.controls import (
     PCI_REVIEWS,
 )
 from ntpaudit.core.checks.rule import Raised, Rule
-from ntpaudit.core.time_config import LISTED_NS, ConfigChange
+from ntpaudit.core.time_config import ACTIVE, LISTED_NS, ConfigChange
 from ntpaudit.core.units import NS_PER_S, format_duration, format_utc, joined, plural
 
 START_AUDITD = (
     "run `sudo systemctl enable --now auditd`, and `sudo auditctl -e 1` if `sudo auditctl -s` shows that enabled is 0"
+)
+_FIX_RESTORED = (
+    "there is nothing to restore; match the changes to a change ticket; if they were not planned, review who made them "
+    "(with auditd: `sudo ausearch -f FILE`)"
+)
+_FIX_EXCHANGED = (
+    "match the change to a change ticket or an installed package; if it was not planned, remove the package of the new "
+    "time daemon or stop it, and run `systemctl enable --now UNIT` with the UNIT that was active before (if it is "
+    "masked, `systemctl unmask UNIT` first); find out who made it (`journalctl`, the log of the package manager)"
 )
 _MAX_NAMED = 4  # changes that a message describes,
 _MAX_LISTED = 12  # and further ones of which it gives the path
@@ -31,14 +40,13 @@ def check_time_config_changed(context: AuditContext) -> Raised | None:
     changes = context.earlier.config_changes
     if not changes:
         return None
-    return Raised("medium", describe_changes(changes), numbers={"changed_settings": len({one.path for one in changes})})
+    numbers = {"changed_settings": len({one.path for one in changes})}
+    return Raised("medium", describe_changes(changes), remedy=fix_of_changes(changes), numbers=numbers)
 
 
 def describe_changes(changes: Sequence[ConfigChange]) -> str:
     """Name each changed file or service, the newest first: what changed, and when that was first seen."""
-    by_path: dict[str, list[ConfigChange]] = {}
-    for change in reversed(changes):
-        by_path.setdefault(change.path, []).append(change)
+    by_path = _by_path(changes)
     named, others = [_describe(one) for one in list(by_path.values())[:_MAX_NAMED]], list(by_path)[_MAX_NAMED:]
     more = f"; and {plural(len(others), 'other')}: {', '.join(others[:_MAX_LISTED])}" if others else ""
     if len(others) > _MAX_LISTED:
@@ -46,17 +54,41 @@ def describe_changes(changes: Sequence[ConfigChange]) -> str:
     return f"the time configuration has changed: {'; '.join(named)}{more}"
 
 
-def _describe(changes: Sequence[ConfigChange]) -> str:
-    """Describe the changes of one path, newest first: those that were seen last, together, or that all are undone."""
+def fix_of_changes(changes: Sequence[ConfigChange]) -> str | None:
+    """Return the fix if it is not the rule's: where all is restored, or another time daemon is active."""
+    standing = [path for path, group in _by_path(changes).items() if _standing(group)]
+    if not standing:
+        return _FIX_RESTORED
+    return _FIX_EXCHANGED if ACTIVE in standing else None
+
+
+def _by_path(changes: Sequence[ConfigChange]) -> dict[str, list[ConfigChange]]:
+    """Group changes by their path, the newest first."""
+    by_path: dict[str, list[ConfigChange]] = {}
+    for change in reversed(changes):
+        by_path.setdefault(change.path, []).append(change)
+    return by_path
+
+
+def _standing(changes: Sequence[ConfigChange]) -> list[ConfigChange]:
+    """Return the last change of each aspect of one path that is not undone; they are given newest first."""
     of_aspect: dict[str, list[ConfigChange]] = {}
     for change in changes:
         of_aspect.setdefault("content" if change.what in _OF_CONTENT else change.what, []).append(change)
-    standing = [group[0] for group in of_aspect.values() if len(group) == 1 or group[0].after != group[-1].before]
+    return [group[0] for group in of_aspect.values() if len(group) == 1 or group[0].after != group[-1].before]
+
+
+def _describe(changes: Sequence[ConfigChange]) -> str:
+    """Describe the changes of one path, newest first: those that were seen last, together, or that all are undone."""
+    standing = _standing(changes)
     path, newest = changes[0].path, max(standing or changes, key=lambda one: one.boottime_ns)
     if not standing:
         return f"{path} (restored to the earlier state; changed {_moment(changes[-1])}, restored {_moment(newest)})"
     now = sorted((one for one in standing if one.boottime_ns == newest.boottime_ns), key=lambda one: one.what)
-    return f"{path} ({', '.join(map(_difference, now))}; first seen {_moment(newest)})"
+    seen = f"first seen {_moment(changes[-1])}"
+    if changes[-1].boottime_ns != newest.boottime_ns:
+        seen += f", last changed {_moment(newest)}"
+    return f"{path} ({', '.join(map(_difference, now))}; {seen})"
 
 
 def _moment(change: ConfigChange) -> str:
@@ -69,6 +101,8 @@ def _difference(change: ConfigChange) -> str:
     match change.what:
         case "added" | "removed" | "content":
             return change.what
+        case "value" if change.path == ACTIVE:
+            return f"{change.before} was active, {change.after} is"
         case "value":
             return f"was {change.before}, is {change.after}"
     return f"{change.what} was {change.before}, is {change.after}"
@@ -79,18 +113,22 @@ TIME_CONFIG_CHANGED = Rule(
     check_time_config_changed,
     "match the change to a change ticket or a package upgrade; `sudo ntpaudit history --events --format json` has the "
     "SHA-256 before and after; if it was not planned, find out who made it (with auditd: `sudo ausearch -f FILE`), "
-    "restore the file, or the service with `systemctl unmask` and `systemctl enable --now`, and restart the time "
-    "daemon",
+    "restore the file (remove one that was added), or the service with `systemctl unmask` and `systemctl enable "
+    "--now`, and restart the time daemon",
     (PCI_REVIEWS, CIS_AUDIT),
     raised_when={
         "medium": "a file of a time daemon that runs or is installed (configuration, keys, options, service, drop-ins) "
         "has other content, another mode, owner or group than before, or was added or removed; the time zone of "
-        "/etc/localtime has changed, or UTC or LOCAL in /etc/adjtime; or the service of a time daemon was enabled, "
-        "disabled, masked or unmasked"
+        "/etc/localtime has changed, or UTC or LOCAL in /etc/adjtime; the service of a time daemon was enabled, "
+        "disabled, masked or unmasked; or the daemon of another service disciplines the clock"
     },
     meaning="The host may follow other servers or none, or log in another time zone: by mistake or by an attacker.",
     formula={"medium": "changed_settings >= 1"},
     techniques=(ITM_TIME_LINUX, ITM_AUDIT_ZONE),
+    case_remedies={
+        "all is restored to the earlier state": _FIX_RESTORED,
+        "the daemon of another service disciplines the clock": _FIX_EXCHANGED,
+    },
     notes=(
         "The first audit takes the present state as the reference. Each change is an event, also one that restores the "
         f"earlier state; the finding lists the changes of the last {_LISTED}, so that the next shift sees them, also "
