@@ -13,6 +13,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 
 from ntpaudit.cli.evidence_report import parse_period
@@ -30,6 +31,7 @@ from tests.command import Ran, ntpaudit
 from tests.demo.expected import expected_findings
 from tests.histories import World, write
 from tests.records import NOW_NS
+from tests.reports.test_evidence import SCHEMA
 from tests.reports.test_markup import Parsed
 from tests.world.servers import influxd, victoria_metrics
 
@@ -45,9 +47,11 @@ def report(*words: str, state: Path, **environment: str) -> Ran:
 
 
 def content(ran: Ran) -> dict[str, Any]:
-    """Return the content of a report as JSON."""
-    data: dict[str, Any] = json.loads(ran.out)["content"]
-    return data
+    """Return the content of a report as JSON, which is as its schema has it."""
+    data = json.loads(ran.out)
+    jsonschema.validate(data, SCHEMA)
+    found: dict[str, Any] = data["content"]
+    return found
 
 
 def day(when: int) -> str:

@@ -255,11 +255,12 @@ def _of_history(options: ReportOptions, fleet: FleetOptions) -> "EvidenceReport"
     with progress(f"reading {path}"), open_history(path, damaged.append) as stored:
         now_ns = stored.corrected_now(this_host().moment)
         period = _period(options, now_ns)
+        inputs = _inputs(options, period, "")
         records = stored.evidence(period, now_ns, options.critical, damaged)
     with progress(f"verifying {path}"):
         checks = (*_verified(path), _anchored(options.anchors, path, fleet))
-    inputs = _inputs(options, period, f"the history of {records.name}")
-    return assemble([records], inputs._replace(is_judged=True, checks=checks))
+    inputs = inputs._replace(source=f"the history of {records.name}", is_judged=True, checks=checks)
+    return assemble([records], inputs)
 
 
 def _verified(path: str) -> "tuple[Check, ...]":
