@@ -63,10 +63,11 @@ def binary() -> Path:
 
 
 def _build(root: Path) -> None:
-    cargo = shutil.which("cargo")
+    cargo = shutil.which("cargo") or shutil.which("cargo", path=Path.home() / ".cargo" / "bin")  # as rustup installs it
     if cargo is None:
         raise PackageUnavailableError("cargo not found: roughenough is built with Rust's cargo")
-    command = [cargo, "install", "roughenough-server", "--version", VERSION, "--locked", "--root", str(root)]
+    # --debug: it is built in less time, and answers a few requests only
+    command = [cargo, "install", "roughenough-server", "--version", VERSION, "--locked", "--debug", "--root", str(root)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise PackageUnavailableError(f"cargo failed, is there a network? {' '.join(done.stderr.split())[-300:]}")
