@@ -1,5 +1,6 @@
 """`ntpaudit evidence verify` on histories of the real agent: what is done to one is found and named (CH1 to CH3)."""
 
+import json
 import signal
 import sqlite3
 import subprocess
@@ -156,6 +157,17 @@ def test_the_notes_say_what_ran(original: Path) -> None:
     assert configuration["policy"]["critical"] == "1s"
 
 
+def test_the_status_has_the_newest_head(original: Path) -> None:
+    """As JSON, beside the record."""
+    ran = ntpaudit(
+        "status", "--format", "json", state=original.parent, environment={"STATE_DIRECTORY": str(original.parent)}
+    )
+    with closing(sqlite3.connect(original)) as connection:
+        head = chain.last_head(connection)
+    assert head is not None
+    assert json.loads(ran.out)["chain"] == head.plain()
+
+
 TAMPERING: dict[str, tuple[tuple[str, ...], str, str]] = {
     "a value": (("UPDATE audits SET offset_ns = 0 WHERE id = ROW",), "rows", "record of audit ROW (20"),
     "a time": (("UPDATE audits SET utc_ns = utc_ns - 60000000000 WHERE id = ROW",), "rows", "utc_ns do not follow"),
@@ -248,10 +260,21 @@ def test_a_note_made_by_hand_excuses_nothing(copy: Path) -> None:
         connection.execute("DELETE FROM audits WHERE id = 60")
         connection.execute("INSERT INTO notes (kind, host_ns, note) VALUES ('retention', 1, ?)", (note,))
     checks = {check.name: check for check in verify(str(copy))}
-    assert checks["missing"].fits
+    assert "audit 60 is gone" in checks["missing"].text
     assert "note 4 " in checks["unchained"].text
     change(copy, "UPDATE chain SET kind = 'note', row = 4 WHERE sequence = 90")
     assert "entry 90 " in {check.name: check for check in verify(str(copy))}["links"].text
+
+
+def test_a_note_that_hides_rows_among_others_is_found(copy: Path) -> None:
+    """Root can add a note to the end of the chain as an agent does, but retention removes the oldest rows only."""
+    with closing(open_database(str(copy))) as connection, transaction(connection):
+        connection.execute("DELETE FROM audits WHERE id BETWEEN 60 AND 70")
+        chain.note_removed(connection, {"name": "age"}, {"audits": range(60, 71)})
+    first = first_misfit(copy)
+    assert first.name == "missing"
+    assert first.text.startswith("audit 60 is gone")
+    assert first.text.endswith("by a retention note, although audit 1, which is older, still exists")
 
 
 def test_a_rewritten_chain_fits_by_itself(copy: Path) -> None:

@@ -39,6 +39,10 @@ _ROW_WORDS: Mapping[str, str] = {
     "day": "day of",
 }
 _TIMES = itemgetter(*map(chain.SOURCES["record"].columns.index, ("kind", "boot_id", "boottime_ns", "utc_ns")))
+_IN_ORDER: Mapping[str, str] = {"audits": "'observation', 'record'", "events": "'event'", "notes": "'note'"}
+"""The tables from which retention removes the oldest rows, with the kinds of their entries."""
+
+_HOST_CLOCK_NS = 86_400 * NS_PER_S  # a row whose host's clock was further ahead is kept longer
 _UPDATED = ("hour", "day")  # kinds of rows that are computed again: the newest entry counts
 
 
@@ -99,12 +103,14 @@ class Verification:
         last = self._follow()
         for entry in self._latest.values():
             self._check_row(entry)
+        for table, row_kinds in _IN_ORDER.items():
+            self._check_order(table, row_kinds)
         entries = f"{sum(self._counts.values())} entries"
         return [
             self._links.result(f"{entries}, up to {last.sequence}; each continues the one before"),
             self._segments(),
             self._rows.result(self._described()),
-            self._gone.result(f"{plural(self._removed, 'row')} removed by retention, none without its note"),
+            self._gone.result(f"{plural(self._removed, 'row')} removed{self._notes.rules}, none without its note"),
             self._unchained(),
             self._tail(),
             self._time.result("uptimes of audits never go back within a boot"),
@@ -188,6 +194,22 @@ class Verification:
                 f" (entry {entry.sequence})",
                 entry.sequence,
             )
+
+    def _check_order(self, table: str, kinds: str) -> None:
+        """Check that retention removed the oldest rows only. A row whose true time is not known may outlast others."""
+        waiting = " AND id NOT IN (SELECT audit_id FROM outbox WHERE audit_id IS NOT NULL)" if table == "audits" else ""
+        oldest = f"SELECT MIN(id) FROM {table} WHERE host_ns < utc_ns + ?{waiting}"  # noqa: S608
+        (kept,) = self._connection.execute(oldest, (_HOST_CLOCK_NS,)).fetchone()
+        removed = None if kept is None else self._notes.first_removed_after(table, kept)
+        if removed is None:
+            return
+        noted = f"SELECT MIN(sequence) FROM chain WHERE row = ? AND kind IN ({kinds})"  # noqa: S608
+        (sequence,) = self._connection.execute(noted, (removed,)).fetchone()
+        self._gone.add(
+            f"{table[:-1]} {removed} is gone (entry {sequence}) by a retention note, although {table[:-1]} {kept},"
+            f" which is older, still exists",
+            sequence,
+        )
 
     def _read(self, entry: _Entry) -> tuple[Sequence[Any], str] | None:
         ahead = self._ahead.get((entry.kind, entry.row))
@@ -293,17 +315,20 @@ class _Notes:
         removed: dict[str, list[Range]] = defaultdict(list)
         self._boots: set[tuple[Any, Any]] = set()
         self._audits: set[int] = set()
+        rules: dict[str, None] = {}
         for kind, text in connection.execute("SELECT kind, note FROM notes ORDER BY id"):
             with suppress(*ROW_ERRORS):
                 content = parse_json(text)
                 match kind:
                     case "retention":
+                        rules[str(content["rule"]["name"])] = None
                         for table, parts in content["removed"].items():
                             removed[table] += [(int(first), int(last)) for first, last in parts]
                     case "stamps":
                         self._boots.add((content["boot_id"], content["boot_ns"]))
                     case "damaged" | "skipped":
                         self._audits.add(content["audit"])
+        self.rules = f" by {', '.join(rules)}" if rules else ""
         self._removed = {table: list(merged(parts)) for table, parts in removed.items()}
 
     def explain_removal(self, entry: _Entry) -> bool:
@@ -311,6 +336,10 @@ class _Notes:
         parts = self._removed.get(_TABLES[entry.kind], [])
         place = bisect_right(parts, (entry.row, 1 << 63)) - 1
         return place >= 0 and parts[place][0] <= entry.row <= parts[place][1]
+
+    def first_removed_after(self, table: str, row: int) -> int | None:
+        """Return the least id above one that was removed, by the notes; None if none was."""
+        return next((max(first, row + 1) for first, last in self._removed.get(table, []) if last > row), None)
 
     def explain_change(self, entry: _Entry, columns: Sequence[Any], text: str) -> bool:
         """Whether notes explain how this row differs: it got its true time later, or was marked as damaged."""

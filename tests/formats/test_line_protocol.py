@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ntpaudit.core.chain import ChainHead
 from ntpaudit.core.checks.rule import Finding
 from ntpaudit.core.events import Event
 from ntpaudit.core.observation import STATUSES
@@ -214,6 +215,15 @@ def test_what_only_an_agent_knows() -> None:
     assert "frequency_ppm" not in line
     assert "age_s" not in line
     assert "value_s" not in line
+
+
+def test_the_clock_has_the_head_of_the_chain() -> None:
+    """As a text, and its first 53 bits as a number for databases that store no texts."""
+    chained = record(*servers(0.0019))._replace(chain=ChainHead(7, bytes.fromhex("0123456789abcdef" * 4)))
+    fields = next(points(chained)).fields
+    assert (fields["chain"], fields["chain_head"]) == (7, "0123456789abcdef" * 4)
+    assert fields["chain_head_int"] == 0x0123456789ABCDEF >> 11
+    assert not next(points(record(*servers(0.0019)))).fields.keys() & {"chain", "chain_head", "chain_head_int"}
 
 
 @given(agent_records(), st.lists(events(), max_size=3), st.integers(-(2**62), 2**62))

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ntpaudit.core.chain import ChainHead
 from ntpaudit.core.events import Event
 from ntpaudit.core.policy import Severity
 from ntpaudit.core.record import Record
@@ -150,6 +151,13 @@ def test_facts_of_an_event() -> None:
         "is_gap": "1",
         "list": "[1, null]",
     }
+
+
+def test_an_entry_has_the_head_of_the_chain() -> None:
+    """Of the history after the record: an event and a new verdict both."""
+    chained = record(*servers(0.0019))._replace(chain=ChainHead(7, bytes([7] * 32)))
+    for message in log_entries(chained, [event("step-back")], None):
+        assert (message.facts["chain"], message.facts["chain_head"]) == ("7", "07" * 32)
 
 
 def test_facts_of_an_unmeasured_clock() -> None:

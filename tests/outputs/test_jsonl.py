@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from ntpaudit.config.schema import JsonlConfig
+from ntpaudit.core.chain import ChainHead
 from ntpaudit.core.record import Record
 from ntpaudit.errors import OutputError
 from ntpaudit.formats.json_record import render
@@ -40,6 +41,18 @@ def test_each_record_is_a_line(tmp_path: Path) -> None:
     output.close()
     assert path.read_text() == render(SAME) + render(OTHER) + render(SAME)
     assert read(path) == [SAME, OTHER, SAME]
+
+
+def test_a_line_has_the_head_of_the_chain(tmp_path: Path) -> None:
+    """A record that is emitted again because of an event, which moved the head on, is still written once."""
+    path = tmp_path / "audits.jsonl"
+    output = open_output(JsonlConfig(str(path)))
+    chained = [SAME._replace(chain=ChainHead(sequence, bytes([sequence] * 32))) for sequence in (7, 9)]
+    for record in (*chained, OTHER):
+        output.emit(record, [event()])
+    output.close()
+    assert read(path) == [chained[0], OTHER]
+    assert json.loads(path.read_text().splitlines()[0])["chain"] == {"sequence": 7, "head": "07" * 32}
 
 
 @pytest.mark.parametrize("umask", [0o000, 0o022, 0o077])
