@@ -2,6 +2,7 @@
 
 from string import ascii_uppercase
 
+from grafana.compliance import compliance
 from grafana.panels import (
     AHEAD,
     BEHIND,
@@ -565,6 +566,7 @@ def fleet(language: Language) -> Json:
                 Row("Hosts", _who(language)),
                 Row("By site", _where(language)),
                 Row("Events", _happened(language)),
+                Row("Compliance", compliance(language)),
                 Row("Over time (long range: slow for thousands of hosts)", (_over_time(language),), folded=True),
             ),
             (DOCS, LOGS),

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from grafana.compliance import time_by_state
 from grafana.fleet import ENV, SITE, steps_annotation
 from grafana.panels import (
     AHEAD,
@@ -362,61 +363,6 @@ COMPLIANCE_NOW = Question(
         for title, limit_s in TOLERANCES.items()
     ),
 )
-FOLLOWED = {name: PROFILES[name].critical_s for name in ("log-integrity", "ops-strict", "finra-cat", "mifid-1ms")}
-"""The profiles whose share is shown over time, and their critical tolerances."""
-
-
-def _divided(name: str) -> Json:
-    return {
-        "id": "calculateField",
-        "options": {
-            "mode": "binary",
-            "binary": {"left": f"within {name}", "operator": "/", "right": "points"},
-            "alias": name,
-            "replaceFields": False,
-        },
-    }
-
-
-COMPLIANCE = Question(
-    (
-        Influx(
-            f'SELECT count("severity") AS "points" FROM "ntpaudit_clock" WHERE {_RANGE} GROUP BY {BUCKETS} fill(null)'
-        ),
-        *(
-            Influx(
-                f'SELECT sum("within") AS "within {name}" FROM '
-                f'(SELECT "severity"*0 AS "within" FROM "ntpaudit_clock" WHERE {_RANGE}), '
-                f'(SELECT 1-{is_above("bound_s", limit_s)} AS "within" FROM "ntpaudit_clock" WHERE {_RANGE}) '
-                f"WHERE {in_range(SHOWN)} GROUP BY {BUCKETS} fill(null)"
-            )
-            for name, limit_s in FOLLOWED.items()
-        ),
-    ),
-    tuple(
-        Prom(
-            f"(sum(count_le_over_time({metric('bound_s', CHOSEN)}[$__interval], {number(limit_s)})) or "
-            f"sum(count_over_time({metric('severity', CHOSEN)}[$__interval])) * 0) / "
-            f"sum(count_over_time({metric('severity', CHOSEN)}[$__interval]))",
-            name,
-            instant=False,
-        )
-        for name, limit_s in FOLLOWED.items()
-    ),
-    (
-        {"id": "joinByField", "options": {"byField": "Time", "mode": "outer"}},
-        *(_divided(name) for name in FOLLOWED),
-        {
-            "id": "organize",
-            "options": {
-                "excludeByName": dict.fromkeys(("points", *(f"within {name}" for name in FOLLOWED)), True),
-                "indexByName": {},
-                "renameByName": {},
-            },
-        },
-    ),
-)
-"""Which share of the points was proved within, over time: an unmeasured point counts as one that was not."""
 
 RECEIVED_NOW = Question(
     (
@@ -700,18 +646,6 @@ def _evidence(language: Language) -> PanelRow:
 
 
 def _over_time(language: Language) -> PanelRow:
-    compliance = graph(
-        "Share of points proved within (long range)",
-        "The share of all points that were proved to be within the critical tolerance of each profile; a point "
-        f"without a measurement was not. A profile without a line has no points. Profiles: {PROFILES_OF}. * "
-        "Tolerance set by your organisation. Reads every point in the range.",
-        COMPLIANCE,
-        language,
-        unit="percentunit",
-        interval="10m",
-        least=0,
-        most=1,
-    )
     received = graph(
         "Points received and expected (long range)",
         "How many points arrived, and how many were expected from the hosts that sent any. Reads every point in the "
@@ -726,7 +660,7 @@ def _over_time(language: Language) -> PanelRow:
             coloured("points expected", "text"),
         ],
     )
-    return PanelRow(10, (Cell(12, compliance), Cell(12, received)))
+    return PanelRow(10, (Cell(12, time_by_state(language)), Cell(12, received)))
 
 
 def limits() -> Sequence[tuple[str, float]]:

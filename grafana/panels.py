@@ -433,7 +433,6 @@ def graph(
     interval: str = "1m",
     gap_ms: int = 900_000,
     least: float | None = None,
-    most: float | None = None,
     absent: str = "",
 ) -> Json:
     """Return lines over time; where nothing came for longer than `gap_ms` there is a gap in them, too."""
@@ -463,7 +462,6 @@ def graph(
             },
             "thresholds": thresholds(steps or [step("green")]),
             **({} if least is None else {"min": least}),
-            **({} if most is None else {"max": most}),
             **({"noValue": absent} if absent else {}),
         },
         overrides=overrides,

@@ -14,7 +14,7 @@ from grafana_foundation_sdk.cog.encoder import JSONEncoder
 
 from grafana.__main__ import BOARDS, FOLDER, boards, files
 from grafana.alerts import RULES
-from grafana.integrity import FOLLOWED, TOLERANCES
+from grafana.integrity import TOLERANCES
 from grafana.panels import (
     AHEAD,
     BEHIND,
@@ -337,7 +337,6 @@ def test_no_query_is_refused_by_a_3x_server() -> None:
 def test_tolerances_are_those_of_the_profiles() -> None:
     """The numbers come from the program's own profiles: each critical tolerance once, and no other."""
     assert sorted(TOLERANCES.values()) == sorted({profile.critical_s for profile in PROFILES.values()})
-    assert {name: PROFILES[name].critical_s for name in FOLLOWED} == FOLLOWED
 
 
 def lost(before: Any, after: Any, path: tuple[str, ...] = ()) -> Iterator[str]:

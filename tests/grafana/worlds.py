@@ -20,7 +20,7 @@ from ntpaudit.core.units import NS_PER_S
 from ntpaudit.demo.network import query_without_udp
 from ntpaudit.demo.scenario import Scenario, build_scenario
 from ntpaudit.demo.simulated_agent import SimulatedAgent, SimulatedAudit
-from ntpaudit.formats.line_protocol import render, stamp_lines
+from ntpaudit.formats.line_protocol import render, render_account, stamp_lines
 from tests.demo.expected import ExpectedFindings, expected_findings
 from tests.grafana.replay import DATABASE, Answer, Asked, Span, ask, targets
 from tests.records import CHRONYD, failed, observation, record, servers
@@ -94,9 +94,10 @@ def demonstration() -> Iterator[Filled]:
 
 
 def _lines(one: SimulatedAudit) -> str:
-    """Return the lines of an audit, as the agent's outbox has them."""
+    """Return the lines of an audit and of the periods it closes, as the agent's outbox has them."""
     lines = render(one.record, one.events)
-    return lines if one.record.utc_ns is not None else stamp_lines(lines, one.utc_ns)
+    accounts = "".join(render_account(account, one.record.host) for account in one.accounts)
+    return (lines if one.record.utc_ns is not None else stamp_lines(lines, one.utc_ns)) + accounts
 
 
 def _write(url: str, lines: Sequence[str]) -> None:
