@@ -24,6 +24,7 @@ from ntpaudit.core.fleet.checks import judge_fleet
 from ntpaudit.core.fleet.model import Fleet, FleetPolicy
 from ntpaudit.core.policy import Severity
 from ntpaudit.demo.server import Behaviour, NtpServer
+from ntpaudit.errors import UnexpectedReplyError
 from ntpaudit.fleet import open_reader
 from ntpaudit.fleet.reader import SnapshotOptions
 from ntpaudit.probes.kernel import TIMEX
@@ -544,7 +545,11 @@ def test_servers_that_are_hours_ahead_are_disputed_by_the_database(tmp_path: Pat
 
             def judged() -> Fleet | None:
                 """Return the fleet once the database shows what has just come to it."""
-                fleet = judge_fleet(reader.snapshot(reader.now_ns(), SnapshotOptions()), FleetPolicy())
+                try:
+                    snapshot = reader.snapshot(reader.now_ns(), SnapshotOptions())
+                except UnexpectedReplyError:  # nothing has come to it yet
+                    return None
+                fleet = judge_fleet(snapshot, FleetPolicy())
                 shown = [member for member in fleet.members if member.suspected]
                 return fleet if [member.severity for member in shown] == [Severity.CRITICAL] else None
 
