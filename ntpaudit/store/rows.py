@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from ntpaudit.core.observation import Claim, Daemon, KernelState, Unavailable
 from ntpaudit.core.record import Record
 from ntpaudit.store.compression import unpack_text
-from ntpaudit.store.serialization import plain, revive
+from ntpaudit.store.serialization import plain, revive, to_json
 
 _Value = TypeVar("_Value")
 
@@ -93,7 +93,9 @@ def read_record(value: Any) -> tuple[dict[str, Any], Record]:
 def checked_record(stored: Any) -> Record:
     """Return the record that `Record.to_dict` made this of. One of `ROW_ERRORS` where any part has another type."""
     record = Record.from_dict(stored)
-    revive(Record, plain(record))
+    values = plain(record)
+    revive(Record, values)
+    to_json(values)  # ValueError for a NaN or an infinity where any value is allowed
     if record.kernel["available"] is True:
         _check(KernelState, record.kernel)
         revive(bool, record.kernel["synchronised"])
