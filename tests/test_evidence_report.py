@@ -304,7 +304,11 @@ def fleet() -> Iterator[str]:
         yield account("twin", number, "fra", unproven=300 * (number == 7))
     for number in range(24):
         yield account("hourly", number, length_s=HOUR_S, beyond=30 if number == 3 else 0)
-    for name in ("good", "wrong", "dark", "late", "moved", "twin", "hourly", "old-agent"):
+    for number in range(10):
+        yield account("died", number)
+    for number in range(240, 246):  # of its last day, which no record has closed
+        yield account("died", number, length_s=HOUR_S, beyond=40 if number == 244 else 0)
+    for name in ("good", "wrong", "dark", "late", "moved", "twin", "hourly", "died", "old-agent"):
         yield clock(name)
     stamp_ns = (BEGIN + 4 * DAY + 60) * NS_PER_S
     event = "ntpaudit_event,env=prod,host=wrong,site=ams"
@@ -326,7 +330,7 @@ def databases() -> Iterator[dict[str, str]]:
 def test_both_databases_give_the_same_seconds(databases: dict[str, str], tmp_path: Path) -> None:
     """Shares, excursions, gaps and statements of a fleet; texts are in InfluxDB alone."""
     inventory = tmp_path / "hosts.txt"
-    inventory.write_text("good\nwrong\ndark\nlate, fra\nmoved\ntwin\nold-agent\nnever\n")
+    inventory.write_text("good\nwrong\ndark\nlate, fra\nmoved\ntwin\ndied\nold-agent\nnever\n")
     found = {}
     for language, url in databases.items():
         ran = report(
@@ -350,6 +354,11 @@ def test_both_databases_give_the_same_seconds(databases: dict[str, str], tmp_pat
             "late": {"within": whole - 10 * DAY, "unaccounted": 10 * DAY},
             "moved": {"within": whole},
             "twin": {"within": whole - 300, "unproven": 300},
+            "died": {
+                "within": 10 * DAY + 6 * HOUR_S - 40,
+                "beyond": 40,
+                "unaccounted": whole - 10 * DAY - 6 * HOUR_S,
+            },
             "old-agent": {"unaccounted": whole},
             "never": {"unaccounted": whole},
         }

@@ -26,7 +26,8 @@ _INVALID = Spans(within=-1)
 def read_hosts(reader: Reader, names: Iterable[str], period: Period, site: str | None = None) -> Iterator[HostRecords]:
     """Yield what the database has of each host in the period, some hundred hosts at a time. ReadError if that fails.
 
-    Days are read as days, the hours at both ends as hours. `names` are hosts that the database knows.
+    Days are read as days, the hours at both ends and those after a host's latest day as hours. `names` are hosts that
+    the database knows.
     """
     ordered = sorted(names)
     for first in range(0, len(ordered), MAX_NAMES):
@@ -38,12 +39,10 @@ def _read(reader: Reader, names: Sequence[str], period: Period, site: str | None
     parts = list(_parts(period))
     for table, begin_s, end_s in parts:
         _add(rows, reader, table, begin_s, end_s, names)
-    last_s = max((end_s for table, _, end_s in parts if table == DAY), default=None)
-    if last_s is not None:  # a day is closed by a record after it: until then it has hours
-        begin_ns = (last_s - DAY_S) * NS_PER_S
-        open_day = [name for name in names if all(row.begin_ns != begin_ns for _, row in rows[name])]
-        if open_day:
-            _add(rows, reader, HOUR, last_s - DAY_S, last_s, open_day)
+    for table, begin_s, end_s in parts:
+        if table == DAY:
+            for since_s, group in _not_closed(rows, begin_s, end_s).items():
+                _add(rows, reader, HOUR, since_s, end_s, group)
     excursions: dict[str, list[Excursion]] = {name: [] for name in names}
     for row in reader.every(
         EXCURSION, _window(period.begin_s - _MAX_EXCURSION_S, period.end_s), names, EXCURSION.fields
@@ -74,6 +73,19 @@ def _read(reader: Reader, names: Sequence[str], period: Period, site: str | None
             tuple(sorted(events[name])),
             has_points=True,
         )
+
+
+def _not_closed(rows: Mapping[str, list[tuple[Table, AccountRow]]], begin_s: int, end_s: int) -> dict[int, list[str]]:
+    """Return the hosts without an account of the last day, by the end of their latest day.
+
+    A day is closed by the first record after it: until then, and for ever if no record follows, it has hours only.
+    """
+    found: dict[int, list[str]] = {}
+    for name, read in rows.items():
+        days = (row.begin_ns // NS_PER_S + DAY_S for table, row in read if table == DAY)
+        if (since_s := max(days, default=begin_s)) < end_s:
+            found.setdefault(since_s, []).append(name)
+    return found
 
 
 def _add(
