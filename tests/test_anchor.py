@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from ntpaudit.cli.anchor import verify_folder
 from ntpaudit.core import anchor as anchors
 from ntpaudit.core.anchor import Head
 from tests.command import Ran, ntpaudit
@@ -174,7 +175,9 @@ def test_a_report_has_the_result(services: Services, anchored: Path, history: Pa
     (folder / "a.json").write_text(json.dumps(anchors.write(anchor)))
     shutil.copy(anchored, folder)
     result, detail = verified(history, folder)
-    assert (result, detail[:39]) == ("passed", "1 anchor: what they cover existed befor")
+    (head,) = json.loads(anchored.read_text())["heads"]
+    covered = f"1 anchor of {folder}: entries 1 to {head['sequence']} of the chain existed before 2"
+    assert (result, detail[: len(covered)]) == ("passed", covered)
     copy = copied(history, tmp_path / "copy")
     change(copy, "UPDATE audits SET verdict = (verdict + 1) % 4 WHERE id = 5")
     rewrite(copy)
@@ -183,6 +186,16 @@ def test_a_report_has_the_result(services: Services, anchored: Path, history: Pa
     assert f"1 file of {folder} failed, the first: {anchored.name}: chain of web1: 1 anchored head not those" in detail
     (folder / "b.json").write_text("")
     assert verified(history, folder)[0] == "failed"
+
+
+def test_anchors_of_a_folder_alone_prove_nothing_about_hosts(
+    services: Services, anchored: Path, tmp_path: Path
+) -> None:
+    """Without a history, sound anchors are no check that has passed."""
+    shutil.copy(anchored, tmp_path)
+    result, detail = verify_folder(str(tmp_path), None, str(services.config))
+    assert result == "not-done"
+    assert "the chains of hosts are compared by" in detail
 
 
 def altered(path: Path, target: Path, change: Callable[[dict[str, Any]], None]) -> Path:

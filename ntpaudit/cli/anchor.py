@@ -151,12 +151,15 @@ def excerpt(path: str, hosts: tuple[str, ...], output: str | None) -> None:
 
 
 def verify_folder(folder: str, history: str | None, config_path: str | None) -> "tuple[CheckResult, str]":
-    """Verify all anchors of a folder, as a result for a report; with a history those of its host, and its chain too."""
+    """Verify all anchors of a folder, as a result for a report; with a history those of its host, and its chain too.
+
+    Without a history no chain is compared, so sound anchors prove nothing about the hosts of the report.
+    """
     from ntpaudit.net import anchors as services
 
     settings, roots = _settings(config_path)
     name = None if history is None else _host_of(history)
-    before_s, problems = list[float](), list[str]()
+    covered, problems = list[tuple[int, float]](), list[str]()
     for path in sorted(glob.glob(os.path.join(glob.escape(folder), "*.json"))):
         try:
             found = _read(path)
@@ -169,13 +172,22 @@ def verify_folder(folder: str, history: str | None, config_path: str | None) -> 
         checks += [] if history is None else [_compare(found, history, config_path)]
         wrong = [f"{os.path.basename(path)}: {check.subject}: {check.problem}" for check in checks if check.problem]
         problems += wrong[:1]
-        before_s += [] if wrong else [min(check.attested.before_s for check in checks if check.attested)]
+        if not wrong:
+            last = max((head.sequence for head in found.heads if head.host == name), default=0)
+            covered.append((last, min(check.attested.before_s for check in checks if check.attested)))
     if problems:
         return "failed", one_line(f"{plural(len(problems), 'file')} of {folder} failed, the first: {problems[0]}")
-    if not before_s:
+    if not covered:
         return "not-done", f"no anchor in {folder}" + (f" has a head of {name}" if name else "")
-    times = " to ".join(dict.fromkeys(_second(time_s) for time_s in (min(before_s), max(before_s))))
-    return "passed", f"{plural(len(before_s), 'anchor')}: what they cover existed before {times}"
+    sound = f"{plural(len(covered), 'anchor')} of {folder}"
+    if name is None:
+        how = "`ntpaudit evidence verify-anchor FILE --history` on each host"
+        return "not-done", f"{sound} fit their signatures; the chains of hosts are compared by {how}"
+    last, before_s = max(covered, key=lambda one: (one[0], -one[1]))
+    return (
+        "passed",
+        f"{sound}: entries 1 to {last} of the chain existed before {_second(before_s)}; later ones are not covered",
+    )
 
 
 def _settings(config_path: str | None) -> "tuple[EvidenceConfig, Sequence[Certificate]]":

@@ -108,7 +108,12 @@ def _database_options(command: _Function) -> _Function:
 )
 @click.option("--previous", metavar="FILE", help="The previous report: its SHA-256 goes into this one.")
 @click.option("--history", metavar="FILE", help="This history instead of the configured one.")
-@click.option("--anchors", metavar="FOLDER", help="Verify the anchors of this folder (docs/anchors.md).")
+@click.option(
+    "--anchors",
+    metavar="FOLDER",
+    type=click.Path(exists=True, file_okay=False),
+    help="Verify the anchors of this folder (docs/anchors.md).",
+)
 @click.option("--format", "format_name", type=click.Choice(FORMATS), default="html", help="Output format.")
 @click.option("--output", metavar="PATH", help="Write to this file, or for csv into this folder.")
 @_database_options
