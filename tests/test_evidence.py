@@ -421,11 +421,17 @@ def test_strange_cells_give_no_traceback(data: st.DataObject, original: Path, tm
         table = data.draw(st.sampled_from(["audits", "events", "notes", "chain", "segments"]))
         columns = [row[1] for row in connection.execute(f"PRAGMA table_info({table})")]
         column = data.draw(st.sampled_from(columns))
-        value = data.draw(
-            st.none() | st.integers(-9, 9) | st.just(1 << 62) | st.floats(allow_nan=False) | st.text() | st.binary()
-        )
+        value = data.draw(CELLS)
         row = data.draw(st.integers(1, 3))
         with suppress(sqlite3.IntegrityError):
             connection.execute(f"UPDATE {table} SET {column} = ? WHERE rowid = ?", (value, row))
     verify(str(copy))
     copy.unlink()
+
+
+def test_an_account_that_begins_at_no_time_is_named(copy: Path) -> None:
+    """A text in place of its begin, as no agent writes it."""
+    change(copy, "INSERT INTO accounts VALUES (3600, 'x', '{}')")
+    ran = ntpaudit("evidence", "verify", "--history", str(copy), state=copy.parent)
+    assert (ran.status, ran.err) == (2, "")
+    assert "'x'" in ran.out

@@ -41,7 +41,7 @@ def newest_heads(reader: Reader, begin_ns: int, end_ns: int) -> list[tuple[str, 
 
 def _delivered(row: HeadRow) -> Delivered | None:
     sequence, number = _whole(row.chain), _whole(row.chain_head_int)
-    if sequence is None or number is None:
+    if sequence is None or number is None or not 0 < sequence < 1 << 63:
         return None
     try:
         head = bytes.fromhex(row.chain_head) if isinstance(row.chain_head, str) else None

@@ -455,6 +455,8 @@ def _digest(columns: Sequence[Any], text: str) -> bytes:
 
 
 def _name(entry: _Entry) -> str:
+    if type(entry.row) is not int:  # somebody else wrote it
+        return f"{_ROW_WORDS.get(entry.kind, entry.kind)} {str(entry.row)[:40]!r}"
     if entry.kind in _UPDATED:
         return f"{_ROW_WORDS[entry.kind]} {_second(entry.row * NS_PER_S)}"
     if entry.kind in ("observation", "record"):
