@@ -674,6 +674,15 @@ def _happened(language: Language) -> tuple[PanelRow, ...]:
         steps=[step("orange")],
         absent="no finding is raised",
     )
+    columns = [
+        host_column(language),
+        site_column(),
+        finding_column(),
+        state_column(),
+        column("size", unit="s", custom_width=110),
+        stamp_column("since"),
+        *text_column(language),
+    ]
     findings = table(
         "Raised findings",
         "Findings that the hosts' own agents raised and have not cleared, worst first, with the fix. A finding "
@@ -681,15 +690,7 @@ def _happened(language: Language) -> tuple[PanelRow, ...]:
         f"shown. A silent host clears nothing. A step counts for {STEPS_COUNT}. VictoriaMetrics stores no texts.",
         FINDINGS,
         language,
-        overrides=[
-            host_column(language),
-            site_column(),
-            finding_column(),
-            state_column(),
-            column("size", unit="s", custom_width=110),
-            stamp_column("since"),
-            *text_column(language),
-        ],
+        overrides=columns,
         sort=[("state", True), ("since", True)],
         absent="No finding is raised on a known host.",
     )
@@ -699,15 +700,7 @@ def _happened(language: Language) -> tuple[PanelRow, ...]:
         "says who accepts it, until when and why. VictoriaMetrics stores no texts.",
         ACCEPTED,
         language,
-        overrides=[
-            host_column(language),
-            site_column(),
-            finding_column(),
-            state_column(),
-            column("size", unit="s", custom_width=110),
-            stamp_column("since"),
-            *text_column(language),
-        ],
+        overrides=columns,
         sort=[("since", True)],
         absent="No finding is accepted on a known host.",
     )

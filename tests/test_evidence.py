@@ -21,7 +21,7 @@ from ntpaudit.agent import Agent, read_setup
 from ntpaudit.core.chain import BEGIN, canonical, linked
 from ntpaudit.demo.scenario import SetClock
 from ntpaudit.files import sha256
-from ntpaudit.store import chain
+from ntpaudit.store import chain, retention
 from ntpaudit.store.compression import pack_text, unpack_text
 from ntpaudit.store.database import open_database, transaction
 from ntpaudit.store.serialization import to_json
@@ -266,11 +266,14 @@ def test_a_note_made_by_hand_excuses_nothing(copy: Path) -> None:
     assert "entry 90 " in {check.name: check for check in verify(str(copy))}["links"].text
 
 
-def test_a_note_that_hides_rows_among_others_is_found(copy: Path) -> None:
+@pytest.mark.parametrize("kept_s", [None, 0.0, 1800.0, 1e9, 1e300])
+def test_a_note_that_hides_rows_among_others_is_found(kept_s: float | None, copy: Path) -> None:
     """Root can add a note to the end of the chain as an agent does, but retention removes the oldest rows only."""
+    rule = {"name": "age"} | ({} if kept_s is None else {"raw_s": kept_s})
     with closing(open_database(str(copy))) as connection, transaction(connection):
+        (utc_ns,) = connection.execute("SELECT utc_ns FROM audits WHERE id = 90").fetchone()
         connection.execute("DELETE FROM audits WHERE id BETWEEN 60 AND 70")
-        chain.note_removed(connection, {"name": "age"}, {"audits": range(60, 71)})
+        chain.note_removed(connection, rule, {"audits": range(60, 71)}, utc_ns)
     first = first_misfit(copy)
     assert first.name == "missing"
     assert first.text.startswith("audit 60 is gone")
@@ -435,3 +438,17 @@ def test_an_account_that_begins_at_no_time_is_named(copy: Path) -> None:
     ran = ntpaudit("evidence", "verify", "--history", str(copy), state=copy.parent)
     assert (ran.status, ran.err) == (2, "")
     assert "'x'" in ran.out
+
+
+@pytest.mark.parametrize("ahead_s", [0, 3600])
+def test_a_clock_that_was_ahead_fits_after_retention(ahead_s: int, copy: Path) -> None:
+    """Its rows are kept longer than later ones, and that is no alteration."""
+    change(copy, f"UPDATE audits SET host_ns = host_ns + {ahead_s} * 1000000000 WHERE id <= 60")
+    rewrite(copy)
+    with closing(open_database(str(copy))) as connection:
+        (utc_ns,) = connection.execute("SELECT utc_ns FROM audits WHERE id = 90").fetchone()
+        with transaction(connection):
+            retention.prune_by_age(connection, utc_ns + 86_400 * S, 86_400.0, 3e7, 3e7)
+        kept = {row for (row,) in connection.execute("SELECT id FROM audits WHERE id < 90")}
+    assert bool(kept) is (ahead_s > 0)
+    assert [check.text for check in verify(str(copy)) if not check.fits] == []

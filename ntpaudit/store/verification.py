@@ -15,7 +15,7 @@ from ntpaudit.errors import StoreError
 from ntpaudit.store import chain
 from ntpaudit.store.audits import record_values
 from ntpaudit.store.readonly import open_readonly
-from ntpaudit.store.rows import ROW_ERRORS, checked_record, parse_json
+from ntpaudit.store.rows import ROW_ERRORS, checked_record, fit_int64, parse_json
 
 PAGE = 2000  # entries that are read at once
 UPTIME_SLACK_NS = 600 * NS_PER_S  # a poll's observation may be stored after a local audit that was made later
@@ -42,7 +42,6 @@ _TIMES = itemgetter(*map(chain.SOURCES["record"].columns.index, ("kind", "boot_i
 _IN_ORDER: Mapping[str, str] = {"audits": "'observation', 'record'", "events": "'event'", "notes": "'note'"}
 """The tables from which retention removes the oldest rows, with the kinds of their entries."""
 
-_HOST_CLOCK_NS = 86_400 * NS_PER_S  # a row whose host's clock was further ahead is kept longer
 _UPDATED = ("hour", "day")  # kinds of rows that are computed again: the newest entry counts
 
 
@@ -196,10 +195,14 @@ class Verification:
             )
 
     def _check_order(self, table: str, kinds: str) -> None:
-        """Check that retention removed the oldest rows only. A row whose true time is not known may outlast others."""
+        """Check that retention removed the oldest rows only. A row whose true time is not known may outlast others.
+
+        So may an old one that the host's clock, which was ahead, placed after the moment up to which rows were removed.
+        """
         waiting = " AND id NOT IN (SELECT audit_id FROM outbox WHERE audit_id IS NOT NULL)" if table == "audits" else ""
-        oldest = f"SELECT MIN(id) FROM {table} WHERE host_ns < utc_ns + ?{waiting}"  # noqa: S608
-        (kept,) = self._connection.execute(oldest, (_HOST_CLOCK_NS,)).fetchone()
+        may_outlast = "utc_ns < :cut AND host_ns >= :cut"
+        oldest = f"SELECT MIN(id) FROM {table} WHERE utc_ns IS NOT NULL AND NOT ({may_outlast}){waiting}"  # noqa: S608
+        (kept,) = self._connection.execute(oldest, {"cut": self._notes.cut_ns(table)}).fetchone()
         removed = None if kept is None else self._notes.first_removed_after(table, kept)
         if removed is None:
             return
@@ -315,15 +318,20 @@ class _Notes:
         removed: dict[str, list[Range]] = defaultdict(list)
         self._boots: set[tuple[Any, Any]] = set()
         self._audits: set[int] = set()
+        self._cuts: dict[str, int | None] = {}
         rules: dict[str, None] = {}
-        for kind, text in connection.execute("SELECT kind, note FROM notes ORDER BY id"):
+        for kind, text, utc_ns in connection.execute("SELECT kind, note, utc_ns FROM notes ORDER BY id"):
             with suppress(*ROW_ERRORS):
                 content = parse_json(text)
                 match kind:
                     case "retention":
-                        rules[str(content["rule"]["name"])] = None
+                        rule = content["rule"]
+                        rules[str(rule["name"])] = None
                         for table, parts in content["removed"].items():
                             removed[table] += [(int(first), int(last)) for first, last in parts]
+                        for table in content["removed"] if rule["name"] == "age" else ():
+                            kept_s = rule["raw_s" if table == "audits" else "findings_s"]
+                            self._cuts[table] = fit_int64(utc_ns - round(kept_s * NS_PER_S))
                     case "stamps":
                         self._boots.add((content["boot_id"], content["boot_ns"]))
                     case "damaged" | "skipped":
@@ -336,6 +344,10 @@ class _Notes:
         parts = self._removed.get(_TABLES[entry.kind], [])
         place = bisect_right(parts, (entry.row, 1 << 63)) - 1
         return place >= 0 and parts[place][0] <= entry.row <= parts[place][1]
+
+    def cut_ns(self, table: str) -> int | None:
+        """Return the moment up to which the last removal by age went, by measured time; below any time without one."""
+        return self._cuts.get(table, -(1 << 63))
 
     def first_removed_after(self, table: str, row: int) -> int | None:
         """Return the least id above one that was removed, by the notes; None if none was."""
