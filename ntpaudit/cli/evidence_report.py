@@ -46,7 +46,7 @@ The same period and data give the same bytes, but for the time at which the repo
 
 \b
 Exit status: 0 all time that counts is within, 1 some was not shown to be, 2 some was beyond the tolerance for certain,
-or the records failed a check, 3 nothing is known or readable, 64 usage, 78 configuration.
+or the records failed a check, 3 nothing is known or readable, or no time counts, 64 usage, 78 configuration.
 """
 
 

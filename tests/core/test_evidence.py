@@ -156,6 +156,7 @@ def test_time_off_does_not_count_and_is_shown() -> None:
     assert report.exit_status == 0
     assert report.answer[0].endswith("; 1 more host had no time that counts.")
     assert report.answer[1].endswith("; not counted: 2 d 2:00:00 off.")
+    assert assemble([host(days(2, off=DAY))], Inputs(period(2), "a file")).exit_status == 3
 
 
 def test_exceptions_cover_their_state_until_their_end() -> None:

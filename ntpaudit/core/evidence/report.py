@@ -95,12 +95,12 @@ class EvidenceReport(NamedTuple):
     def exit_status(self) -> int:
         """0 all counted time is within, 1 some was not shown to be, 2 some was beyond for certain, 3 nothing is known.
 
-        A failed check is 2: the records cannot be relied on.
+        A failed check is 2: the records cannot be relied on. Without any time that counts nothing is shown, so it is 3.
         """
         results = {one.result for one in self.hosts}
         if "beyond" in results or any(one.result == "failed" for one in self.checks):
             return 2
-        if results <= {"nothing-known"}:
+        if results <= {"nothing-known", "off"}:
             return 3
         return 0 if results <= {"within", "off"} else 1
 
